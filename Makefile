@@ -1,0 +1,67 @@
+# Everything a newcomer needs: `make quickstart` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for v in 3.12 3.11 3.10; do command -v python$$v >/dev/null && python$$v -c '' 2>/dev/null && echo $$v && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+STAMP := $(VENV)/.$(ACCELERATOR)
+ROOMS := core train export serve eval studies cli model_repository
+
+.PHONY: help env env-dev quickstart test lint check bench lock format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+quickstart: $(STAMP) ## train, export, serve, retrieve, calibrate and report, small; the page is quickstart/report/report.html
+	$(BIN)/xt quickstart --out quickstart
+
+test: $(STAMP)-dev ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)-dev .types ## ruff, mypy, and the rooms' import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=.types $(BIN)/mypy --explicit-package-bases --namespace-packages $(addprefix -p xt.,$(filter-out model_repository,$(ROOMS)))
+	$(BIN)/lint-imports
+
+check: lint test ## lint, then test: what has to pass
+
+bench: $(STAMP) ## measure the bundled encoder, served and in process, on this machine
+	test -f quickstart/repository/base/xt.json || $(BIN)/xt export multilingual-e5-small --out quickstart/repository --name base
+	$(BIN)/xt bench --repository quickstart/repository --model base --encoder multilingual-e5-small
+
+format: $(STAMP)-dev ## format the code
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+lock: ## write the hashed requirement locks anew
+	for a in cpu gpu; do for d in "" dev; do \
+	  uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.10 -q \
+	    $$([ $$a = gpu ] && echo --override requirements/gpu-override.txt) \
+	    --extra $$a --extra quickstart $${d:+--extra dev} pyproject.toml -o requirements/$$a$${d:+-dev}.txt || exit 1; \
+	done; done
+
+env: $(STAMP) ## make the environment (.venv)
+env-dev: $(STAMP)-dev ## make the environment with the tools for tests and lint
+
+$(UV):
+	@[ -n "$(PYTHON)" ] || { echo "xt needs Python 3.10, 3.11 or 3.12; found none on PATH." >&2; exit 1; }
+	python$(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install -q uv
+
+$(STAMP): $(UV) requirements/$(ACCELERATOR).txt pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "xt needs Python 3.10, 3.11 or 3.12; found none on PATH." >&2; exit 1; }
+	[ -x $(BIN)/python ] || $(UV) venv -q --python $(PYTHON) $(VENV)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install -q --require-hashes -r requirements/$(ACCELERATOR).txt
+	VIRTUAL_ENV=$(VENV) $(UV) pip install -q --no-deps -e .
+	@touch $@
+
+$(STAMP)-dev: $(STAMP) requirements/$(ACCELERATOR)-dev.txt
+	VIRTUAL_ENV=$(VENV) $(UV) pip install -q --require-hashes -r requirements/$(ACCELERATOR)-dev.txt
+	@touch $@
+
+.types:
+	mkdir -p .types/xt && cd .types/xt && for room in $(ROOMS); do ln -sfn ../../$$room $$room; done
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) $(VENV)-uv .types quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache

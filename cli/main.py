@@ -1,0 +1,63 @@
+"""The `xt` command. Heavy imports live inside the commands, so that help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from xt.cli import bench, doctor, evaluate, export, quickstart, serve, train
+from xt.core import __version__
+
+app = typer.Typer(
+    name="xt",
+    help="Train, export, serve and calibrate multilingual retrievers.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"xt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Train, export, serve and calibrate multilingual retrievers."""
+
+
+for module in (quickstart, train, export, serve, evaluate, bench, doctor):
+    module.register(app)
+
+
+def run() -> None:
+    """Run the command line: errors that a user can mend are printed without a traceback, with their exit code."""
+    from xt.core.errors import EXIT_INTERRUPTED, XtError, explain_os_error
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except XtError as error:
+        _fail(error)
+    except OSError as error:
+        _fail(explain_os_error(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _fail(error: object) -> None:
+    message, hint = getattr(error, "message", str(error)), getattr(error, "hint", "")
+    sys.stderr.write(f"Error: {message}\n" + (f"{hint}\n" if hint else ""))
+    sys.exit(getattr(error, "exit_code", 1))

@@ -1,0 +1,226 @@
+"""Artefact folders: written whole or not at all, each with a manifest `xt.json` that says what it is and what is in it.
+
+The manifest is written last, into a temporary sibling that is then renamed, so that its presence means *complete*.
+It lists every file with its size and SHA-256, which `open_artifact` checks before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xt.core import __version__
+from xt.core.errors import XtError, explain_os_error
+
+MANIFEST = "xt.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artefact folder that was opened and checked."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The stage's own facts."""
+        return dict(self.manifest["facts"])
+
+    @property
+    def hash(self) -> str:
+        """The content hash: it covers every file and the facts, not the time or place of writing."""
+        return str(self.manifest["hash"])
+
+    def as_parent(self) -> dict[str, str]:
+        """How a folder made from this one names it in its own manifest."""
+        return {"kind": self.manifest["kind"], "path": str(self.path), "hash": self.hash}
+
+
+@dataclass
+class Draft:
+    """An artefact folder being written: put files below `path`, facts into `facts`, parents into `parents`."""
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    parents: list[dict[str, str]] = field(default_factory=list)
+    seed: int | None = None
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        if sys.version_info >= (3, 11):
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def command_line() -> str:
+    """The command that runs now, as one can type it again."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _digest(files: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
+    content = {name: entry["sha256"] for name, entry in sorted(files.items())}
+    return hashlib.sha256(json.dumps([content, facts], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def refuse_existing(target: Path, *, force: bool) -> None:
+    """Raise when `target` is there and may not be replaced. Called before the work, not after it."""
+    if target.exists() and not force:
+        state = "is complete" if (target / MANIFEST).is_file() else "exists"
+        raise XtError(f"{target} {state} already.", "Choose another --out, or pass --force to replace it.")
+
+
+def _sweep(target: Path) -> None:
+    """Remove the drafts of `target` whose writers are dead (killed before they could clean up)."""
+    for draft in target.parent.glob(f".{target.name}.draft-*"):
+        writer = draft.name.rsplit("-", 1)[-1]
+        if writer.isdigit() and not Path(f"/proc/{writer}").exists():
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def new_artifact(target: Path, *, kind: str, force: bool = False) -> Iterator[Draft]:
+    """Write an artefact folder: all of it appears at `target` when the block ends well, nothing when it does not.
+
+    Args:
+        target: the folder to make; refused when it exists, unless `force`.
+        kind: what it is: "checkpoint", "model", "report", ...
+        force: replace what is there, once the new folder is complete.
+    """
+    refuse_existing(target, force=force)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        draft = Draft(target.parent / f".{target.name}.draft-{os.getpid()}")
+        shutil.rmtree(draft.path, ignore_errors=True)
+        draft.path.mkdir()
+    except OSError as error:
+        raise explain_os_error(error) from error
+    try:
+        yield draft
+        _finish(draft, target, kind)
+    except OSError as error:
+        if error.filename is None or str(draft.path.parent) in str(error.filename):
+            raise explain_os_error(error) from error
+        raise
+    finally:
+        shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def _finish(draft: Draft, target: Path, kind: str) -> None:
+    paths = sorted(p for p in draft.path.rglob("*") if p.is_file())
+    names = [p.relative_to(draft.path).as_posix() for p in paths]
+    files = {n: {"bytes": p.stat().st_size, "sha256": sha256(p)} for n, p in zip(names, paths, strict=True)}
+    facts = json.loads(json.dumps(draft.facts, allow_nan=False, default=str))
+    manifest = {
+        "kind": kind,
+        "schema": SCHEMA,
+        "xt_version": __version__,
+        "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "seed": draft.seed,
+        "parents": draft.parents,
+        "hash": _digest(files, facts),
+        "facts": facts,
+        "files": files,
+    }
+    write_json(draft.path / MANIFEST, manifest)
+    old = draft.path.with_name(f"{draft.path.name}.old")
+    if target.exists():
+        target.rename(old)
+    draft.path.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read and validate the manifest alone."""
+    if not path.is_dir():
+        raise XtError(f"There is no folder {path}.", "Check the path.")
+    file = path / MANIFEST
+    if not file.is_file():
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise XtError(
+            f"{path} has no {MANIFEST}, so it is not a complete xt folder (found: {found}).",
+            "It was not made by xt, or its writing was cut short: make it again.",
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        missing = {"kind", "schema", "facts", "files", "hash"} - set(manifest)
+    except (ValueError, TypeError) as error:
+        raise XtError(f"{file} is not readable as JSON: {error}", "Make the folder again.") from error
+    if missing:
+        raise XtError(f"{file} lacks {', '.join(sorted(missing))}.", "Make the folder again.")
+    if manifest["schema"] != SCHEMA:
+        raise XtError(
+            f"{file} has schema {manifest['schema']}; this xt ({__version__}) reads {SCHEMA}.",
+            "Make the folder again, or use the xt version that it names.",
+        )
+    return dict(manifest)
+
+
+def damaged_files(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """List the files of a folder that are missing, of another size, or of other content than its manifest says."""
+    problems = []
+    for name, entry in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            problems.append(f"{name}: missing")
+        elif file.stat().st_size != entry["bytes"]:
+            problems.append(f"{name}: {file.stat().st_size} bytes, expected {entry['bytes']}")
+        elif sha256(file) != entry["sha256"]:
+            problems.append(f"{name}: content differs (SHA-256)")
+    if not problems and _digest(manifest["files"], manifest["facts"]) != manifest["hash"]:
+        problems.append(f"{MANIFEST}: its facts were edited (hash differs)")
+    return problems
+
+
+def open_artifact(path: Path, *, kind: str | None = None) -> Artifact:
+    """Open a complete folder, every file checked against the manifest.
+
+    Raises XtError when the manifest is missing or unreadable, when the folder is of another kind, or when a file is
+    missing or damaged.
+    """
+    manifest = read_manifest(path)
+    if kind and manifest["kind"] != kind:
+        raise XtError(f"{path} is a {manifest['kind']!r} folder; a {kind!r} folder is needed.", "Check the path.")
+    problems = damaged_files(path, manifest)
+    if problems:
+        raise XtError(f"{path} is damaged: {'; '.join(problems[:5])}.", "Copy or make it again.")
+    return Artifact(path, manifest)
+
+
+def open_repository(repository: Path) -> dict[str, Artifact]:
+    """Open every model of a repository, each file checked: name -> artefact. Raises XtError when there is none."""
+    if not repository.is_dir():
+        raise XtError(f"There is no folder {repository}.", "Make one with `xt export`.")
+    models = {p.parent.name: open_artifact(p.parent, kind="model") for p in sorted(repository.glob("*/config.pbtxt"))}
+    if not models:
+        raise XtError(f"{repository} holds no model.", "Name a repository that `xt export` wrote.")
+    return models

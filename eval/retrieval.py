@@ -1,0 +1,119 @@
+"""Cross-lingual sentence retrieval: for each sentence, find its translation among all sentences of the other side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.core.bitext import Bitext
+from xt.core.search import top_k
+from xt.core.text import Encoded, Vectors
+from xt.eval import measures
+
+DIRECTIONS = ("foreign-english", "english-foreign")
+"""Query to candidates. MTEB's Tatoeba asks foreign to English, XTREME's English to foreign."""
+CANDIDATES = 100
+FOLDS = 5
+
+
+class Encoder(Protocol):
+    """Whatever turns texts into vectors: PyTorch, ONNX Runtime, or a server."""
+
+    def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
+        """See `xt.core.text.TextEncoder.encode`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best candidates of every query of one language in one direction."""
+
+    scores: Vectors
+    """(n, k) similarities, best first."""
+    rows: npt.NDArray[np.int64]
+    """(n, k) which candidates they are."""
+    gold: npt.NDArray[np.int64]
+    """(n,) position of the translation in 0..k-1, -1 when it is not among them."""
+    folds: npt.NDArray[np.int64]
+    """(n,) the cross-fitting fold of each sentence pair."""
+    candidates: int
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """Vectors of one language's pairs."""
+
+    foreign: Vectors
+    english: Vectors
+    tokens: int
+    truncated: int
+
+
+def encode_corpus(
+    encoder: Encoder,
+    corpus: Sequence[Bitext],
+    *,
+    truncate: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Encodings]:
+    """Encode both sides of every language; an English sentence that several languages share is encoded once."""
+    known: dict[str, Vectors] = {}
+    out = {}
+    for done, bitext in enumerate(corpus):
+        if progress:
+            progress(done, len(corpus), bitext.language)
+        new = list(dict.fromkeys(t for t in bitext.english if t not in known))
+        result = encoder.encode([*bitext.foreign, *new], truncate=truncate)
+        n = len(bitext.foreign)
+        known.update(zip(new, result.vectors[n:], strict=True))
+        english = np.stack([known[t] for t in bitext.english])
+        tokens, cut = int(result.tokens.sum()), int(result.truncated.sum())
+        out[bitext.language] = Encodings(result.vectors[:n], english, tokens, cut)
+    if progress:
+        progress(len(corpus), len(corpus), "")
+    return out
+
+
+def fold_of(english: str) -> int:
+    """Give the fold of a sentence pair by its English side, so that no sentence is in two folds in any language."""
+    digest = hashlib.sha256(" ".join(english.casefold().split()).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % FOLDS
+
+
+def rank(bitext: Bitext, vectors: Encodings, direction: str, k: int = CANDIDATES) -> Ranking:
+    """Rank the candidates of every sentence of a language in one direction."""
+    query, corpus = (vectors.foreign, vectors.english) if direction == DIRECTIONS[0] else (vectors.english, vectors.foreign)
+    scores, rows = top_k(query, corpus, k)
+    hits = rows == np.arange(len(query))[:, None]  # (n, k)
+    gold = np.where(hits.any(1), hits.argmax(1), -1)
+    folds = np.array([fold_of(e) for e in bitext.english])
+    return Ranking(scores, rows, gold.astype(np.int64), folds, len(corpus))
+
+
+def scores_of(ranking: Ranking) -> dict[str, Any]:
+    """Accuracy at 1 with its 95 % interval (Wilson), and mean reciprocal rank (0 below the top candidates)."""
+    n = len(ranking.gold)
+    right = int((ranking.gold == 0).sum())
+    reciprocal = np.where(ranking.gold >= 0, 1.0 / np.maximum(ranking.gold + 1, 1), 0.0)
+    return {
+        "n": n,
+        "candidates": ranking.candidates,
+        "accuracy": right / n,
+        "accuracy_ci": measures.wilson(right, n),
+        "mrr": float(reciprocal.mean()),
+    }
+
+
+def means(rows: dict[str, dict[str, Any]], resources: dict[str, str]) -> dict[str, float]:
+    """Mean accuracy over all languages and over each resource class."""
+
+    def mean(members: Iterable[str]) -> float:
+        return float(np.mean([rows[m]["accuracy"] for m in members]))
+
+    classes = sorted({resources[m] for m in rows})
+    return {"all": mean(rows), **{c: mean(m for m in rows if resources[m] == c) for c in classes}}

@@ -1,0 +1,221 @@
+"""`xt eval`: one encoder on one parallel corpus, retrieval in both directions, calibrated; and its report folder."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from xt.core import __version__, bitext, languages, tasks
+from xt.core.artifact import Artifact, command_line, new_artifact, open_artifact, write_json
+from xt.core.bitext import Bitext
+from xt.core.errors import XtError
+from xt.eval import calibration, report, retrieval
+from xt.eval.retrieval import Encoder, Ranking
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A parallel corpus and what a report says of it."""
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    pairs: tuple[Bitext, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """As the report shows it."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "description": self.source,
+            "licence": self.licence,
+            "languages": len(self.pairs),
+            "pairs": sum(len(b.foreign) for b in self.pairs),
+        }
+
+
+def load_corpus(task: str, *, data_dir: Path | None = None, selection: str = "all") -> Corpus:
+    """Read a corpus: a task of the table (`tatoeba`, `django`), or a folder of line-aligned files."""
+    if os.sep in task or task == "." or Path(task).is_dir():
+        folder = Path(task).expanduser()
+        pairs = bitext.read_folder(folder, selection)
+        return Corpus(folder.name, folder.name, f"line-aligned files in {folder}", "the owner's", tuple(pairs))
+    row = tasks.get(task)
+    if row.format != "bitext":
+        raise XtError(f"{task} is a task to train on; it cannot be evaluated by retrieval.", "See `xt tasks`.")
+    readers: dict[str, Callable[[], list[Bitext]]] = {
+        "tatoeba": lambda: bitext.read_tatoeba(data_dir, selection),
+        "django": lambda: bitext.read_django(selection),
+    }
+    return Corpus(row.name, row.title, row.source, row.licence, tuple(readers[task]()))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluating one encoder gave."""
+
+    metrics: dict[str, Any]
+    """The encoder's entry in metrics.json."""
+    predictions: list[dict[str, Any]]
+    calibrators: dict[str, Any]
+    """direction -> method -> calibrator, fitted on everything the method may see, for serving."""
+
+
+def resource_of(code: str) -> str:
+    """Give the resource class of a language code; "unknown" for a code outside the table."""
+    try:
+        return languages.resolve(code).resource
+    except XtError:
+        return "unknown"
+
+
+def evaluate(
+    encoder: Encoder,
+    corpus: Corpus,
+    *,
+    entry: dict[str, Any],
+    temperature: float | None,
+    truncate: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Evaluation:
+    """Retrieve in both directions in every language and calibrate.
+
+    Args:
+        encoder: anything with `encode`.
+        corpus: the parallel text.
+        entry: facts of the encoder for the report (name, label, provenance, precision, engine, dim).
+        temperature: the softmax temperature of the encoder's own training, where known.
+        truncate: cut texts that are too long, and count them, instead of stopping.
+        progress: told of every language before it is encoded.
+    """
+    vectors = retrieval.encode_corpus(encoder, corpus.pairs, truncate=truncate, progress=progress)
+    resources = {b.language: resource_of(b.language) for b in corpus.pairs}
+    metrics: dict[str, Any] = {**entry, "retrieval": {}, "calibration": {}}
+    metrics["truncated"] = sum(v.truncated for v in vectors.values())
+    predictions: list[dict[str, Any]] = []
+    calibrators: dict[str, Any] = {}
+    for direction in retrieval.DIRECTIONS:
+        rankings = {b.language: retrieval.rank(b, vectors[b.language], direction) for b in corpus.pairs}
+        rows = {code: retrieval.scores_of(r) for code, r in rankings.items()}
+        metrics["retrieval"][direction] = {"mean": retrieval.means(rows, resources), "languages": rows}
+        methods, kept = calibration.calibrate(rankings, temperature)
+        metrics["calibration"][direction] = {
+            "fit_languages": kept.get("zero-shot", {}).get("fitted_on", []),
+            "methods": calibration.summary(methods, resources),
+        }
+        calibrators[direction] = kept
+        for b in corpus.pairs:
+            predictions += _predictions(b, direction, rankings[b.language], methods, entry["name"])
+    return Evaluation(metrics, predictions, calibrators)
+
+
+def _predictions(
+    pairs: Bitext, direction: str, ranking: Ranking, methods: Sequence[calibration.Method], name: str
+) -> list[dict[str, Any]]:
+    queries, answers = (pairs.foreign, pairs.english) if direction == retrieval.DIRECTIONS[0] else (pairs.english, pairs.foreign)
+    return [
+        {
+            "encoder": name,
+            "language": pairs.language,
+            "direction": direction,
+            "query": queries[i],
+            "answer": answers[int(ranking.rows[i, 0])],
+            "gold": answers[i],
+            "correct": bool(ranking.gold[i] == 0),
+            "gold_position": int(ranking.gold[i]),
+            "score": float(ranking.scores[i, 0]),
+            **{f"p_{m.key}": float(m.scored[pairs.language].confidence[i]) for m in methods},
+        }
+        for i in range(len(queries))
+    ]
+
+
+def examples(predictions: Sequence[dict[str, Any]], each: int = 6) -> list[dict[str, Any]]:
+    """Pick what shows the system at work: confident right answers and confident errors, one a language."""
+    chosen = []
+    key = next((k for k in ("p_zero-shot", "p_pooled", "p_training", "p_cosine") if k in predictions[0]), None)
+    rows = [p for p in predictions if p["direction"] == retrieval.DIRECTIONS[0]]
+    for correct in (True, False):
+        seen: set[str] = set()
+        for p in sorted((p for p in rows if p["correct"] is correct), key=lambda p: (-p[key], p["language"])):
+            if p["language"] not in seen and len(seen) < each:
+                seen.add(p["language"])
+                shown = {k: p[k] for k in ("language", "encoder", "query", "answer", "gold", "correct")}
+                chosen.append({**shown, "probability": p[key]})
+    return chosen
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    shown = ("torch", "transformers", "optimum-onnx", "onnxruntime", "onnxruntime-gpu", "nvidia-pytriton", "faiss-cpu", "faiss-gpu")
+    packages = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] in shown}
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+        "python": platform.python_version(),
+        "packages": packages,
+    }
+
+
+def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **sections: Any) -> dict[str, Any]:
+    """Put together metrics.json: the encoders' entries, what they were measured on, and further sections."""
+    known = {}
+    for b in corpus.pairs:
+        try:
+            row = languages.resolve(b.language)
+        except XtError:
+            continue
+        known[b.language] = {"name": row.name, "resource": row.resource, "script": row.script, "family": row.family}
+    return {
+        "schema": 1,
+        "title": title,
+        "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "command": command_line(),
+        "xt_version": __version__,
+        "machine": machine(),
+        "task": corpus.describe(),
+        "languages": known,
+        "encoders": [e.metrics for e in evaluations],
+        "examples": examples(evaluations[-1].predictions),
+        **sections,
+    }
+
+
+def write_report(
+    out: Path,
+    metrics: dict[str, Any],
+    evaluations: Sequence[Evaluation],
+    *,
+    parents: Sequence[dict[str, str]] = (),
+    facts: dict[str, Any] | None = None,
+    force: bool = False,
+) -> Artifact:
+    """Write a report folder: metrics.json, predictions.parquet, calibration.json, report.html."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with new_artifact(out, kind="report", force=force) as draft:
+        write_json(draft.path / "metrics.json", metrics)
+        rows = [p for e in evaluations for p in e.predictions]
+        pq.write_table(pa.Table.from_pylist(rows), draft.path / "predictions.parquet")
+        write_json(draft.path / "calibration.json", {e.metrics["name"]: e.calibrators for e in evaluations})
+        report.write(metrics, draft.path / "report.html")
+        draft.parents = list(parents)
+        names = [e.metrics["name"] for e in evaluations]
+        draft.facts = {"task": metrics["task"], "encoders": names, **(facts or {})}
+    return open_artifact(out, kind="report")
+

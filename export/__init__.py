@@ -1,0 +1,1 @@
+"""Checkpoints into Triton models: ONNX, fused, quantised, proven equal to PyTorch."""

@@ -1,0 +1,1 @@
+"""The Triton models as committed; `xt export` completes a copy with weights."""

@@ -1,0 +1,1 @@
+"""Starting Triton, and measuring it."""

@@ -1,0 +1,1 @@
+"""What spans the stages: the quickstart; research questions as grids over the stages."""
