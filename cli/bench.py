@@ -34,8 +34,12 @@ def bench(
     concurrency: Annotated[
         str, typer.Option("--concurrency", help="Callers at once, each with one sentence a request.")
     ] = "1,8,32",
-    seconds: Annotated[float, typer.Option("--seconds", help="How long each is measured, in two interleaved turns.")] = 20.0,
-    corpus: Annotated[str, typer.Option("--corpus", help="Where the sentences come from: django, tatoeba or a folder.")] = "django",
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="How long each is measured, in two interleaved turns.")
+    ] = 20.0,
+    corpus: Annotated[
+        str, typer.Option("--corpus", help="Where the sentences come from: django, tatoeba or a folder.")
+    ] = "django",
     json: Json = False,
 ) -> None:
     """Measure throughput and latency: a server under concurrent callers, and PyTorch fp32 in process beside it."""
@@ -81,9 +85,9 @@ def show_rows(rows: list[dict[str, Any]]) -> None:
     columns = ["engine", "model", "callers", "sentences/s", "tokens/s", "p50 ms", "p95 ms", "p99 ms", "client CPU"]
     cells = [
         [
-            r['engine'],
-            r['model'],
-            r['concurrency'],
+            r["engine"],
+            r["model"],
+            r["concurrency"],
             f"{r['sentences_per_second']:.0f}",
             f"{r['tokens_per_second']:.0f}",
             f"{r['p50_ms']:.1f}",

@@ -35,12 +35,14 @@ Url = Annotated[str | None, typer.Option("--url", help="HOST:PORT of a Triton se
 Model = Annotated[
     str | None, typer.Option("--model", help="Which model of the server or repository, when it holds several.")
 ]
-Truncate = Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long (counted) instead of stopping.")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts that are too long (counted) instead of stopping.")
+]
 
 
 def say(message: str) -> None:
     """Tell the user something, on stderr."""
-    stderr.print(message, markup=False)
+    stderr.print(message, markup=False, soft_wrap=True)
 
 
 def emit(document: object) -> None:
@@ -74,7 +76,9 @@ class Counter:
             return
         self.last = now
         left = (now - self.started) / done * (total - done) if done else 0.0
-        note = f"{self.what} {done}/{total} {detail}  {left:.0f} s left" if done < total else f"{self.what} {done}/{total}"
+        note = (
+            f"{self.what} {done}/{total} {detail}  {left:.0f} s left" if done < total else f"{self.what} {done}/{total}"
+        )
         if terminal:
             stderr.print(f"{note:<78}", end="\r" if done < total else "\n", markup=False)
         elif done < total or now - self.started > 2:

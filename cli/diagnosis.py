@@ -69,7 +69,9 @@ def _packages() -> Finding:
     found = {p: version(p) for p in PACKAGES}
     missing = [p for p, v in found.items() if v is None]
     if missing:
-        return Finding("packages", "missing", f"without {', '.join(missing)}", "Install: pip install 'xt-retriever[cpu]'")
+        return Finding(
+            "packages", "missing", f"without {', '.join(missing)}", "Install: pip install 'xt-retriever[cpu]'"
+        )
     if (found["numpy"] or "").split(".")[0] != "1":
         return Finding("packages", "missing", f"numpy {found['numpy']}", "Triton's Python backend needs numpy<2.")
     return Finding("packages", "ok", ", ".join(f"{p} {v}" for p, v in found.items()))
@@ -81,7 +83,7 @@ def _either(what: str, cpu: str, gpu: str) -> Finding:
         advice = "Install one extra: pip install 'xt-retriever[cpu]' (or [gpu])"
         return Finding(what, "missing", f"neither {cpu} nor {gpu}", advice)
     if len(found) == 2:
-        return Finding(what, "missing", " and ".join(found), f"Both are one module: uninstall both, then install one.")
+        return Finding(what, "missing", " and ".join(found), "Both are one module: uninstall both, then install one.")
     return Finding(what, "ok", found[0])
 
 
@@ -100,7 +102,9 @@ def _gpu() -> Finding:
     query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     if answer.returncode:
-        return Finding("GPU", "note", f"nvidia-smi fails: {answer.stderr.strip() or answer.stdout.strip()}", "Check the driver.")
+        return Finding(
+            "GPU", "note", f"nvidia-smi fails: {answer.stderr.strip() or answer.stdout.strip()}", "Check the driver."
+        )
     extra = "" if version("onnxruntime-gpu") else "To use it: pip install 'xt-retriever[gpu]' in a fresh environment."
     return Finding("GPU", "note" if extra else "ok", "; ".join(answer.stdout.strip().splitlines()), extra)
 
@@ -115,8 +119,12 @@ def _triton() -> Finding:
         return Finding("Triton", "missing", error.message, error.hint)
     parts = platform.libc_ver()[1].split(".")
     if len(parts) >= 2 and (int(parts[0]), int(parts[1])) < (2, 35):
-        return Finding("Triton", "missing", f"the wheel needs glibc 2.35; this is {libc}", "Use a newer system, or Docker.")
-    return Finding("Triton", "ok", f"nvidia-pytriton {version('nvidia-pytriton')}, {libc}, libpython in {wheel.libpython}")
+        return Finding(
+            "Triton", "missing", f"the wheel needs glibc 2.35; this is {libc}", "Use a newer system, or Docker."
+        )
+    return Finding(
+        "Triton", "ok", f"nvidia-pytriton {version('nvidia-pytriton')}, {libc}, libpython in {wheel.libpython}"
+    )
 
 
 def _docker() -> Finding:
@@ -133,7 +141,9 @@ def _docker() -> Finding:
 
 def _hub() -> Finding:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return Finding("model hub", "note", "switched off by HF_HUB_OFFLINE", "The bundled encoder and folders still work.")
+        return Finding(
+            "model hub", "note", "switched off by HF_HUB_OFFLINE", "The bundled encoder and folders still work."
+        )
     try:
         socket.create_connection(HUB, timeout=5).close()
     except OSError as error:
@@ -161,4 +171,6 @@ def _data(data_dir: Path | None) -> Finding:
         return Finding("data", "note", "no folder named", "Name it by --data-dir or XT_DATA; django is bundled.")
     if not folder.is_dir():
         return Finding("data", "missing", f"{folder} is not there", "Correct --data-dir or XT_DATA.")
-    return Finding("data", "ok", f"{folder}: {', '.join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or 'empty'}")
+    return Finding(
+        "data", "ok", f"{folder}: {', '.join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or 'empty'}"
+    )

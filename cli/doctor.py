@@ -74,7 +74,9 @@ def check(
             ["state", "; ".join(problems) or "complete, every file as written"],
         ]
         table(str(path), ["", ""], rows)
-        shown = {k: manifest[k] for k in ("kind", "created", "xt_version", "command", "seed", "parents", "hash", "facts")}
+        shown = {
+            k: manifest[k] for k in ("kind", "created", "xt_version", "command", "seed", "parents", "hash", "facts")
+        }
         documents.append({"path": str(path), "problems": problems, **shown})
     if json:
         emit(documents[0] if len(documents) == 1 else documents)

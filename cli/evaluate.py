@@ -88,7 +88,8 @@ def evaluate(
     task: Annotated[list[str], typer.Argument(help="tatoeba, django, or a folder of line-aligned files; one or more.")],
     out: Out,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="A checkpoint, model or repository folder, a short name or a hub id.")
+        str | None,
+        typer.Option("--encoder", help="A checkpoint, model or repository folder, a short name or a hub id."),
     ] = None,
     url: Url = None,
     model: Model = None,
@@ -131,18 +132,35 @@ def show_metrics(encoders: list[dict[str, Any]], languages: bool = True) -> None
         name = m["name"]
         if languages and len(ways["foreign-english"]["languages"]) <= 120:
             rows = [
-                [code, r["n"], f"{100 * r['accuracy']:.1f}", f"{100 * ways['english-foreign']['languages'][code]['accuracy']:.1f}"]
+                [
+                    code,
+                    r["n"],
+                    f"{100 * r['accuracy']:.1f}",
+                    f"{100 * ways['english-foreign']['languages'][code]['accuracy']:.1f}",
+                ]
                 for code, r in ways["foreign-english"]["languages"].items()
             ]
-            table(f"accuracy, {name} (English to foreign is XTREME's direction)", ["language", "n", "foreign-english", "english-foreign"], rows)
+            table(
+                f"accuracy, {name} (English to foreign is XTREME's direction)",
+                ["language", "n", "foreign-english", "english-foreign"],
+                rows,
+            )
         for direction, way in ways.items():
             say(f"{name}, {direction}: accuracy " + ", ".join(f"{k} {100 * v:.1f}" for k, v in way["mean"].items()))
         rows = [
-            [f"{direction} {key}", "-" if x["temperature"] is None else f"{x['temperature']:.5f}", *[x["overall"][k] for k in ("ece", "ece_null", "nll", "brier")]]
+            [
+                f"{direction} {key}",
+                "-" if x["temperature"] is None else f"{x['temperature']:.5f}",
+                *[x["overall"][k] for k in ("ece", "ece_null", "nll", "brier")],
+            ]
             for direction, c in m["calibration"].items()
             for key, x in c["methods"].items()
         ]
-        table(f"calibration, {name} (means over languages; null: what a perfectly calibrated model would show)", ["method", "T", "ECE", "null", "NLL", "Brier"], rows)
+        table(
+            f"calibration, {name} (means over languages; null: what a perfectly calibrated model would show)",
+            ["method", "T", "ECE", "null", "NLL", "Brier"],
+            rows,
+        )
 
 
 def tasks(
@@ -162,4 +180,8 @@ def tasks(
     if json:
         emit([asdict(t) for t in rows])
         return
-    table("tasks", ["task", "kind", "format", "metric", "licence", "source"], [[t.name, t.kind, t.format, t.metric, t.licence, t.source] for t in rows])
+    table(
+        "tasks",
+        ["task", "kind", "format", "metric", "licence", "source"],
+        [[t.name, t.kind, t.format, t.metric, t.licence, t.source] for t in rows],
+    )

@@ -61,8 +61,13 @@ def export(
     parity = artifact.facts["parity"]
     columns = ["stage", "MB", "cosine min", "p1", "mean", "neighbours", "batch"]
     keys = ["stage", "megabytes", "cosine_min", "cosine_p1", "cosine_mean", "neighbour_agreement", "batch_cosine_min"]
-    rows = [[f"{s[k]:.5f}" if isinstance(s[k], float) and k != "megabytes" else s[k] for k in keys] for s in parity["stages"]]
-    table(f"parity with PyTorch fp32 on {parity['sentences']} sentences, {parity['languages']} languages", columns, rows)
+    rows = [
+        [f"{s[k]:.5f}" if isinstance(s[k], float) and k != "megabytes" else s[k] for k in keys]
+        for s in parity["stages"]
+    ]
+    table(
+        f"parity with PyTorch fp32 on {parity['sentences']} sentences, {parity['languages']} languages", columns, rows
+    )
     say(f"wrote {artifact.path}; serve it with: xt serve {out}")
     if json:
         emit({"path": str(artifact.path), "hash": artifact.hash, "parity": parity})

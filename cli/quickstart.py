@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", help="Folder of all that is made; what is complete is kept.")] = Path("quickstart"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of all that is made; what is complete is kept.")] = Path(
+        "quickstart"
+    ),
     steps: Annotated[int, typer.Option("--steps", help="Training steps of 16 examples.")] = 120,
     seconds: Annotated[float, typer.Option("--seconds", help="How long each load is measured.")] = 6.0,
     seed: Seed = 0,

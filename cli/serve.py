@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     repository: Annotated[Path, typer.Argument(help="A model repository that `xt export` wrote.")],
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; the default is this machine alone.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
     http_port: Annotated[int, typer.Option("--http-port", help="KServe v2 over HTTP.")] = 8000,
     grpc_port: Annotated[int, typer.Option("--grpc-port", help="KServe v2 over gRPC: what --url takes.")] = 8001,
     metrics_port: Annotated[int, typer.Option("--metrics-port", help="Prometheus metrics at /metrics.")] = 8002,

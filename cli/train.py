@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +23,8 @@ def register(app: typer.Typer) -> None:
 def train(
     encoder: Annotated[str, typer.Option("--encoder", help="A checkpoint folder, a short name or a hub id.")],
     intermediate: Annotated[
-        list[str], typer.Option("--intermediate", help="A task to train on (see `xt tasks`); repeat for several at once.")
+        list[str],
+        typer.Option("--intermediate", help="A task to train on (see `xt tasks`); repeat for several at once."),
     ],
     out: Out,
     steps: Annotated[int | None, typer.Option("--steps", help="Batches to train on; instead of --epochs.")] = None,
@@ -76,6 +76,9 @@ def train(
 
 def show(training: dict[str, Any]) -> None:
     """Print the dev metrics before and after."""
-    rows = [[t["task"], t["train"], t["dev"], t["metric"], t["majority"], t["before"], t["after"]] for t in training["tasks"]]
+    rows = [
+        [t["task"], t["train"], t["dev"], t["metric"], t["majority"], t["before"], t["after"]]
+        for t in training["tasks"]
+    ]
     title = f"dev metrics; {training['steps']} steps, {training['seconds']:.0f} s, {training['tokens_per_second']:.0f} tokens/s"
     table(title, ["task", "train", "dev", "metric", "majority", "before", "after"], rows)

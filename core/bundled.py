@@ -72,7 +72,8 @@ def dequantize(blocks: np.ndarray, columns: int) -> np.ndarray:
     """
     nibbles = blocks["nibbles"]
     levels = np.concatenate([nibbles & 0x0F, nibbles >> 4], axis=1).astype(np.float32) - 8.0
-    return (levels * blocks["scale"].astype(np.float32)[:, None]).reshape(-1, columns)
+    scales = blocks["scale"].astype(np.float32)[:, None]
+    return np.asarray((levels * scales).reshape(-1, columns))
 
 
 def read_e5s1(path: Path) -> tuple[dict[str, int | float], dict[str, np.ndarray]]:

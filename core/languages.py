@@ -213,9 +213,43 @@ _OTHER_CODES = {
 ALIASES: dict[str, str] = {row.iso1: row.iso3 for row in LANGUAGES.values() if row.iso1} | _OTHER_CODES
 """Every other code, in lower case, and the key of `LANGUAGES` it stands for."""
 
-XTREME_TATOEBA: tuple[str, ...] = tuple(
-    "afr ara ben bul cmn deu ell est eus fin fra heb hin hun ind ita jav jpn kat kaz kor mal mar nld pes por rus spa "
-    "swh tam tel tgl tha tur urd vie".split()
+XTREME_TATOEBA: tuple[str, ...] = (
+    "afr",
+    "ara",
+    "ben",
+    "bul",
+    "cmn",
+    "deu",
+    "ell",
+    "est",
+    "eus",
+    "fin",
+    "fra",
+    "heb",
+    "hin",
+    "hun",
+    "ind",
+    "ita",
+    "jav",
+    "jpn",
+    "kat",
+    "kaz",
+    "kor",
+    "mal",
+    "mar",
+    "nld",
+    "pes",
+    "por",
+    "rus",
+    "spa",
+    "swh",
+    "tam",
+    "tel",
+    "tgl",
+    "tha",
+    "tur",
+    "urd",
+    "vie",
 )
 """The 36 languages of XTREME's Tatoeba task (Hu et al. 2020)."""
 
@@ -241,7 +275,7 @@ def _subtags(code: str) -> list[str]:
 
 def _is_script_or_region(tag: str) -> bool:
     """Whether a subtag has the form of a script (four letters) or a region (two letters or three digits)."""
-    return tag.isascii() and (tag.isalpha() and len(tag) in (2, 4) or tag.isdigit() and len(tag) == 3)
+    return tag.isascii() and ((tag.isalpha() and len(tag) in (2, 4)) or (tag.isdigit() and len(tag) == 3))
 
 
 def _find(code: str) -> Language | None:

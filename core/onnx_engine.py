@@ -25,7 +25,7 @@ def providers(device: str) -> list[str]:
     gpu = "CUDAExecutionProvider" in ort.get_available_providers() and os.path.exists("/dev/nvidiactl")
     if device == "cuda" and not gpu:
         raise XtError(
-            f"No CUDA device for ONNX Runtime {ort.__version__} (it offers {', '.join(ort.get_available_providers())}).",
+            f"No CUDA device for ONNX Runtime {ort.__version__} (offered: {', '.join(ort.get_available_providers())}).",
             "Use --device cpu, or install the gpu extra on a machine with an NVIDIA GPU.",
         )
     if device not in DEVICES:

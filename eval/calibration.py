@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize
 
 from xt.core import languages
@@ -21,7 +22,7 @@ MIN_QUERIES = 30
 """Fewer queries than this fit no temperature worth having."""
 
 
-def nll(calibrator: RetrievalTemperature, scores: Floats, gold: Any) -> Floats:
+def nll(calibrator: RetrievalTemperature, scores: npt.NDArray[Any], gold: Any) -> Floats:
     """Negative log-likelihood of the gold candidate, or of "none of these" where gold is -1: (n,), in nats."""
     probabilities = calibrator(scores)  # (n, k + 1); column -1 is "none of these", as gold -1 is
     return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(gold)), gold], 1e-300)))
@@ -116,7 +117,9 @@ class Method:
     scored: dict[str, Scored]
 
 
-def calibrate(rankings: Mapping[str, Ranking], training_temperature: float | None) -> tuple[list[Method], dict[str, Any]]:
+def calibrate(
+    rankings: Mapping[str, Ranking], training_temperature: float | None
+) -> tuple[list[Method], dict[str, Any]]:
     """Apply every method to every language; give the methods and what is kept for serving.
 
     `cosine` (T = 1) and, where known, `training` (the temperature of the encoder's own training) need no fit.
@@ -128,7 +131,9 @@ def calibrate(rankings: Mapping[str, Ranking], training_temperature: float | Non
         label = f"T = {training_temperature:g}, as the encoder was trained"
         fixed["training"] = (RetrievalTemperature(training_temperature), label)
     methods = [
-        Method(key, label, c.temperature, {lang: apply(r, dict.fromkeys(range(FOLDS), c)) for lang, r in rankings.items()})
+        Method(
+            key, label, c.temperature, {lang: apply(r, dict.fromkeys(range(FOLDS), c)) for lang, r in rankings.items()}
+        )
         for key, (c, label) in fixed.items()
     ]
     kept: dict[str, Any] = {}
@@ -171,7 +176,8 @@ def summary(methods: Sequence[Method], resources: Mapping[str, str]) -> dict[str
     """
     out: dict[str, Any] = {}
     for method in methods:
-        rows, boots = {}, {}
+        rows: dict[str, dict[str, Any]] = {}
+        boots: dict[str, Floats] = {}
         for lang, s in method.scored.items():
             boots[lang] = measures.ece_bootstrap(s.confidence, s.correct)
             rows[lang] = {
@@ -186,7 +192,7 @@ def summary(methods: Sequence[Method], resources: Mapping[str, str]) -> dict[str
                 "auroc": measures.auroc(s.confidence, s.correct),
                 "temperature": s.temperature,
             }
-            rows[lang]["ece_ci"] = _interval(rows[lang]["ece"], boots[lang])
+            rows[lang]["ece_ci"] = _interval(measures.ece(s.confidence, s.correct), boots[lang])
         classes = sorted(set(resources.values()))
         out[method.key] = {
             "label": method.label,

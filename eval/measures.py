@@ -29,7 +29,7 @@ def _check(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]:
 
 
 def equal_mass(n: int, bins: int = BINS) -> npt.NDArray[np.int64]:
-    """Give the starts of `bins` groups of n sorted items whose sizes differ by at most one (fewer bins when n is small).
+    """Give the starts of `bins` groups of n sorted items whose sizes differ by at most one (fewer when n is).
 
     The first n mod bins groups are the larger ones, as `numpy.array_split` has it.
     """
@@ -68,7 +68,7 @@ def ece_equal_width(confidence: Floats, correct: Floats, *, bins: int = BINS) ->
 
 
 def ece_null(confidence: Floats, *, bins: int = BINS, repeats: int = REPEATS, seed: int = 0) -> float:
-    """What a perfectly calibrated model with these confidences would show on average: `correct ~ Bernoulli(confidence)`.
+    """What a perfectly calibrated model with these confidences would show on average: correct ~ Bernoulli(confidence).
 
     The plug-in ECE is biased upwards at small n; an ECE near this value is as good as it gets.
     """

@@ -87,7 +87,9 @@ def fold_of(english: str) -> int:
 
 def rank(bitext: Bitext, vectors: Encodings, direction: str, k: int = CANDIDATES) -> Ranking:
     """Rank the candidates of every sentence of a language in one direction."""
-    query, corpus = (vectors.foreign, vectors.english) if direction == DIRECTIONS[0] else (vectors.english, vectors.foreign)
+    query, corpus = (
+        (vectors.foreign, vectors.english) if direction == DIRECTIONS[0] else (vectors.english, vectors.foreign)
+    )
     scores, rows = top_k(query, corpus, k)
     hits = rows == np.arange(len(query))[:, None]  # (n, k)
     gold = np.where(hits.any(1), hits.argmax(1), -1)

@@ -119,7 +119,9 @@ def evaluate(
 def _predictions(
     pairs: Bitext, direction: str, ranking: Ranking, methods: Sequence[calibration.Method], name: str
 ) -> list[dict[str, Any]]:
-    queries, answers = (pairs.foreign, pairs.english) if direction == retrieval.DIRECTIONS[0] else (pairs.english, pairs.foreign)
+    queries, answers = (
+        (pairs.foreign, pairs.english) if direction == retrieval.DIRECTIONS[0] else (pairs.english, pairs.foreign)
+    )
     return [
         {
             "encoder": name,
@@ -140,7 +142,7 @@ def _predictions(
 def examples(predictions: Sequence[dict[str, Any]], each: int = 6) -> list[dict[str, Any]]:
     """Pick what shows the system at work: confident right answers and confident errors, one a language."""
     chosen = []
-    key = next((k for k in ("p_zero-shot", "p_pooled", "p_training", "p_cosine") if k in predictions[0]), None)
+    key = next((k for k in ("p_zero-shot", "p_pooled", "p_training", "p_cosine") if k in predictions[0]), "p_cosine")
     rows = [p for p in predictions if p["direction"] == retrieval.DIRECTIONS[0]]
     for correct in (True, False):
         seen: set[str] = set()
@@ -157,10 +159,21 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    shown = ("torch", "transformers", "optimum-onnx", "onnxruntime", "onnxruntime-gpu", "nvidia-pytriton", "faiss-cpu", "faiss-gpu")
+    shown = (
+        "torch",
+        "transformers",
+        "optimum-onnx",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "nvidia-pytriton",
+        "faiss-cpu",
+        "faiss-gpu",
+    )
     packages = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] in shown}
     return {
         "cpu": cpu,
@@ -218,4 +231,3 @@ def write_report(
         names = [e.metrics["name"] for e in evaluations]
         draft.facts = {"task": metrics["task"], "encoders": names, **(facts or {})}
     return open_artifact(out, kind="report")
-

@@ -52,7 +52,6 @@ def to_onnx(network: torch.nn.Module, spec: EncoderSpec, file: Path) -> None:
 
     Both axes are dynamic. The output is pooled and, where the spec says so, normalised.
     """
-    import torch
     from optimum.exporters.onnx.convert import export
     from optimum.exporters.tasks import TasksManager
     from transformers import PreTrainedModel

@@ -1,4 +1,4 @@
-"""One encoder into one model of a Triton repository: exported, fused, quantised, proven, written whole or not at all."""
+"""One encoder into one model of a Triton repository: exported, fused, quantised and proven."""
 
 from __future__ import annotations
 
@@ -176,4 +176,3 @@ def triton_config(template: str, name: str, dim: int, facts: dict[str, Any]) -> 
             output.dims[:] = [dim]
     config.parameters["xt"].string_value = json.dumps(facts, sort_keys=True)
     return str(text_format.MessageToString(config))
-

@@ -57,7 +57,14 @@ class Row:
 
 
 def _row(
-    engine: str, model: str, concurrency: int, latencies: Sequence[float], sentences: int, tokens: int, wall: float, cpu: float
+    engine: str,
+    model: str,
+    concurrency: int,
+    latencies: Sequence[float],
+    sentences: int,
+    tokens: int,
+    wall: float,
+    cpu: float,
 ) -> Row:
     if not latencies:
         raise XtError(f"No request of {concurrency} callers ended in time.", "Give --seconds more.")
@@ -105,9 +112,7 @@ def served(url: str, model: str | None, texts: Sequence[str], concurrency: int, 
     return _row(engine, encoders[0].model, concurrency, every, len(every), sum(tokens), seconds, cpu)
 
 
-def in_process(
-    encoder: Encoder, texts: Sequence[str], engine: str, model: str, batch: int, seconds: float
-) -> Row:
+def in_process(encoder: Encoder, texts: Sequence[str], engine: str, model: str, batch: int, seconds: float) -> Row:
     """Measure `encode` in this process, `batch` sentences a call, for `seconds`."""
     encoder.encode(list(texts[:batch]))
     latencies: list[float] = []

@@ -183,7 +183,8 @@ def measure(settings: Settings, url: str, base: Resolved, corpus: evaluation.Cor
     """Load the server with concurrent callers, in turn with PyTorch fp32 in process on the same sentences."""
     texts = bench.mixed_texts(corpus.pairs)
     encoder = torch_engine.load_encoder(base)
-    measurements: list[Callable[[float], bench.Row]] = [partial(bench.served, url, "base", texts, c) for c in CONCURRENCY]
+    measurements: list[Callable[[float], bench.Row]]
+    measurements = [partial(bench.served, url, "base", texts, c) for c in CONCURRENCY]
     label = "pytorch fp32, in process"
     measurements += [partial(bench.in_process, encoder, texts, label, "base", c) for c in CONCURRENCY]
     return bench.interleaved(measurements, settings.seconds)
@@ -200,5 +201,5 @@ def notes(base: Resolved, trained: Resolved) -> list[str]:
         "model would show at that size.",
     ]
     if "4-bit" in base.spec.provenance:
-        found.insert(0, "The encoder is a 4-bit copy of multilingual-e5-small; the published weights score a little higher.")
+        found.insert(0, "The encoder is a 4-bit copy of multilingual-e5-small; the published weights score higher.")
     return found

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+
 from xt.eval import charts, page, report
 
 # code, name, resource class, script, family

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
 from xt.core.errors import XtError
 from xt.core.onnx_engine import check_golden, load_model
 
