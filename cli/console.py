@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-stderr = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist, unless --force.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the target when it exists.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -44,6 +45,10 @@ def run() -> None:
     """Run the command line: errors that a user can mend are printed without a traceback, with their exit code."""
     from xt.core.errors import EXIT_INTERRUPTED, XtError, explain_os_error
 
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)  # so that a server that was started is stopped, and drafts are removed
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:

@@ -31,15 +31,9 @@ def serve(
     metrics_port: Annotated[int, typer.Option("--metrics-port", help="Prometheus metrics at /metrics.")] = 8002,
 ) -> None:
     """Serve a repository on NVIDIA Triton until Ctrl-C."""
-    import signal
-
     from xt.core.errors import XtError
     from xt.serve.launcher import Ports, TritonServer
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
     with TritonServer(repository, host=host, ports=Ports(http_port, grpc_port, metrics_port)) as server:
         say(f"serving {', '.join(server.models)}")
         say(f"  gRPC     {host}:{grpc_port}   (xt eval tatoeba --url {server.url})")

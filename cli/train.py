@@ -36,6 +36,12 @@ def train(
     sampling: Annotated[
         str, typer.Option("--sampling", help="How often each task comes: proportional, capped, temperature, uniform.")
     ] = "proportional",
+    cap: Annotated[int, typer.Option("--cap", help="Examples from which on a task counts no more (capped).")] = 131072,
+    sampling_temperature: Annotated[
+        float, typer.Option("--sampling-temperature", help="1 is proportional, large is uniform (temperature).")
+    ] = 2.0,
+    warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps over which learning rates rise.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="AdamW's decay of matrices.")] = 0.01,
     freeze_embeddings: Annotated[
         bool, typer.Option("--freeze-embeddings/--train-embeddings", help="Keep the word embeddings as they are.")
     ] = True,
@@ -60,6 +66,10 @@ def train(
         head_learning_rate=head_learning_rate,
         max_length=max_length,
         sampling=sampling,
+        cap=cap,
+        sampling_temperature=sampling_temperature,
+        warmup=warmup,
+        weight_decay=weight_decay,
         freeze_embeddings=freeze_embeddings,
         seed=seed,
         device=device,

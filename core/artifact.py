@@ -7,6 +7,7 @@ It lists every file with its size and SHA-256, which `open_artifact` checks befo
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
 import json
 import os
@@ -98,10 +99,19 @@ def refuse_existing(target: Path, *, force: bool) -> None:
 
 
 def _sweep(target: Path) -> None:
-    """Remove the drafts of `target` whose writers are dead (killed before they could clean up)."""
-    for draft in target.parent.glob(f".{target.name}.draft-*"):
-        writer = draft.name.rsplit("-", 1)[-1]
-        if writer.isdigit() and not Path(f"/proc/{writer}").exists():
+    """Remove the drafts of `target` whose writers are dead (killed before they could clean up).
+
+    A writer killed between the two renames of a replacement left the old folder aside: it is put back.
+    """
+    start = f".{target.name}.draft-"
+    for draft in target.parent.glob(f"{start}*"):
+        writer = draft.name.removeprefix(start).removesuffix(".old")
+        # Our own number is a dead writer's too: in containers process numbers repeat.
+        if not writer.isdigit() or (int(writer) != os.getpid() and Path(f"/proc/{writer}").exists()):
+            continue
+        if draft.suffix == ".old" and not target.exists():
+            draft.rename(target)
+        else:
             shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -114,12 +124,11 @@ def new_artifact(target: Path, *, kind: str, force: bool = False) -> Iterator[Dr
         kind: what it is: "checkpoint", "model", "report", ...
         force: replace what is there, once the new folder is complete.
     """
-    refuse_existing(target, force=force)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
+        refuse_existing(target, force=force)
+        target.parent.mkdir(parents=True, exist_ok=True)
         draft = Draft(target.parent / f".{target.name}.draft-{os.getpid()}")
-        shutil.rmtree(draft.path, ignore_errors=True)
         draft.path.mkdir()
     except OSError as error:
         raise explain_os_error(error) from error
@@ -130,12 +139,18 @@ def new_artifact(target: Path, *, kind: str, force: bool = False) -> Iterator[Dr
         if error.filename is None or str(draft.path.parent) in str(error.filename):
             raise explain_os_error(error) from error
         raise
+    except Exception as error:  # safetensors and ONNX Runtime report a full disk by errors of their own
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise explain_os_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))) from error
+        raise
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
 
 
 def _finish(draft: Draft, target: Path, kind: str) -> None:
     paths = sorted(p for p in draft.path.rglob("*") if p.is_file())
+    for path in paths:
+        path.chmod(0o644)  # safetensors writes 0600, which a server run by another user could not read
     names = [p.relative_to(draft.path).as_posix() for p in paths]
     files = {n: {"bytes": p.stat().st_size, "sha256": sha256(p)} for n, p in zip(names, paths, strict=True)}
     facts = json.loads(json.dumps(draft.facts, allow_nan=False, default=str))
@@ -153,9 +168,14 @@ def _finish(draft: Draft, target: Path, kind: str) -> None:
     }
     write_json(draft.path / MANIFEST, manifest)
     old = draft.path.with_name(f"{draft.path.name}.old")
-    if target.exists():
-        target.rename(old)
-    draft.path.rename(target)
+    try:
+        if target.exists():
+            target.rename(old)
+        draft.path.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -177,6 +197,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise XtError(f"{file} is not readable as JSON: {error}", "Make the folder again.") from error
     if missing:
         raise XtError(f"{file} lacks {', '.join(sorted(missing))}.", "Make the folder again.")
+    entries = list(manifest["files"].values()) if isinstance(manifest["files"], dict) else [None]
+    if not all(isinstance(e, dict) and {"bytes", "sha256"} <= set(e) for e in entries):
+        raise XtError(f"{file} does not list its files with bytes and sha256.", "Make the folder again.")
     if manifest["schema"] != SCHEMA:
         raise XtError(
             f"{file} has schema {manifest['schema']}; this xt ({__version__}) reads {SCHEMA}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gettext
 import os
 import re
@@ -44,7 +45,7 @@ def read_lines(path: Path) -> list[str]:
         data = path.read_bytes()
     except OSError as error:
         raise XtError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    raw = data.split(b"\n")
+    raw = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
     if raw and raw[-1] == b"":
         raw.pop()
     if not raw:
@@ -83,11 +84,13 @@ def find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
             continue
         a, b, side = found["a"], found["b"], found["side"]
         code, english = (a, b) if b in ENGLISH else (b, a)
-        if english not in ENGLISH or side != code:
+        if english not in ENGLISH or side not in (code, english):
             continue
-        other = file.with_name(f"{found['stem']}.{a}-{b}.{english}")
+        other = file.with_name(f"{found['stem']}.{a}-{b}.{english if side == code else code}")
         if not other.is_file():
             raise XtError(f"{file.name} has no partner {other.name} in {folder}.", "Both sides must be there.")
+        if side == english:
+            continue
         if code in pairs:
             raise XtError(f"{folder} holds {code} twice: {pairs[code][0].name}, {file.name}.", "Keep one of them.")
         pairs[code] = (file, other)

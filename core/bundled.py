@@ -147,6 +147,7 @@ def build(folder: Path) -> None:
         "position_embedding_type": "absolute",
         "tokenizer_class": "XLMRobertaTokenizer",
         "torch_dtype": "float32",
+        "transformers_version": "4.57.6",
     }
     write_json(folder / "config.json", config)
     special = {

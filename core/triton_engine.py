@@ -58,7 +58,7 @@ class TritonEncoder:
     def _explain(self, error: Exception) -> XtError:
         status = str(getattr(error, "status", lambda: "")() or "")
         message = str(getattr(error, "message", lambda: error)() or error)
-        if "UNAVAILABLE" in status and ("connect" in message or "Socket" in message or "DNS" in message):
+        if "UNAVAILABLE" in status and any(w in message for w in ("connect", "Socket", "resolv")):
             return XtError(f"No server answers at {self.url}.", "Start one with `xt serve REPO`, or check --url.")
         if "unknown model" in message:
             index = self.client.get_model_repository_index(as_json=True)

@@ -146,14 +146,14 @@ def calibrate(
         scored = {lang: apply(r, by_fold) for lang, r in rankings.items()}
         methods.append(Method(key, label, final.temperature, scored))
 
-    sources = [c for c in rankings if languages.resolve(c).iso3 in SOURCES] if _all_known(rankings) else []
-    if sources and sum(len(rankings[s].gold) for s in sources) >= 2 * MIN_QUERIES:
+    sources = [c for c in rankings if _is_source(c)]
+    if _enough([rankings[s] for s in sources]):
         cross_fitted("zero-shot", f"one temperature fitted on {', '.join(sources)}", sources)
-    if sum(len(r.gold) for r in rankings.values()) >= 2 * MIN_QUERIES:
+    if _enough(list(rankings.values())):
         cross_fitted("pooled", "one temperature fitted on all languages", list(rankings))
     scored, own = {}, {}
     for lang, ranking in rankings.items():
-        if len(ranking.gold) >= 2 * MIN_QUERIES:
+        if _enough([ranking]):
             scored[lang] = apply(ranking, {f: fit_excluding([ranking], f) for f in range(FOLDS)})
             own[lang] = fit_excluding([ranking], None).to_json()
     if len(scored) == len(rankings):
@@ -162,10 +162,16 @@ def calibrate(
     return methods, kept
 
 
-def _all_known(codes: Mapping[str, Any]) -> bool:
+def _enough(rankings: Sequence[Ranking]) -> bool:
+    """Whether there are queries to cross-fit on: twice the least number, and the least without any one fold."""
+    sizes = sum((np.bincount(r.folds, minlength=FOLDS) for r in rankings), np.zeros(FOLDS, np.int64))
+    return bool(sizes.sum() >= 2 * MIN_QUERIES and sizes.sum() - sizes.max() >= MIN_QUERIES)
+
+
+def _is_source(code: str) -> bool:
     try:
-        return bool([languages.resolve(c) for c in codes])
-    except XtError:
+        return languages.resolve(code).iso3 in SOURCES
+    except XtError:  # a code outside the table
         return False
 
 

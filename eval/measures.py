@@ -129,4 +129,4 @@ def wilson(successes: int, n: int, z: float = 1.96) -> list[float]:
     share = successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return [float(middle - half), float(middle + half)]
+    return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]

@@ -46,7 +46,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Encodings:
-    """Vectors of one language's pairs."""
+    """Vectors of unit length of one language's pairs."""
 
     foreign: Vectors
     english: Vectors
@@ -70,10 +70,12 @@ def encode_corpus(
         new = list(dict.fromkeys(t for t in bitext.english if t not in known))
         result = encoder.encode([*bitext.foreign, *new], truncate=truncate)
         n = len(bitext.foreign)
-        known.update(zip(new, result.vectors[n:], strict=True))
+        norms = np.linalg.norm(result.vectors, axis=1, keepdims=True)  # compared by cosine, also where the spec
+        vectors = result.vectors / np.maximum(norms, 1e-12)  # does not normalise
+        known.update(zip(new, vectors[n:], strict=True))
         english = np.stack([known[t] for t in bitext.english])
         tokens, cut = int(result.tokens.sum()), int(result.truncated.sum())
-        out[bitext.language] = Encodings(result.vectors[:n], english, tokens, cut)
+        out[bitext.language] = Encodings(vectors[:n], english, tokens, cut)
     if progress:
         progress(len(corpus), len(corpus), "")
     return out

@@ -44,7 +44,7 @@ class Corpus:
 def load_corpus(task: str, *, data_dir: Path | None = None, selection: str = "all") -> Corpus:
     """Read a corpus: a task of the table (`tatoeba`, `django`), or a folder of line-aligned files."""
     if os.sep in task or task == "." or Path(task).is_dir():
-        folder = Path(task).expanduser()
+        folder = Path(task).expanduser().resolve()  # `.` has no name
         pairs = bitext.read_folder(folder, selection)
         return Corpus(folder.name, folder.name, f"line-aligned files in {folder}", "the owner's", tuple(pairs))
     row = tasks.get(task)
@@ -224,7 +224,10 @@ def write_report(
     with new_artifact(out, kind="report", force=force) as draft:
         write_json(draft.path / "metrics.json", metrics)
         rows = [p for e in evaluations for p in e.predictions]
-        pq.write_table(pa.Table.from_pylist(rows), draft.path / "predictions.parquet")
+        columns = dict.fromkeys(name for row in rows for name in row)  # from_pylist takes only the first row's
+        pq.write_table(
+            pa.table({name: [row.get(name) for row in rows] for name in columns}), draft.path / "predictions.parquet"
+        )
         write_json(draft.path / "calibration.json", {e.metrics["name"]: e.calibrators for e in evaluations})
         report.write(metrics, draft.path / "report.html")
         draft.parents = list(parents)

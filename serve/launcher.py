@@ -102,6 +102,8 @@ def free_ports(count: int = 3) -> list[int]:
 
 def check_port(host: str, port: int, option: str) -> None:
     """Raise XtError when a port cannot be listened on."""
+    if not 1 <= port <= 65535:
+        raise XtError(f"{option} {port} is no port.", "Choose one from 1 to 65535.")
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -162,6 +164,8 @@ class TritonServer:
         wheel = find_wheel()
         for option, port in zip(("--http-port", "--grpc-port", "--metrics-port"), self._all_ports(), strict=True):
             check_port(self.host, port, option)
+        if len(set(self._all_ports())) < 3:
+            raise XtError(f"Two of the ports {', '.join(map(str, self._all_ports()))} are the same.", "Choose three.")
         self._scratch = tempfile.TemporaryDirectory(prefix="xt-triton-")
         try:
             scratch = Path(self._scratch.name)

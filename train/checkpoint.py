@@ -53,7 +53,7 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
 def write(folder: Path, model: MultiTaskModel, spec: EncoderSpec, tokenizer: Path) -> None:
     """Write the trained encoder and heads into an existing folder, with the tokenizer of another."""
     model = model.to("cpu")
-    model.encoder.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
+    model.encoder.save_pretrained(folder, safe_serialization=True)
     heads = {name: weight.detach().clone().contiguous() for name, weight in model.heads.state_dict().items()}
     save_file(heads, CheckpointFiles(folder).heads, metadata={"format": "pt"})
     copy_tokenizer(tokenizer, folder)

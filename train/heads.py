@@ -119,7 +119,7 @@ class MultiTaskModel(nn.Module):
 
     def freeze_embeddings(self) -> None:
         """Keep the word embeddings out of the training."""
-        embeddings: Any = self.encoder.get_input_embeddings()  # type: ignore[operator]
+        embeddings: Any = self.encoder.get_input_embeddings()
         embeddings.weight.requires_grad_(False)
 
     def forward(

@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float32]
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, without punctuation, articles and extra spaces: SQuAD's evaluate-v1.1.py.
+    """Lower case, without punctuation, articles and extra spaces, as SQuAD's evaluate-v2.0.py.
 
     >>> normalize_answer("The  Eiffel-Tower, a.k.a. an icon")
     'eiffeltower aka icon'
@@ -44,6 +44,8 @@ def token_f1(predicted: str, answer: str) -> float:
     0.5
     """
     ours, theirs = normalize_answer(predicted).split(), normalize_answer(answer).split()
+    if not ours or not theirs:  # nothing left, as of "the": right when the other is nothing too (evaluate-v2.0.py)
+        return float(ours == theirs)
     common = sum((Counter(ours) & Counter(theirs)).values())
     return 2 * common / (len(ours) + len(theirs)) if common else 0.0
 

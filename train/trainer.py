@@ -137,7 +137,7 @@ class _Reporter(TrainerCallback):
 
 def diverged(what: str) -> XtError:
     """Give the error for a training that left the numbers."""
-    return XtError(what, "Lower the learning rates (--learning-rate, --head-learning-rate); nothing was written.")
+    return XtError(what, "Lower the learning rates (--lr, --head-lr); nothing was written.")
 
 
 def arguments(config: TrainConfig, steps: int, device: str, folder: str) -> TrainingArguments:

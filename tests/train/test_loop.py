@@ -40,15 +40,18 @@ def run(tiny: Path, out: Path, data: list[TaskData], *, resolved: Resolved | Non
 
 @pytest.fixture(scope="module")
 def trained(tiny: Path, small_data: list[TaskData], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder, trained for 100 steps."""
-    return run(tiny, tmp_path_factory.mktemp("runs") / "x", small_data, steps=100)
+    """A checkpoint folder, trained for 40 steps."""
+    return run(tiny, tmp_path_factory.mktemp("runs") / "x", small_data)
 
 
-def test_training_lowers_the_loss_of_every_task(trained: Path) -> None:
-    losses = open_artifact(trained).facts["training"]["losses"]
-    assert [row["step"] for row in losses] == list(range(1, 101))
+def test_training_lowers_the_loss_of_every_task(tiny: Path, small_data: list[TaskData], tmp_path: Path) -> None:
+    eight = [replace(d, train=d.train[:8]) for d in small_data]  # few enough to learn by heart
+    out = run(tiny, tmp_path / "x", eight, steps=160, learning_rate=3e-3)
+    losses = open_artifact(out).facts["training"]["losses"]
+    assert [row["step"] for row in losses] == list(range(1, 161))
     checked = {task: means(losses, task) for task in SAMPLES}
-    assert all(last < 0.9 * first for first, last in checked.values()), checked
+    assert len(checked) == 4
+    assert all(last < 0.7 * first for first, last in checked.values()), checked
 
 
 def test_frozen_embeddings_stay_and_other_weights_move(tiny: Path, trained: Path) -> None:
@@ -93,8 +96,8 @@ def test_the_manifest_tells_what_was_done(tiny: Path, trained: Path) -> None:
     facts = artifact.facts["training"]
     rows = {row["task"]: row for row in facts["tasks"]}
     assert list(rows) == list(SAMPLES)
-    assert sum(row["steps"] for row in rows.values()) == facts["steps"] == 100
-    assert {row["examples"] for row in rows.values()} == {200}  # 25 steps of 8
+    assert sum(row["steps"] for row in rows.values()) == facts["steps"] == 40
+    assert {row["examples"] for row in rows.values()} == {80}  # 10 steps of 8
     assert {(row["train"], row["dev"], row["sample"]) for row in rows.values()} == {(32, 8, True)}
     assert rows["sample-nli"]["labels"] == ["entailment", "neutral", "contradiction"]
     assert rows["sample-qa"]["majority_label"] == "no baseline"
@@ -102,7 +105,7 @@ def test_the_manifest_tells_what_was_done(tiny: Path, trained: Path) -> None:
     assert all(0 <= row[key] <= 1 for row in rows.values() for key in ("before", "after", "majority"))
     assert sum(facts["probabilities"].values()) == pytest.approx(1)
     assert facts["tokens_per_second"] == pytest.approx(facts["tokens"] / facts["seconds"], rel=0.01)
-    assert facts["config"]["steps"] == 100
+    assert facts["config"]["steps"] == 40
     assert artifact.manifest["parents"] == [from_folder(tiny).parent]
     assert artifact.manifest["seed"] == 0
     spec = from_folder(trained).spec
@@ -143,7 +146,7 @@ def test_the_learning_rates_rise_and_fall_and_the_heads_have_their_own(
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", note)
-    rates = {"learning_rate": 1e-3, "head_learning_rate": 1e-2, "warmup": 0.2}
+    rates: dict[str, Any] = {"learning_rate": 1e-3, "head_learning_rate": 1e-2, "warmup": 0.2}
     run(tiny, tmp_path / "x", small_data[:1], steps=10, **rates)
     shares = [0.0, 0.5, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
     assert [max(rates) for rates in seen] == pytest.approx([1e-2 * share for share in shares])
@@ -207,7 +210,7 @@ def test_a_loss_that_is_no_number_stops_with_what_to_do(tiny: Path, small_data: 
         next(p for n, p in network.named_parameters() if "output.dense.weight" in n)[0, 0] = torch.nan
     with pytest.raises(XtError, match=r"The loss of step 1 \(sample-nli\) is nan") as error:
         loop.train_from_network(config(tiny, tmp_path / "x"), network, from_folder(tiny), small_data[:1])
-    assert "--learning-rate" in error.value.hint
+    assert "--lr" in error.value.hint
     assert list(tmp_path.iterdir()) == []
 
 

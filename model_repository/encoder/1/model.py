@@ -54,10 +54,14 @@ class TritonPythonModel:
             unknown = sorted(set(parameters) - {"prefix", "truncate"})
             if unknown:
                 raise XtError(f"Unknown parameter {unknown[0]!r}.", "Known: prefix, truncate.")
+            prefix, truncate = parameters.get("prefix"), parameters.get("truncate", False)
+            if not (prefix is None or isinstance(prefix, str)):
+                raise XtError(f"The parameter prefix is {prefix!r}, expected text.")
+            if not isinstance(truncate, bool):
+                raise XtError(f"The parameter truncate is {truncate!r}, expected true or false.")
             raw = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel()
             texts = [_decode(value, index) for index, value in enumerate(raw)]
-            prefix = self.encoder.spec.prefix(parameters.get("prefix"))
-            return self.encoder.tokenizer(texts, prefix=prefix, truncate=bool(parameters.get("truncate", False)))
+            return self.encoder.tokenizer(texts, prefix=self.encoder.spec.prefix(prefix), truncate=truncate)
         except XtError as error:
             return error
 

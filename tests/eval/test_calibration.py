@@ -1,0 +1,312 @@
+"""Fitted temperatures are the true ones, and no calibrator scores a query, or a translation of it, that it was fitted on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import optimize
+from scipy.special import log_softmax, softmax
+
+from xt.core.calibrators import RetrievalTemperature
+from xt.core.errors import XtError
+from xt.eval import calibration, measures
+from xt.eval.calibration import apply, calibrate, fit_excluding, fit_temperature, nll, stack, summary
+from xt.eval.retrieval import FOLDS, Ranking, fold_of
+
+
+def drawn(n: int, temperature: float, none: float, *, k: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and gold answers drawn by the very model: P(j) = softmax over k candidates and "none of these"."""
+    rng = np.random.default_rng(seed)
+    scores = -np.sort(-rng.normal(0.8, 0.03, (n, k)), axis=1)
+    p = softmax(np.column_stack([scores, np.full(n, none)]) / temperature, axis=1)
+    gold = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=k)
+    return scores, np.where(gold == k, -1, gold)
+
+
+def ranking(n: int, temperature: float, *, none: float = 0.8, seed: int = 0) -> Ranking:
+    """A language whose English sentences are `sentence 0` to `sentence n - 1`, as in every other language."""
+    scores, gold = drawn(n, temperature, none, seed=seed)
+    folds = np.array([fold_of(f"sentence {i}") for i in range(n)])
+    return Ranking(scores.astype(np.float32), np.tile(np.arange(20), (n, 1)), gold, folds, 1000)
+
+
+def with_gold(one: Ranking, gold: np.ndarray) -> Ranking:
+    return Ranking(one.scores, one.rows, gold, one.folds, one.candidates)
+
+
+def independent_nll(scores, gold, temperature, none):
+    logits = log_softmax(np.column_stack([scores, np.full(len(scores), none)]) / temperature, axis=1)
+    return -logits[np.arange(len(gold)), np.where(gold < 0, scores.shape[1], gold)]
+
+
+@pytest.mark.parametrize(("temperature", "none"), [(0.01, 0.85), (0.02, 0.9), (0.05, 0.8)])
+def test_a_known_temperature_is_recovered(temperature, none):
+    scores, gold = drawn(20_000, temperature, none)
+    assert 0.01 < (gold < 0).mean() < 0.9
+    found = fit_temperature(scores, gold)
+    assert found.temperature == pytest.approx(temperature, rel=0.05)
+    assert found.none_score == pytest.approx(none, abs=0.01)
+
+
+def test_the_fit_is_the_minimum_that_another_optimizer_finds():
+    scores, gold = drawn(500, 0.02, 0.85, seed=1)
+    found = fit_temperature(scores, gold)
+    other = optimize.minimize(
+        lambda x: independent_nll(scores, gold, np.exp(x[0]), x[1]).mean(),
+        [np.log(0.05), 0.7],
+        method="Nelder-Mead",
+        options={"xatol": 1e-6, "fatol": 1e-10},
+    )
+    reached = independent_nll(scores, gold, found.temperature, found.none_score).mean()
+    assert reached == pytest.approx(other.fun, abs=1e-6)
+    assert np.log(found.temperature) == pytest.approx(other.x[0], abs=5e-3)
+
+
+def test_the_gradient_is_that_of_finite_differences(monkeypatch):
+    caught = []
+
+    def minimize(loss, x0, **kwargs):
+        caught.append((loss, x0, kwargs["jac"]))
+        return optimize.OptimizeResult(x=x0, fun=loss(x0)[0])
+
+    monkeypatch.setattr(calibration, "minimize", minimize)
+    scores, gold = drawn(200, 0.03, 0.82, seed=2)
+    fit_temperature(scores, gold)
+    loss, _, jac = caught[0]
+    assert jac is True
+    for x in ([np.log(30.0), 0.8], [np.log(100.0), 0.85], [np.log(2.0), -0.3]):
+        error = optimize.check_grad(lambda x: loss(x)[0], lambda x: loss(x)[1], np.array(x))
+        assert error < 1e-4 * max(1, np.abs(loss(np.array(x))[1]).max())
+        expected = independent_nll(scores, gold, np.exp(-x[0]), x[1]).mean()
+        assert loss(np.array(x))[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("temperature", [0.005, 0.05, 0.3])
+def test_fitting_lowers_the_loss_on_its_own_data(seed, temperature):
+    scores, gold = drawn(100, temperature, 0.8, seed=seed)
+    fitted = nll(fit_temperature(scores, gold), scores, gold).mean()
+    for other in (RetrievalTemperature(1.0, 0.8), RetrievalTemperature(temperature, 0.8)):
+        assert fitted <= nll(other, scores, gold).mean() + 1e-9
+
+
+def test_fitting_beats_the_raw_cosine_when_every_answer_is_among_the_candidates():
+    scores, gold = drawn(300, 0.02, -1.0)
+    assert (gold >= 0).all()
+    fitted = nll(fit_temperature(scores, gold), scores, gold).mean()
+    assert fitted < nll(RetrievalTemperature(1.0), scores, gold).mean() - 0.5
+
+
+def test_nll_is_that_of_scipy_also_where_the_answer_is_absent():
+    scores, gold = drawn(100, 0.02, 0.85)
+    assert (gold < 0).any() and (gold == 0).any()
+    found = nll(RetrievalTemperature(0.03, 0.84), scores, gold)
+    np.testing.assert_allclose(found, independent_nll(scores, gold, 0.03, 0.84), rtol=1e-9)
+
+
+def test_nll_of_the_impossible_is_finite():
+    assert np.isfinite(nll(RetrievalTemperature(1e-4), np.array([[0.9, 0.1]]), np.array([-1]))).all()
+
+
+def test_too_few_queries_are_refused():
+    scores, gold = drawn(29, 0.02, 0.8)
+    with pytest.raises(XtError, match="29 queries are too few"):
+        fit_temperature(scores, gold)
+    fit_temperature(*drawn(30, 0.02, 0.8))
+
+
+def test_stacking_cuts_to_the_common_candidates_and_marks_what_is_lost():
+    long, short = ranking(40, 0.02), ranking(30, 0.02, seed=1)
+    short = Ranking(short.scores[:, :3], short.rows[:, :3], np.where(short.gold < 3, short.gold, -1), short.folds, 3)
+    scores, gold = stack([long, short])
+    assert scores.shape == (70, 3) and gold.max() <= 2
+    assert gold[:40].tolist() == [g if g < 3 else -1 for g in long.gold.tolist()]
+    np.testing.assert_array_equal(scores[:40], long.scores[:, :3])
+
+
+def test_a_fold_is_left_out_of_its_own_fit():
+    one = ranking(300, 0.02)
+    for fold in range(FOLDS):
+        rest = one.folds != fold
+        assert fit_excluding([one], fold) == fit_temperature(one.scores[rest].astype(float), one.gold[rest])
+    assert fit_excluding([one], None) == fit_temperature(one.scores.astype(float), one.gold)
+
+
+def test_each_query_is_scored_by_the_calibrator_of_its_fold():
+    one = ranking(100, 0.02)
+    by_fold = {f: RetrievalTemperature(0.01 * (f + 1), 0.8) for f in range(FOLDS)}
+    scored = apply(one, by_fold)
+    for i in range(100):
+        p = by_fold[int(one.folds[i])](one.scores[i : i + 1])[0]
+        assert (scored.confidence[i], scored.none[i]) == (p[0], p[-1])
+        assert scored.nll[i] == pytest.approx(-np.log(p[one.gold[i]]))
+        assert scored.correct[i] == (one.gold[i] == 0)
+    assert scored.temperature == pytest.approx(0.01 * 120 ** (1 / 5))
+
+
+def planted(seed: int = 0) -> dict[str, Ranking]:
+    """Three languages with the same English sentences; deu and fra are sources of the zero-shot temperature."""
+    return {code: ranking(250, 0.02, seed=seed + i) for i, code in enumerate(("deu", "fra", "swh"))}
+
+
+def confidences(rankings: dict[str, Ranking]) -> dict[str, dict[str, np.ndarray]]:
+    methods, _ = calibrate(rankings, 0.01)
+    return {m.key: {lang: s.confidence for lang, s in m.scored.items()} for m in methods}
+
+
+@pytest.mark.parametrize("culprit", ["deu", "swh"])
+def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(culprit):
+    before = planted()
+    one = before[culprit]
+    fold = one.folds == 0
+    # Fold 0 of one language turns all wrong: fitted on it, every temperature would be dragged far up.
+    gold = np.where(fold, 19, one.gold)
+    dragged = fit_temperature(one.scores.astype(float), gold)
+    assert dragged.temperature > 1.3 * fit_temperature(one.scores.astype(float), one.gold).temperature
+    first, second = confidences(before), confidences({**before, culprit: with_gold(one, gold)})
+    fitted_on = {"zero-shot": {"deu"}, "pooled": {"deu", "swh"}, "per-language": {"deu", "swh"}}
+    for key, sources in fitted_on.items():
+        for lang, ranked in before.items():
+            zero = ranked.folds == 0
+            np.testing.assert_array_equal(first[key][lang][zero], second[key][lang][zero])
+            touched = culprit in sources and (key != "per-language" or lang == culprit)
+            assert bool((first[key][lang][~zero] != second[key][lang][~zero]).all()) is touched, (key, lang)
+
+
+def test_a_translation_of_a_query_is_left_out_too():
+    rankings = planted()
+    folds = {code: r.folds for code, r in rankings.items()}
+    assert all((f == folds["deu"]).all() for f in folds.values())
+    methods, _ = calibrate(rankings, None)
+    zero_shot = next(m for m in methods if m.key == "zero-shot")
+    for fold in range(FOLDS):
+        rest = [r for code, r in rankings.items() if code in ("deu", "fra")]
+        scores = np.concatenate([r.scores[r.folds != fold] for r in rest]).astype(float)
+        gold = np.concatenate([r.gold[r.folds != fold] for r in rest])
+        mine = rankings["swh"].folds == fold
+        expected = fit_temperature(scores, gold)(rankings["swh"].scores[mine])[:, 0]
+        np.testing.assert_allclose(zero_shot.scored["swh"].confidence[mine], expected)
+
+
+def test_accuracy_is_the_same_under_every_method():
+    rankings = planted()
+    methods, _ = calibrate(rankings, 0.01)
+    assert [m.key for m in methods] == ["cosine", "training", "zero-shot", "pooled", "per-language"]
+    for lang, ranked in rankings.items():
+        for m in methods:
+            np.testing.assert_array_equal(m.scored[lang].correct, ranked.gold == 0)
+
+
+def test_fixed_temperatures_are_the_plain_softmax():
+    rankings = planted()
+    methods, _ = calibrate(rankings, 0.01)
+    for m, temperature in zip(methods[:2], (1.0, 0.01), strict=True):
+        expected = softmax(rankings["swh"].scores.astype(float) / temperature, axis=1)[:, 0]
+        np.testing.assert_allclose(m.scored["swh"].confidence, expected, rtol=1e-9)
+        assert m.temperature == temperature
+
+
+def test_calibrated_confidence_is_near_its_null_value_and_the_raw_cosine_far_off():
+    methods, _ = calibrate(planted(), None)
+    out = summary(methods, {"deu": "high", "fra": "high", "swh": "low"})
+    for key in ("zero-shot", "pooled", "per-language"):
+        assert out[key]["overall"]["ece"] < 1.6 * out[key]["overall"]["ece_null"]
+    assert out["cosine"]["overall"]["ece"] > 2 * out["pooled"]["overall"]["ece"]
+    assert out["pooled"]["overall"]["nll"] < out["cosine"]["overall"]["nll"]
+
+
+def test_what_is_kept_for_serving_is_fitted_on_everything_and_is_json():
+    rankings = planted()
+    _, kept = calibrate(rankings, None)
+    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    assert kept["zero-shot"]["fitted_on"] == ["deu", "fra"]
+    assert kept["pooled"]["fitted_on"] == ["deu", "fra", "swh"]
+    expected = fit_temperature(*stack(list(rankings.values())))
+    assert RetrievalTemperature.from_json(kept["pooled"]) == expected
+    assert RetrievalTemperature.from_json(kept["per-language"]["swh"]) == fit_excluding([rankings["swh"]], None)
+
+
+def test_without_a_source_language_there_is_no_zero_shot():
+    methods, kept = calibrate({"swh": ranking(100, 0.02), "jav": ranking(100, 0.02, seed=1)}, None)
+    assert [m.key for m in methods] == ["cosine", "pooled", "per-language"]
+    assert "zero-shot" not in kept
+
+
+def test_with_few_queries_only_the_fixed_temperatures_are_left():
+    methods, kept = calibrate({"deu": ranking(50, 0.02)}, 0.01)
+    assert [m.key for m in methods] == ["cosine", "training"]
+    assert kept == {}
+
+
+def test_a_corpus_of_one_repeated_sentence_is_calibrated_without_a_fit():
+    scores, gold = drawn(80, 0.02, 0.8)
+    one = Ranking(scores.astype(np.float32), np.tile(np.arange(20), (80, 1)), gold, np.zeros(80, int), 80)
+    methods, _ = calibrate({"deu": one}, 0.01)
+    assert [m.key for m in methods] == ["cosine", "training"]
+
+
+def test_a_language_outside_the_table_keeps_the_others_zero_shot():
+    methods, kept = calibrate({"deu": ranking(100, 0.02), "mylang": ranking(100, 0.02, seed=1)}, None)
+    assert [m.key for m in methods] == ["cosine", "zero-shot", "pooled", "per-language"]
+    assert kept["zero-shot"]["fitted_on"] == ["deu"]
+
+
+RESOURCES = {"deu": "high", "fra": "high", "swh": "low"}
+
+
+@pytest.fixture(scope="module")
+def summed():
+    methods, _ = calibrate(planted(), 0.01)
+    return methods, summary(methods, RESOURCES)
+
+
+def test_the_rows_of_a_summary_are_the_measures_of_its_queries(summed):
+    methods, out = summed
+    for m in methods:
+        for lang, s in m.scored.items():
+            row = out[m.key]["languages"][lang]
+            assert row["n"] == 250
+            assert row["accuracy"] == s.correct.mean()
+            assert row["mean_confidence"] == pytest.approx(s.confidence.mean())
+            assert row["nll"] == pytest.approx(s.nll.mean())
+            assert row["brier"] == pytest.approx(np.mean((s.confidence - s.correct) ** 2))
+            assert row["ece"] == measures.ece(s.confidence, s.correct)
+            assert row["ece_equal_width"] == measures.ece_equal_width(s.confidence, s.correct)
+            assert row["auroc"] == measures.auroc(s.confidence, s.correct)
+            assert row["ece_ci"][0] <= row["ece"] <= row["ece_ci"][1]
+
+
+def test_summary_means_are_over_languages(summed):
+    _, out = summed
+    rows = out["pooled"]["languages"]
+    for key in ("accuracy", "mean_confidence", "ece", "ece_null", "nll", "brier", "auroc"):
+        deu, fra, swh = (rows[x][key] for x in ("deu", "fra", "swh"))
+        assert out["pooled"]["overall"][key] == pytest.approx((deu + fra + swh) / 3)
+        assert out["pooled"]["by_resource"]["high"][key] == pytest.approx((deu + fra) / 2)
+        assert out["pooled"]["by_resource"]["low"][key] == pytest.approx(swh)
+    assert (out["pooled"]["overall"]["n"], out["pooled"]["overall"]["languages"]) == (750, 3)
+
+
+def test_the_interval_of_a_mean_is_narrower_than_that_of_one_language(summed):
+    _, out = summed
+    low, high = out["pooled"]["overall"]["ece_ci"]
+    assert 0 <= low < out["pooled"]["overall"]["ece"] < high <= 1
+    widths = [row["ece_ci"][1] - row["ece_ci"][0] for row in out["pooled"]["languages"].values()]
+    assert high - low < np.mean(widths)
+
+
+def test_reliability_covers_every_query(summed):
+    _, out = summed
+    for method in out.values():
+        assert sum(b["count"] for b in method["reliability"]) == 750
+
+
+def test_a_language_that_is_all_right_has_no_auroc_and_does_not_spoil_the_mean():
+    rankings = planted()
+    rankings["deu"] = with_gold(rankings["deu"], np.zeros(250, int))
+    out = summary(calibrate(rankings, None)[0], RESOURCES)["cosine"]
+    assert out["languages"]["deu"]["auroc"] is None
+    others = [out["languages"][x]["auroc"] for x in ("fra", "swh")]
+    assert out["overall"]["auroc"] == pytest.approx(np.mean(others))

@@ -1,0 +1,51 @@
+"""The README tells the truth: its tables are the registries', its commands parse, its file tree is the tree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from xt.cli.main import app
+from xt.core.encoders import ENCODERS
+from xt.core.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(
+    {line.removeprefix("$ ").split(" #")[0].strip() for line in README.splitlines() if re.match(r"\$ xt ", line)}
+)
+
+
+def test_readme_shows_enough_commands() -> None:
+    assert len(COMMANDS) >= 7
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_commands_parse(command: str) -> None:
+    words = shlex.split(command)[1:]
+    group = typer.main.get_command(app)
+    name = words[0]
+    assert name in group.commands, f"README names `xt {name}`"  # type: ignore[attr-defined]
+    known = {o for p in group.commands[name].params for o in (*p.opts, *p.secondary_opts)}  # type: ignore[attr-defined]
+    used = {w.split("=")[0] for w in words[1:] if w.startswith("--")}
+    assert used <= known, f"`{command}` uses {used - known}"
+
+
+def test_every_task_and_encoder_is_in_the_readme() -> None:
+    for row in TASKS.values():
+        assert f"| `{row.name}` | {row.kind} | {row.format} | {row.metric} | {row.licence} |" in README
+    for name, encoder in ENCODERS.items():
+        assert f"| `{name}` | {encoder.hub} | {encoder.spec.dim} |" in README
+
+
+def test_every_source_file_is_in_the_file_tree() -> None:
+    tree = README.split("## The tree")[1]
+    rooms = ("core", "train", "export", "serve", "eval", "studies", "cli")
+    files = [p for room in rooms for p in (ROOT / room).glob("*.py") if p.name != "__init__.py"]
+    missing = [f"{p.parent.name}/{p.name}" for p in files if not re.search(rf"\b{re.escape(p.name)}\b", tree)]
+    assert len(files) > 30
+    assert not missing
