@@ -90,5 +90,6 @@ def show(training: dict[str, Any]) -> None:
         [t["task"], t["train"], t["dev"], t["metric"], t["majority"], t["before"], t["after"]]
         for t in training["tasks"]
     ]
-    title = f"dev metrics; {training['steps']} steps, {training['seconds']:.0f} s, {training['tokens_per_second']:.0f} tokens/s"
+    speed = f"{training['seconds']:.0f} s, {training['tokens_per_second']:.0f} tokens/s"
+    title = f"dev metrics; {training['steps']} steps, {speed}"
     table(title, ["task", "train", "dev", "metric", "majority", "before", "after"], rows)

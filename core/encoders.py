@@ -11,9 +11,13 @@ from typing import Any
 from xt.core import bundled
 from xt.core.artifact import MANIFEST, new_artifact, open_artifact
 from xt.core.errors import XtError, explain_os_error, require, unknown
-from xt.core.spec import EncoderSpec
+from xt.core.spec import POOLINGS, EncoderSpec
 
 E5_PREFIXES = {"query": "query: ", "passage": "passage: "}
+OLD_POOLING = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+"""Flags of the pooling that sentence-transformers wrote before it named the mode."""
+OFFSET_MODELS = ("roberta", "camembert", "mpnet")
+"""Model types whose positions start behind the padding token's id."""
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "1_Pooling/*", "tokenizer*"]
 
 
@@ -177,29 +181,50 @@ def _read_json(path: Path, name: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _modules(path: Path) -> list[str]:
+    """Name the modules of a sentence-transformers folder; of any other, those it is taken to have."""
+    file = path / "modules.json"
+    if not file.is_file():
+        return ["Transformer", "Pooling", "Normalize"]
+    try:
+        return [str(m["type"]).rsplit(".", 1)[-1] for m in json.loads(file.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise XtError(f"{file} does not list modules with their types: {error}", "Copy the folder again.") from error
+
+
 def _foreign_spec(path: Path, config: dict[str, Any]) -> EncoderSpec:
     """Read pooling, normalisation and prompts as sentence-transformers writes them; mean and normalised without."""
     pooling = _read_json(path, "1_Pooling/config.json") or {}
     prompts = _read_json(path, "config_sentence_transformers.json") or {}
     lengths = _read_json(path, "sentence_bert_config.json") or {}
-    modules = path / "modules.json"
-    normalize = "Normalize" in modules.read_text(encoding="utf-8") if modules.is_file() else True
-    if pooling.get("pooling_mode_cls_token"):
-        mode = "cls"
-    elif pooling and not pooling.get("pooling_mode_mean_tokens"):
+    tokenizer = _read_json(path, "tokenizer_config.json") or {}
+    modules = _modules(path)
+    if others := [m for m in modules if m not in ("Transformer", "Pooling", "Normalize")]:
+        raise XtError(
+            f"{path} has modules besides the network, pooling and normalisation: {', '.join(others)}.",
+            "Its vectors without them would be others; it cannot be used.",
+        )
+    named = pooling.get("pooling_mode") or [OLD_POOLING.get(k, k) for k, v in pooling.items() if "_mode_" in k and v]
+    mode = named[0] if isinstance(named, list) and len(named) == 1 else named
+    if pooling and mode not in POOLINGS:
         raise XtError(f"{path}: its pooling is neither mean nor cls.", "Only these two can be served.")
-    else:
-        mode = "mean"
+    if pooling.get("include_prompt") is False:
+        raise XtError(f"{path}: its pooling leaves out the prompt.", "Such an encoder cannot be served.")
+    dim = int(config.get("hidden_size") or config.get("dim") or 0)  # `dim` is DistilBERT's
+    if not dim:
+        raise XtError(f"{path / 'config.json'} names no hidden_size.", "Name a folder with a text encoder.")
+    offset = any(m in str(config.get("model_type")) for m in OFFSET_MODELS)
     positions = int(config.get("max_position_embeddings", 512))
-    offset = int(config.get("pad_token_id") or 0) + 1 if "roberta" in str(config.get("model_type")) else 0
+    positions -= int(config.get("pad_token_id") or 0) + 1 if offset else 0
+    longest = min(positions, int(tokenizer.get("model_max_length") or positions))
     return EncoderSpec(
         name=path.name,
-        dim=int(config.get("hidden_size") or 0),
-        pooling=mode,
-        normalize=normalize,
+        dim=dim,
+        pooling=mode if pooling else "mean",
+        normalize="Normalize" in modules,
         prefixes={k: v for k, v in (prompts.get("prompts") or {}).items() if v},
         default_prefix=prompts.get("default_prompt_name") or "",
-        max_length=int(lengths.get("max_seq_length") or positions - offset),
+        max_length=int(lengths.get("max_seq_length") or longest),
         provenance=f"folder {path}",
     )
 

@@ -44,6 +44,9 @@ class OnnxEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.log_severity_level = 3
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # a core that spins is a core that others wait for
         try:
             self.session = ort.InferenceSession(str(file), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's errors share no base class but Exception

@@ -48,7 +48,10 @@ def load_network(path: Path, **kwargs: Any) -> torch.nn.Module:
         config = transformers.AutoConfig.from_pretrained(path)
         if config.model_type in kinds:
             kwargs["add_pooling_layer"] = False
-        model: torch.nn.Module = transformers.AutoModel.from_pretrained(path, use_safetensors=True, **kwargs)
+        model: torch.nn.Module
+        model, loading = transformers.AutoModel.from_pretrained(
+            path, use_safetensors=True, output_loading_info=True, **kwargs
+        )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise XtError(f"transformers cannot load {path}: {first}", "The folder is damaged or no encoder.") from error
@@ -56,6 +59,12 @@ def load_network(path: Path, **kwargs: Any) -> torch.nn.Module:
         if type(error).__name__ != "SafetensorError":
             raise
         raise XtError(f"The weights in {path} are damaged: {error}", "Copy or make the folder again.") from error
+    # transformers would fill what is missing with random numbers.
+    if missing := sorted(k for k in loading["missing_keys"] if "pooler" not in k):
+        raise XtError(
+            f"The weights in {path} lack {len(missing)} tensors of the network, such as {missing[0]}.",
+            "The folder is damaged, or its config.json belongs to another model.",
+        )
     return model.float()
 
 

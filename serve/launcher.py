@@ -124,7 +124,7 @@ class TritonServer:
     """A running server; use it as a context manager.
 
     Leaving the block, also by an error or Ctrl-C, stops the server and its model processes and removes their shared
-    memory.
+    memory. Start it in a thread that lives as long as it shall: the server ends with the thread that started it.
     """
 
     def __init__(

@@ -151,21 +151,35 @@ def planted(seed: int = 0) -> dict[str, Ranking]:
     return {code: ranking(250, 0.02, seed=seed + i) for i, code in enumerate(("deu", "fra", "swh"))}
 
 
-def confidences(rankings: dict[str, Ranking]) -> dict[str, dict[str, np.ndarray]]:
-    methods, _ = calibrate(rankings, 0.01)
+RESOURCES = {"deu": "high", "fra": "high", "swh": "low"}
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    """The planted languages, their methods and what is kept for serving."""
+    return planted(), *calibrate(planted(), 0.01)
+
+
+@pytest.fixture(scope="module")
+def summed(calibrated):
+    return calibrated[1], summary(calibrated[1], RESOURCES)
+
+
+def confidences(methods: list[calibration.Method]) -> dict[str, dict[str, np.ndarray]]:
     return {m.key: {lang: s.confidence for lang, s in m.scored.items()} for m in methods}
 
 
 @pytest.mark.parametrize("culprit", ["deu", "swh"])
-def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(culprit):
-    before = planted()
+def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(calibrated, culprit):
+    before = calibrated[0]
     one = before[culprit]
     fold = one.folds == 0
     # Fold 0 of one language turns all wrong: fitted on it, every temperature would be dragged far up.
     gold = np.where(fold, 19, one.gold)
     dragged = fit_temperature(one.scores.astype(float), gold)
     assert dragged.temperature > 1.3 * fit_temperature(one.scores.astype(float), one.gold).temperature
-    first, second = confidences(before), confidences({**before, culprit: with_gold(one, gold)})
+    after, _ = calibrate({**before, culprit: with_gold(one, gold)}, 0.01)
+    first, second = confidences(calibrated[1]), confidences(after)
     fitted_on = {"zero-shot": {"deu"}, "pooled": {"deu", "swh"}, "per-language": {"deu", "swh"}}
     for key, sources in fitted_on.items():
         for lang, ranked in before.items():
@@ -175,11 +189,10 @@ def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(culprit):
             assert bool((first[key][lang][~zero] != second[key][lang][~zero]).all()) is touched, (key, lang)
 
 
-def test_a_translation_of_a_query_is_left_out_too():
-    rankings = planted()
+def test_a_translation_of_a_query_is_left_out_too(calibrated):
+    rankings, methods, _ = calibrated
     folds = {code: r.folds for code, r in rankings.items()}
     assert all((f == folds["deu"]).all() for f in folds.values())
-    methods, _ = calibrate(rankings, None)
     zero_shot = next(m for m in methods if m.key == "zero-shot")
     for fold in range(FOLDS):
         rest = [r for code, r in rankings.items() if code in ("deu", "fra")]
@@ -190,36 +203,32 @@ def test_a_translation_of_a_query_is_left_out_too():
         np.testing.assert_allclose(zero_shot.scored["swh"].confidence[mine], expected)
 
 
-def test_accuracy_is_the_same_under_every_method():
-    rankings = planted()
-    methods, _ = calibrate(rankings, 0.01)
+def test_accuracy_is_the_same_under_every_method(calibrated):
+    rankings, methods, _ = calibrated
     assert [m.key for m in methods] == ["cosine", "training", "zero-shot", "pooled", "per-language"]
     for lang, ranked in rankings.items():
         for m in methods:
             np.testing.assert_array_equal(m.scored[lang].correct, ranked.gold == 0)
 
 
-def test_fixed_temperatures_are_the_plain_softmax():
-    rankings = planted()
-    methods, _ = calibrate(rankings, 0.01)
+def test_fixed_temperatures_are_the_plain_softmax(calibrated):
+    rankings, methods, _ = calibrated
     for m, temperature in zip(methods[:2], (1.0, 0.01), strict=True):
         expected = softmax(rankings["swh"].scores.astype(float) / temperature, axis=1)[:, 0]
         np.testing.assert_allclose(m.scored["swh"].confidence, expected, rtol=1e-9)
         assert m.temperature == temperature
 
 
-def test_calibrated_confidence_is_near_its_null_value_and_the_raw_cosine_far_off():
-    methods, _ = calibrate(planted(), None)
-    out = summary(methods, {"deu": "high", "fra": "high", "swh": "low"})
+def test_calibrated_confidence_is_near_its_null_value_and_the_raw_cosine_far_off(summed):
+    _, out = summed
     for key in ("zero-shot", "pooled", "per-language"):
         assert out[key]["overall"]["ece"] < 1.6 * out[key]["overall"]["ece_null"]
     assert out["cosine"]["overall"]["ece"] > 2 * out["pooled"]["overall"]["ece"]
     assert out["pooled"]["overall"]["nll"] < out["cosine"]["overall"]["nll"]
 
 
-def test_what_is_kept_for_serving_is_fitted_on_everything_and_is_json():
-    rankings = planted()
-    _, kept = calibrate(rankings, None)
+def test_what_is_kept_for_serving_is_fitted_on_everything_and_is_json(calibrated):
+    rankings, _, kept = calibrated
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
     assert kept["zero-shot"]["fitted_on"] == ["deu", "fra"]
     assert kept["pooled"]["fitted_on"] == ["deu", "fra", "swh"]
@@ -251,15 +260,6 @@ def test_a_language_outside_the_table_keeps_the_others_zero_shot():
     methods, kept = calibrate({"deu": ranking(100, 0.02), "mylang": ranking(100, 0.02, seed=1)}, None)
     assert [m.key for m in methods] == ["cosine", "zero-shot", "pooled", "per-language"]
     assert kept["zero-shot"]["fitted_on"] == ["deu"]
-
-
-RESOURCES = {"deu": "high", "fra": "high", "swh": "low"}
-
-
-@pytest.fixture(scope="module")
-def summed():
-    methods, _ = calibrate(planted(), 0.01)
-    return methods, summary(methods, RESOURCES)
 
 
 def test_the_rows_of_a_summary_are_the_measures_of_its_queries(summed):

@@ -50,11 +50,6 @@ instance_group {
   kind: KIND_CPU
 }
 dynamic_batching {
-  default_queue_policy {
-    default_timeout_microseconds: 30000000
-    allow_timeout_override: true
-    max_queue_size: 512
-  }
 }
 parameters {
   key: "xt"
@@ -122,10 +117,8 @@ def test_tritons_own_parser_reads_the_config(tiny, tiny_repository):
         "truncated": ("TYPE_BOOL", [1]),
     }
     assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [("text", model_config_pb2.TYPE_STRING, [1])]
-    policy = config.dynamic_batching.default_queue_policy
-    assert policy.timeout_action == model_config_pb2.ModelQueuePolicy.REJECT
-    assert (policy.default_timeout_microseconds, policy.allow_timeout_override) == (30_000_000, True)
-    assert policy.max_queue_size == 512
+    assert config.HasField("dynamic_batching")
+    assert not config.dynamic_batching.HasField("default_queue_policy")
     (group,) = config.instance_group
     assert (group.count, group.kind) == (1, model_config_pb2.ModelInstanceGroup.KIND_CPU)
     facts = json.loads(config.parameters["xt"].string_value)

@@ -1,0 +1,150 @@
+"""Help: of every command, with examples that parse, and at once."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from xt.cli.main import app
+
+XT = Path(sys.executable).parent / "xt"
+GROUP = typer.main.get_command(app)
+COMMANDS = sorted(GROUP.commands)
+FIRST_ANSWER_SECONDS = 0.4
+
+
+def examples(command: str) -> list[str]:
+    """The lines of a command's epilog that begin with `xt`."""
+    return [line for line in (GROUP.commands[command].epilog or "").splitlines() if line.startswith("xt ")]
+
+
+def leaf(command: str) -> Any:
+    return GROUP.commands[command]
+
+
+def test_these_are_the_commands():
+    assert COMMANDS == ["bench", "check", "doctor", "eval", "export", "quickstart", "serve", "tasks", "train"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_shows_its_purpose_its_options_and_two_examples(command):
+    answer = subprocess.run([XT, command, "--help"], capture_output=True, text=True, env={"COLUMNS": "200"})
+    assert (answer.returncode, answer.stderr) == (0, "")
+    shown = " ".join(answer.stdout.replace("│", " ").split())
+    assert (leaf(command).help or "").splitlines()[0] in shown
+    assert len(examples(command)) >= 2
+    for line in examples(command):
+        assert line in shown
+    options = [p.opts[0] for p in leaf(command).params if p.param_type_name == "option"]
+    assert options or command == "check"
+    assert [o for o in options if o not in shown] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_example_parses(command):
+    for line in examples(command):
+        program, name, *arguments = shlex.split(line)
+        assert (program, name) == ("xt", command)
+        leaf(command).make_context(name, arguments)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_changes(command):
+    silent = [p.name for p in leaf(command).params if not getattr(p, "help", None)]
+    assert silent == []
+
+
+def test_the_shared_options_mean_the_same_everywhere():
+    meanings: dict[str, set[str]] = {}
+    for command in COMMANDS:
+        for parameter in leaf(command).params:
+            if parameter.name in ("json", "force", "seed", "device", "data_dir", "url", "model"):
+                meanings.setdefault(parameter.name, set()).add(str(getattr(parameter, "help", "")))
+    assert len(meanings) == 7
+    assert {name: len(texts) for name, texts in meanings.items()} == dict.fromkeys(meanings, 1)
+
+
+def test_help_of_xt_lists_every_command():
+    answer = subprocess.run([XT, "--help"], capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert all(command in answer.stdout for command in COMMANDS)
+    assert subprocess.run([XT, "-h"], capture_output=True, text=True).stdout == answer.stdout
+
+
+def test_xt_alone_shows_the_help_and_counts_as_wrong_usage():
+    answer = subprocess.run([XT], capture_output=True, text=True)
+    assert answer.returncode == 2
+    assert "Usage: xt" in answer.stdout + answer.stderr
+
+
+def test_the_version_is_the_packages():
+    from importlib.metadata import version
+
+    answer = subprocess.run([XT, "--version"], capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (0, f"xt {version('xt-retriever')}\n")
+
+
+def test_help_comes_at_once():
+    def seconds() -> float:
+        started = time.perf_counter()
+        subprocess.run([XT, "--help"], capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < FIRST_ANSWER_SECONDS
+
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "optimum",
+    "faiss",
+    "tritonclient",
+    "pyarrow",
+    "scipy",
+)
+
+
+def imported(code: str) -> set[str]:
+    """The modules of `HEAVY` that a fresh interpreter holds after running `code`."""
+    line = f"{code}\nimport sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True)
+    return set(ast.literal_eval(answer.stdout.splitlines()[-1]))
+
+
+def test_the_command_line_imports_nothing_heavy():
+    assert imported("from xt.cli.main import app") == set()
+
+
+def test_the_serving_path_imports_neither_torch_nor_transformers(tiny_repository):
+    code = f"""
+import xt.core.artifact, xt.core.calibrators, xt.core.errors, xt.core.search, xt.core.spec, xt.core.text
+import xt.core.triton_engine
+from pathlib import Path
+from xt.core.onnx_engine import check_golden, load_model
+encoder, artifact = load_model(Path({str(tiny_repository / "encoder")!r}), device="cpu")
+check_golden(encoder, artifact.path, artifact)
+vectors = encoder.encode(["good morning world", "the cat"]).vectors
+assert xt.core.search.top_k(vectors, vectors, 1)[1].ravel().tolist() == [0, 1]
+"""
+    found = imported(code)
+    assert {"numpy", "onnxruntime", "faiss"} <= found
+    assert not {"torch", "transformers", "optimum"} & found
+
+
+def test_the_bench_client_imports_neither_torch_nor_transformers(server):
+    code = f"""
+from xt.serve.bench import served
+served({server.url!r}, None, ["good"], 1, 0.1)
+"""
+    assert not {"torch", "transformers", "onnxruntime"} & imported(code)

@@ -1,0 +1,371 @@
+"""What a caller of the served encoder is promised: the same vectors, his own errors, and no one else's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc
+
+from xt.core.artifact import MANIFEST, new_artifact, read_manifest
+from xt.core.errors import XtError
+from xt.core.onnx_engine import load_model
+from xt.core.torch_engine import load_encoder
+from xt.core.triton_engine import TritonEncoder
+from xt.serve.launcher import TritonServer, free_ports
+
+WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
+
+
+def sentences(count, longest=30, seed=0):
+    """Different texts of 1 to `longest` words."""
+    random = np.random.default_rng(seed)
+    texts = {}
+    while len(texts) < count:
+        texts[f"word{len(texts)} " + " ".join(random.choice(WORDS, random.integers(1, longest)))] = None
+    return list(texts)
+
+
+def cosine(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def encoder(server):
+    with_client = TritonEncoder(server.url)
+    yield with_client
+    with_client.close()
+
+
+@pytest.fixture(scope="module")
+def onnx(tiny_repository):
+    return load_model(tiny_repository / "encoder", device="cpu")[0]
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    raw = grpc.InferenceServerClient(server.url)
+    yield raw
+    raw.close()
+
+
+def ask(client, texts, model="encoder", **options):
+    """One request of raw bytes, past everything that xt's own client checks."""
+    data = np.array([[t] for t in texts], dtype=np.object_)
+    tensor = grpc.InferInput("text", list(data.shape), "BYTES")
+    tensor.set_data_from_numpy(data)
+    return client.infer(model, [tensor], client_timeout=60, **options)
+
+
+def refused(client, texts, **options):
+    with pytest.raises(grpc.InferenceServerException) as error:
+        ask(client, texts, **options)
+    return error.value.status(), error.value.message()
+
+
+def test_the_server_tells_what_it_serves(encoder, tiny):
+    assert encoder.model == "encoder"  # the only one: it need not be named
+    assert encoder.spec == tiny.spec
+    assert encoder.max_texts == 256
+    assert encoder.facts["precision"] == "fp32"
+    assert encoder.facts["checkpoint"] == tiny.parent
+
+
+def test_served_vectors_are_those_of_onnx_runtime_and_of_pytorch_here(encoder, onnx, tiny):
+    texts = sentences(50)
+    served = encoder.encode(texts)
+    for other in (onnx, load_encoder(tiny, device="cpu")):
+        here = other.encode(texts)
+        assert cosine(served.vectors, here.vectors).min() >= 0.99999
+        np.testing.assert_array_equal(served.tokens, here.tokens)
+        np.testing.assert_array_equal(served.truncated, here.truncated)
+    np.testing.assert_allclose(np.linalg.norm(served.vectors, axis=1), 1, atol=1e-5)
+
+
+def test_more_texts_than_a_request_takes_come_back_in_order(encoder, onnx):
+    texts = sentences(600)
+    found = encoder.encode(texts)
+    assert found.vectors.shape == (600, 32)
+    assert cosine(found.vectors, onnx.encode(texts).vectors).min() >= 0.99999
+    assert found.tokens.tolist() == [len(t.split()) + 3 for t in texts]  # with <s>, query: and </s>
+
+
+def test_no_texts_give_no_vectors(encoder):
+    assert encoder.encode([]).vectors.shape == (0, 32)
+
+
+def test_a_text_has_one_vector_whatever_is_in_the_batch(encoder):
+    texts = sentences(64, longest=50, seed=1)
+    together = encoder.encode(texts).vectors
+    alone = np.concatenate([encoder.encode([t]).vectors for t in texts])
+    assert cosine(together, alone).min() >= 0.99999
+
+
+def test_a_text_has_one_vector_whoever_else_calls(server, encoder):
+    """Eight callers at once, each with texts of its own and one that all share."""
+    shared = "the cat sleeps today"
+    alone = encoder.encode([shared]).vectors[0]
+    barrier = threading.Barrier(8)
+
+    def call(caller):
+        own = TritonEncoder(server.url)
+        texts = sentences(12, longest=50, seed=caller)
+        expected = encoder.encode(texts).vectors
+        barrier.wait()
+        found = [own.encode([shared, *texts[: 1 + turn]]).vectors for turn in range(12)]
+        own.close()
+        return [x[0] for x in found], cosine(found[-1][1:], expected).min()
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(call, range(8)))
+    assert len(results) == 8
+    assert min(cosine(v, alone) for vectors, _ in results for v in vectors) >= 0.99999
+    assert min(least for _, least in results) >= 0.99999
+
+
+def test_each_caller_gets_his_own_error_and_the_others_their_vectors(client, onnx):
+    """Good and bad requests at once, many of which the server batches together."""
+    texts = sentences(20, seed=5)
+    expected = onnx.encode(texts).vectors
+    bad = [
+        ([b"good " * 100], {}, "103 tokens; the encoder reads at most 64"),
+        ([b"\xff\xfe"], {}, "not valid UTF-8"),
+        ([b"good"], {"prefix": "qery"}, "Unknown prefix 'qery'. Did you mean query?"),
+        ([b"good"], {"prefix": 5}, "prefix is 5, expected text"),
+        ([b"good"], {"truncate": "no"}, "truncate is 'no', expected true or false"),
+        ([b"good"], {"nonsense": True}, "Unknown parameter 'nonsense'"),
+    ]
+
+    def good(index):
+        return cosine(ask(client, [texts[index].encode()]).as_numpy("embedding")[0], expected[index])
+
+    def wrong(index):
+        raw, parameters, _ = bad[index % len(bad)]
+        return refused(client, raw, parameters=parameters)
+
+    with ThreadPoolExecutor(16) as pool:
+        errors = [pool.submit(wrong, i) for i in range(60)]
+        answers = [pool.submit(good, i % 20) for i in range(60)]
+        assert min(a.result() for a in answers) >= 0.99999
+        for i, error in enumerate(errors):
+            status, message = error.result()
+            assert status == "StatusCode.INVALID_ARGUMENT"
+            assert bad[i % len(bad)][2] in message
+
+
+def test_a_text_that_is_too_long_is_an_error_that_names_the_limit(encoder):
+    with pytest.raises(XtError, match=r"INVALID_ARGUMENT: text 1 has 65 tokens; the encoder reads at most 64") as error:
+        encoder.infer(["good", " ".join(["good"] * 62)])
+    assert "truncate=true" in str(error.value)
+    assert encoder.encode([" ".join(["good"] * 61)]).tokens.tolist() == [64]
+
+
+def test_truncation_that_was_asked_for_is_flagged(encoder, onnx):
+    texts = ["the cat", " ".join(WORDS * 5), "good morning"]
+    found = encoder.encode(texts, truncate=True)
+    assert found.truncated.tolist() == [False, True, False]
+    assert found.tokens.tolist() == [5, 64, 5]
+    assert cosine(found.vectors, onnx.encode(texts, truncate=True).vectors).min() >= 0.99999
+    same_start = encoder.encode([" ".join((WORDS * 5)[:61])])
+    assert cosine(found.vectors[1], same_start.vectors[0]) >= 0.99999  # the end of sequence is kept
+
+
+def test_a_prefix_is_put_before_the_text(encoder):
+    by_role = encoder.encode(["the cat"], prefix="passage").vectors
+    by_hand = encoder.encode(["passage: the cat"], prefix="none").vectors
+    assert cosine(by_role, by_hand).min() >= 0.99999
+    assert cosine(by_role, encoder.encode(["the cat"]).vectors).min() < 0.9999
+    with pytest.raises(XtError, match="Unknown prefix 'pasage'. Did you mean passage"):
+        encoder.encode(["the cat"], prefix="pasage")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ([b"good", b"caf\xe9"], "text 1 is not valid UTF-8: unexpected end of data at byte 3"),
+        ([b"\xed\xa0\x80"], "text 0 is not valid UTF-8"),  # a lone surrogate
+        ([b""], "text 0 is empty"),
+        ([b"good", b" \n"], "text 1 is empty"),
+        ([b"a\0b"], "text 0 holds a NUL character"),
+        ([b"good"] * 257, "batch-size must be <= 256"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused(client, raw, message):
+    status, found = refused(client, raw)
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert message in found
+    assert ask(client, [b"good"]).as_numpy("embedding").shape == (1, 32)
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\0b", "\ud800", 5])
+def test_what_is_no_text_is_refused_before_it_is_sent(encoder, text):
+    with pytest.raises(XtError, match="text 1"):
+        encoder.encode(["good", text])
+
+
+def test_an_unknown_model_is_answered_with_the_near_one(server):
+    with pytest.raises(XtError, match=r"Unknown model 'encodr'\. Did you mean encoder\?") as error:
+        TritonEncoder(server.url, "encodr")
+    assert error.value.hint == "Known: encoder."
+
+
+@pytest.mark.parametrize("url", ["localhost", "127.0.0.1:", ":8001", "127.0.0.1:http", "", "8001"])
+def test_an_address_without_host_or_port_is_refused(url):
+    with pytest.raises(XtError, match="is no address") as error:
+        TritonEncoder(url)
+    assert "HOST:PORT" in error.value.hint
+
+
+def test_a_server_that_is_not_there_is_named():
+    (port,) = free_ports(1)
+    for url in (f"127.0.0.1:{port}", f"http://127.0.0.1:{port}", "no.such.host.invalid:8001"):
+        with pytest.raises(XtError) as error:
+            TritonEncoder(url)
+        assert error.value.message == f"No server answers at {url}."
+        assert "xt serve" in error.value.hint
+
+
+def test_the_http_port_is_not_the_grpc_port(server):
+    with pytest.raises(XtError, match=f"No server answers at 127.0.0.1:{server.ports.http}"):
+        TritonEncoder(f"127.0.0.1:{server.ports.http}")
+
+
+def post(server, body):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.ports.http}/v2/models/encoder/infer", json.dumps(body).encode()
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_plain_json_over_http_gives_the_same_vectors(server, encoder):
+    texts = ["habari za asubuhi", " ".join(WORDS * 5)]
+    data = {"name": "text", "shape": [2, 1], "datatype": "BYTES", "data": texts}
+    answer = post(server, {"parameters": {"truncate": True, "prefix": "passage"}, "inputs": [data]})
+    outputs = {o["name"]: o for o in answer["outputs"]}
+    expected = encoder.encode(texts, prefix="passage", truncate=True)
+    assert outputs["embedding"]["shape"] == [2, 32]
+    assert cosine(np.reshape(outputs["embedding"]["data"], (2, 32)), expected.vectors).min() >= 0.99999
+    assert outputs["truncated"]["data"] == [False, True]
+    assert outputs["tokens"]["data"] == expected.tokens.tolist()
+
+
+def test_an_error_over_http_is_a_400_with_the_reason(server):
+    data = {"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["good " * 100]}
+    with pytest.raises(urllib.error.HTTPError) as error:
+        post(server, {"inputs": [data]})
+    assert error.value.code == 400
+    assert "reads at most 64" in json.load(error.value)["error"]
+
+
+def test_the_http_client_of_triton_gives_the_same_vectors(server, encoder):
+    http = pytest.importorskip("tritonclient.http")
+    with http.InferenceServerClient(f"127.0.0.1:{server.ports.http}") as client:
+        tensor = http.InferInput("text", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[b"bonjour tout le monde"]], object))
+        vector = client.infer("encoder", [tensor]).as_numpy("embedding")
+    assert cosine(vector, encoder.encode(["bonjour tout le monde"]).vectors).min() >= 0.99999
+
+
+def test_no_request_sleeps_in_the_batcher(server):
+    """Triton 2.51's batcher sleeps up to 500 ms in a row of requests when the model has a queue policy."""
+    encoder = TritonEncoder(server.url)
+    seconds = []
+    for _ in range(150):
+        start = time.perf_counter()
+        encoder.infer(["good morning"])
+        seconds.append(time.perf_counter() - start)
+    encoder.close()
+    assert sum(s > 0.4 for s in seconds) <= 1
+
+
+def test_a_callers_own_deadline_is_an_error_of_its_name(server):
+    impatient = TritonEncoder(server.url, timeout_seconds=0.0005)
+    with pytest.raises(XtError, match="DEADLINE_EXCEEDED"):
+        impatient.infer(["good morning"] * 200)
+    impatient.close()
+
+
+def test_a_full_queue_is_refused_at_once_and_tried_again(tiny_repository, tmp_path):
+    """A server that lets one request wait: a burst of others gets UNAVAILABLE; xt's client tries again, then says so."""
+    source = tiny_repository / "encoder"
+    manifest = read_manifest(source)
+    with new_artifact(tmp_path / "repository" / "encoder", kind="model") as draft:
+        shutil.copytree(source, draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+        config = (draft.path / "config.pbtxt").read_text()
+        assert "dynamic_batching {\n}" in config
+        policy = "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
+        (draft.path / "config.pbtxt").write_text(config.replace("dynamic_batching {\n}", policy))
+        draft.facts = manifest["facts"]
+    texts = [" ".join(WORDS[:12] * 5)] * 256
+    with TritonServer(tmp_path / "repository") as server:
+        raw = grpc.InferenceServerClient(server.url)
+        outcomes = []
+
+        def burst(_):
+            try:
+                ask(raw, [t.encode() for t in texts])
+                outcomes.append("answered")
+            except grpc.InferenceServerException as error:
+                outcomes.append(f"{error.status()} {error.message()}")
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(burst, range(32)))
+        refusals = [o for o in outcomes if o != "answered"]
+        assert "answered" in outcomes
+        assert refusals
+        assert all("UNAVAILABLE" in o and "Exceeds maximum queue size" in o for o in refusals)
+
+        ours = TritonEncoder(server.url)
+        stop = threading.Event()
+
+        def keep_full():
+            while not stop.is_set():
+                burst(0)
+
+        load = [threading.Thread(target=keep_full) for _ in range(12)]
+        for thread in load:
+            thread.start()
+        try:
+            with pytest.raises(XtError, match=r"UNAVAILABLE: .*Exceeds maximum queue size"):
+                for _ in range(12):
+                    ours.infer(["good"])
+        finally:
+            stop.set()
+            for thread in load:
+                thread.join()
+        assert ours.encode(["good"]).vectors.shape == (1, 32)  # and when the rush is over, all is well
+        ours.close()
+        raw.close()
+
+
+def test_a_model_that_xt_did_not_make_and_several_models_are_told_apart(tiny_repository, tmp_path):
+    repository = tmp_path / "repository"
+    for name in ("first", "second"):
+        source = tiny_repository / "encoder"
+        manifest = read_manifest(source)
+        with new_artifact(repository / name, kind="model") as draft:
+            shutil.copytree(source, draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+            config = (draft.path / "config.pbtxt").read_text().replace('name: "encoder"', f'name: "{name}"')
+            if name == "second":
+                config = config.replace('key: "xt"', 'key: "other"')
+            (draft.path / "config.pbtxt").write_text(config)
+            draft.facts = manifest["facts"]
+    with TritonServer(repository) as server:
+        assert server.models == ["first", "second"]
+        with pytest.raises(XtError, match="holds first, second") as error:
+            TritonEncoder(server.url)
+        assert "--model" in error.value.hint
+        with pytest.raises(XtError, match="'second' .* was not made by xt"):
+            TritonEncoder(server.url, "second")
+        first = TritonEncoder(server.url, "first")
+        assert first.encode(["good"]).vectors.shape == (1, 32)
+        first.close()
