@@ -220,7 +220,7 @@ def _foreign_spec(path: Path, config: dict[str, Any]) -> EncoderSpec:
     return EncoderSpec(
         name=path.name,
         dim=dim,
-        pooling=mode if pooling else "mean",
+        pooling=str(mode) if pooling else "mean",
         normalize="Normalize" in modules,
         prefixes={k: v for k, v in (prompts.get("prompts") or {}).items() if v},
         default_prefix=prompts.get("default_prompt_name") or "",
