@@ -221,7 +221,6 @@ class TritonServer:
         # The stub embeds Python and finds its packages by the `python3` that comes first in PATH: this environment's.
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
         env["TOKENIZERS_PARALLELISM"] = "true"
-        env["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing is written into the repository
         return {**env, **self._environment}
 
     def _wait_ready(self, seconds: float) -> None:

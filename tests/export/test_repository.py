@@ -74,7 +74,9 @@ def parsed(file: Path) -> model_config_pb2.ModelConfig:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Give every file but the bytecode that a server's Python leaves beside model.py."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.parent.name != "__pycache__"]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
 @pytest.fixture

@@ -112,12 +112,13 @@ def test_a_model_process_that_hangs_is_killed_with_its_server(tiny_repository):
     assert nothing_is_left(server.prefix)
 
 
-def test_a_killed_parent_takes_the_server_along(tiny_repository):
+def test_a_killed_parent_takes_the_server_along(tiny_repository, tmp_path):
     script = (
         "import sys, time; from pathlib import Path; from xt.serve.launcher import TritonServer\n"
         f"with TritonServer(Path({str(tiny_repository)!r})) as s: print(s.prefix, flush=True); time.sleep(300)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    env = {**os.environ, "TMPDIR": str(tmp_path)}  # nobody is left to remove the server's folder
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env)
     try:
         prefix = parent.stdout.readline().strip()
         assert re.fullmatch(r"xt\d+[0-9a-f]{8}", prefix)
