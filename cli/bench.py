@@ -35,7 +35,7 @@ def bench(
         str, typer.Option("--concurrency", help="Callers at once, each with one sentence a request.")
     ] = "1,8,32",
     seconds: Annotated[
-        float, typer.Option("--seconds", help="How long each is measured, in two interleaved turns.")
+        float, typer.Option("--seconds", help="How long each is measured, in three interleaved turns.")
     ] = 20.0,
     corpus: Annotated[
         str, typer.Option("--corpus", help="Where the sentences come from: django, tatoeba or a folder.")

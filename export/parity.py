@@ -15,9 +15,12 @@ SENTENCES_A_LANGUAGE = 8
 THRESHOLDS = {
     "fp32": {"cosine_min": 0.9999, "cosine_p1": 0.99999, "neighbour_agreement": 0.995, "batch_cosine_min": 0.99999},
     "fp16": {"cosine_min": 0.999, "cosine_p1": 0.9995, "neighbour_agreement": 0.98, "batch_cosine_min": 0.999},
-    "int8": {"cosine_min": 0.98, "cosine_p1": 0.99, "neighbour_agreement": 0.97, "batch_cosine_min": 0.9999},
+    "int8": {"cosine_min": 0.98, "cosine_p1": 0.99, "neighbour_agreement": 0.95, "batch_cosine_min": 0.9999},
 }
-"""What a precision must reach at least (measures of `Stage`)."""
+"""What a precision must reach at least (measures of `Stage`).
+
+The cosine is the gate proper; a neighbour may change between near ties, of which a corpus of like sentences is full.
+"""
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,16 @@ def _row(
 
 
 def served(url: str, model: str | None, texts: Sequence[str], concurrency: int, seconds: float) -> Row:
-    """Measure a server under `concurrency` callers for `seconds`, after a warm-up that is not counted."""
+    """Measure a server under `concurrency` callers for `seconds`, after a warm-up that is not counted.
+
+    A request that is under way at the end counts, and so does the time until its answer.
+    """
     encoders = [TritonEncoder(url, model) for _ in range(concurrency)]
     start = time.perf_counter() + WARM_UP_SECONDS
     end = start + seconds
     latencies: list[list[float]] = [[] for _ in encoders]
     tokens = [0] * concurrency
+    ended = [end] * concurrency
     errors: list[Exception] = []
 
     def call(caller: int) -> None:
@@ -88,7 +92,8 @@ def served(url: str, model: str | None, texts: Sequence[str], concurrency: int, 
                 result = encoders[caller].infer([texts[position % len(texts)]])
                 position += 1
                 done = time.perf_counter()
-                if sent >= start and done <= end:
+                if sent >= start:
+                    ended[caller] = done
                     latencies[caller].append(done - sent)
                     tokens[caller] += int(result.as_numpy("tokens")[0, 0])
         except XtError as error:
@@ -109,7 +114,7 @@ def served(url: str, model: str | None, texts: Sequence[str], concurrency: int, 
     facts = encoders[0].facts
     every = [x for row in latencies for x in row]
     engine = f"triton {facts['precision']}"
-    return _row(engine, encoders[0].model, concurrency, every, len(every), sum(tokens), seconds, cpu)
+    return _row(engine, encoders[0].model, concurrency, every, len(every), sum(tokens), max(ended) - start, cpu)
 
 
 def in_process(encoder: Encoder, texts: Sequence[str], engine: str, model: str, batch: int, seconds: float) -> Row:
@@ -128,7 +133,7 @@ def in_process(encoder: Encoder, texts: Sequence[str], engine: str, model: str, 
     return _row(engine, model, batch, latencies, position, tokens, wall, cpu)
 
 
-def interleaved(measurements: Sequence[Callable[[float], Row]], seconds: float, rounds: int = 2) -> list[Row]:
+def interleaved(measurements: Sequence[Callable[[float], Row]], seconds: float, rounds: int = 3) -> list[Row]:
     """Run every measurement in `rounds` turns and give each one's turn of median throughput, so that drift hits all."""
     turns = [[measure(seconds / rounds) for measure in measurements] for _ in range(rounds)]
     return [
