@@ -79,10 +79,9 @@ def plausible(row, calls_at_once, texts_a_call, slack=4):
 def test_a_real_server_gives_a_plausible_row(server, corpus, callers):
     row = bench.served(server.url, None, bench.mixed_texts(corpus), callers, 1.6)
     assert (row.engine, row.model, row.concurrency) == ("triton fp32", "encoder", callers)
-    # Triton's batcher now and then sleeps for half a second over a waiting request when a queue policy is set, which
-    # throughput feels and the median does not.
-    plausible(row, callers, 1, slack=200)
-    assert row.sentences_per_second == pytest.approx(row.requests / 1.6)
+    plausible(row, callers, 1, slack=20)
+    # What is under way at the end counts, and so does the time until its answer.
+    assert row.requests / 2.6 < row.sentences_per_second <= row.requests / 1.6
 
 
 def test_an_encoder_in_process_gives_a_plausible_row(tiny_repository, corpus):
