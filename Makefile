@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+DATA ?= $(XT_DATA)
 STAMP := $(VENV)/.$(ACCELERATOR)
 ROOMS := core train export serve eval studies cli model_repository
 
-.PHONY: help env env-dev quickstart test lint check bench lock format clean
+.PHONY: help env env-dev quickstart test lint check bench results bench-train lock format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +33,12 @@ bench: $(STAMP) ## measure the bundled encoder, served and in process, on this m
 	test -f quickstart/repository/base/xt.json || $(BIN)/xt export multilingual-e5-small --out quickstart/repository --name base
 	$(BIN)/xt bench --repository quickstart/repository --model base --encoder multilingual-e5-small
 
+results: $(STAMP)-dev ## train on every kind of task, before and after on Tatoeba, SIB-200 zero-shot (an hour; DATA=folder)
+	$(BIN)/xt study run transfer --data-dir $(DATA) --out results/transfer
+
+bench-train: $(STAMP) ## tokens per second of xt train against transformers' Trainer
+	$(BIN)/xt study run training-speed --out results/training-speed
+
 format: $(STAMP)-dev ## format the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -39,7 +46,7 @@ lock: ## write the hashed requirement locks anew
 	for a in cpu gpu; do for d in "" dev; do \
 	  uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.10 -q \
 	    $$([ $$a = gpu ] && echo --override requirements/gpu-override.txt) \
-	    --extra $$a --extra quickstart $${d:+--extra dev} pyproject.toml -o requirements/$$a$${d:+-dev}.txt || exit 1; \
+	    --extra $$a --extra quickstart --extra train $${d:+--extra emoji --extra dev} pyproject.toml -o requirements/$$a$${d:+-dev}.txt || exit 1; \
 	done; done
 
 env: $(STAMP) ## make the environment (.venv)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from xt.cli import bench, doctor, evaluate, export, quickstart, serve, train
+from xt.cli import bench, doctor, evaluate, export, images, quickstart, serve, study, train
 from xt.core import __version__
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def main(
     """Train, export, serve and calibrate multilingual retrievers."""
 
 
-for module in (quickstart, train, export, serve, evaluate, bench, doctor):
+for module in (quickstart, train, export, serve, evaluate, bench, study, images, doctor):
     module.register(app)
 
 
@@ -66,3 +66,7 @@ def _fail(error: object) -> None:
     message, hint = getattr(error, "message", str(error)), getattr(error, "hint", "")
     sys.stderr.write(f"Error: {message}\n" + (f"{hint}\n" if hint else ""))
     sys.exit(getattr(error, "exit_code", 1))
+
+
+if __name__ == "__main__":  # torchrun -m xt.cli.main train ...
+    run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +100,83 @@ class TorchEngine:
             hidden = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
             vectors: Vectors = pool(hidden.float(), mask, self.spec).cpu().numpy()
         return vectors
+
+
+class LayerEngine:
+    """Pools several layers in one forward pass: (batch, layers * dim), layer after layer."""
+
+    def __init__(self, network: torch.nn.Module, spec: EncoderSpec, layers: Sequence[int], *, device: str) -> None:
+        self.network = network
+        self.spec = spec
+        self.layers = tuple(layers)
+        self.device = device
+
+    def forward(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
+        """See `xt.core.text.Engine.forward`."""
+        import torch
+
+        from xt.core.layers import layer_states
+
+        with torch.inference_mode():
+            ids, mask = (torch.from_numpy(a).to(self.device) for a in (input_ids, attention_mask))
+            states = layer_states(self.network, ids, mask)
+            pooled = [pool(states[n].float(), mask, self.spec) for n in self.layers]  # each (batch, dim)
+            vectors: Vectors = torch.cat(pooled, dim=-1).cpu().numpy()
+        return vectors
+
+
+def network_of(encoder: TextEncoder) -> torch.nn.Module:
+    """Give the PyTorch network of an encoder; XtError when another engine runs it."""
+    if not isinstance(encoder.engine, TorchEngine):
+        raise XtError("Only a network in PyTorch gives its layers.", "Name a checkpoint folder by --encoder.")
+    return encoder.engine.network
+
+
+def encode_layers(
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    *,
+    prefix: str | None = None,
+    truncate: bool = False,
+) -> dict[int, Vectors]:
+    """Encode `texts` as `encoder` does, pooled from each of `layers`: layer -> (texts, dim).
+
+    Layer 0 is the embeddings' output. One forward pass a batch serves all layers.
+    """
+    from xt.core.layers import check_layers, stack
+
+    network = network_of(encoder)
+    check_layers(layers, len(stack(network)))
+    dim = encoder.spec.dim
+    engine = LayerEngine(network, encoder.spec, layers, device=network_device(network))
+    spec = replace(encoder.spec, dim=len(layers) * dim)
+    every = TextEncoder(spec, encoder.tokenizer, engine, pad_id=encoder.pad_id)
+    vectors = every.encode(texts, prefix=prefix, truncate=truncate).vectors
+    return {n: vectors[:, i * dim : (i + 1) * dim] for i, n in enumerate(layers)}
+
+
+def whole_encoder(encoder: TextEncoder, folder: Path) -> TextEncoder:
+    """Give `encoder` with all layers of its checkpoint: with those above the pooled one, where they lie in `folder`.
+
+    Its vectors are then those of the last layer, not the checkpoint's own; `encoder` itself is left as it is.
+    """
+    import copy
+
+    from xt.core.layers import UPPER, restore
+
+    network = network_of(encoder)
+    if not (folder / UPPER).is_file():
+        return encoder
+    network = copy.deepcopy(network)
+    restore(network, folder / UPPER)
+    engine = TorchEngine(network, encoder.spec, device=network_device(network))
+    return TextEncoder(encoder.spec, encoder.tokenizer, engine, pad_id=encoder.pad_id)
+
+
+def network_device(network: torch.nn.Module) -> str:
+    """Name the kind of device that a network is on: cpu or cuda."""
+    return str(next(network.parameters()).device.type)
 
 
 def pad_id(path: Path) -> int:

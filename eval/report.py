@@ -31,6 +31,8 @@ from xt.eval.reading import (
     name_of,
     who,
 )
+from xt.eval.report_classes import classification, sentence
+from xt.eval.report_layers import layers
 from xt.eval.report_quality import calibration, retrieval
 
 
@@ -49,6 +51,8 @@ def render(metrics: Metrics) -> str:
     metrics = known(metrics)
     parts = {
         "retrieval": ("Retrieval", retrieval(metrics)),
+        "classification": ("Languages", classification(metrics)),
+        "layers": ("Layers", layers(metrics)),
         "calibration": ("Calibration", calibration(metrics)),
         "training": ("Training", training(metrics)),
         "parity": ("Export", parity(metrics)),
@@ -104,6 +108,7 @@ def summary(metrics: Metrics) -> str:
     """The result in words, as HTML; a sentence for each part that was measured."""
     found = encoders(metrics)
     sentences = [retrieval_sentence(metrics, d) for d in directions(metrics, "retrieval")[:1]]
+    sentences += [part] if (part := sentence(metrics)) else []
     pair = headline_ece(metrics)
     if pair and is_number(pair[1].get("ece")):
         before = get(pair[0], "ece")

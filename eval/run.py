@@ -41,9 +41,14 @@ class Corpus:
         }
 
 
+def is_folder(task: str) -> bool:
+    """Whether the user means a folder rather than a task of the table."""
+    return os.sep in task or task == "." or Path(task).is_dir()
+
+
 def load_corpus(task: str, *, data_dir: Path | None = None, selection: str = "all") -> Corpus:
     """Read a corpus: a task of the table (`tatoeba`, `django`), or a folder of line-aligned files."""
-    if os.sep in task or task == "." or Path(task).is_dir():
+    if is_folder(task):
         folder = Path(task).expanduser().resolve()  # `.` has no name
         pairs = bitext.read_folder(folder, selection)
         return Corpus(folder.name, folder.name, f"line-aligned files in {folder}", "the owner's", tuple(pairs))
@@ -184,15 +189,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **sections: Any) -> dict[str, Any]:
-    """Put together metrics.json: the encoders' entries, what they were measured on, and further sections."""
+def describe_run(title: str, task: dict[str, Any], codes: Sequence[str], **sections: Any) -> dict[str, Any]:
+    """Put together metrics.json: what was run, on what and where, the languages by name, then the sections."""
     known = {}
-    for b in corpus.pairs:
+    for code in codes:
         try:
-            row = languages.resolve(b.language)
+            row = languages.resolve(code)
         except XtError:
             continue
-        known[b.language] = {"name": row.name, "resource": row.resource, "script": row.script, "family": row.family}
+        known[code] = {"name": row.name, "resource": row.resource, "script": row.script, "family": row.family}
     return {
         "schema": 1,
         "title": title,
@@ -200,12 +205,18 @@ def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **se
         "command": command_line(),
         "xt_version": __version__,
         "machine": machine(),
-        "task": corpus.describe(),
+        "task": task,
         "languages": known,
-        "encoders": [e.metrics for e in evaluations],
-        "examples": examples(evaluations[-1].predictions),
         **sections,
     }
+
+
+def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **sections: Any) -> dict[str, Any]:
+    """Put together metrics.json: the encoders' entries, what they were measured on, and further sections."""
+    entries = [e.metrics for e in evaluations]
+    shown = examples(evaluations[-1].predictions)
+    codes = [b.language for b in corpus.pairs]
+    return describe_run(title, corpus.describe(), codes, encoders=entries, examples=shown, **sections)
 
 
 def write_report(

@@ -11,7 +11,7 @@ import typer
 
 from xt.cli.main import app
 from xt.core.encoders import ENCODERS
-from xt.core.tasks import TASKS
+from xt.core.task_table import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,14 +30,21 @@ def test_readme_commands_parse(command: str) -> None:
     group = typer.main.get_command(app)
     name = words[0]
     assert name in group.commands, f"README names `xt {name}`"  # type: ignore[attr-defined]
-    known = {o for p in group.commands[name].params for o in (*p.opts, *p.secondary_opts)}  # type: ignore[attr-defined]
+    leaf = group.commands[name]  # type: ignore[attr-defined]
+    if hasattr(leaf, "commands"):
+        assert words[1] in leaf.commands, f"README names `xt {name} {words[1]}`"
+        leaf = leaf.commands[words[1]]
+    known = {o for p in leaf.params for o in (*p.opts, *p.secondary_opts)}
     used = {w.split("=")[0] for w in words[1:] if w.startswith("--")}
     assert used <= known, f"`{command}` uses {used - known}"
 
 
 def test_every_task_and_encoder_is_in_the_readme() -> None:
     for row in TASKS.values():
-        assert f"| `{row.name}` | {row.kind} | {row.format} | {row.metric} | {row.licence} |" in README
+        line = f"| `{row.name}` | {row.kind} | {row.format} | {row.metric} | {row.licence} |"
+        size = f"on `{row.train_on}`" if row.train_on else f"{row.sizes['train']:,}" if "train" in row.sizes else ""
+        cells = [cell.strip() for found in README.splitlines() if found.startswith(line) for cell in found.split("|")]
+        assert cells[6:8] == [size, row.hub.id if row.hub else ""], line
     for name, encoder in ENCODERS.items():
         assert f"| `{name}` | {encoder.hub} | {encoder.spec.dim} |" in README
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from xt.core.encoders import write_sentence_transformers
 from xt.core.errors import XtError
+from xt.core.heads import HEADS_FILE, MultiTaskModel, save_heads
+from xt.core.layers import UPPER, cut, save_upper
 from xt.core.spec import EncoderSpec
-from xt.train.heads import MultiTaskModel
+from xt.core.tasks import Task
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -29,18 +31,6 @@ TOKENIZER_FILES = (
 """What a tokenizer may consist of; of these tokenizer.json alone must be there."""
 
 
-@dataclass(frozen=True)
-class CheckpointFiles:
-    """Where things lie in a checkpoint folder."""
-
-    folder: Path
-
-    @property
-    def heads(self) -> Path:
-        """All heads' weights, named `<task>.<weight>`."""
-        return self.folder / "heads.safetensors"
-
-
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copy the tokenizer's files unchanged."""
     if not (source / "tokenizer.json").is_file():
@@ -50,15 +40,28 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def write(folder: Path, model: MultiTaskModel, spec: EncoderSpec, tokenizer: Path) -> None:
-    """Write the trained encoder and heads into an existing folder, with the tokenizer of another."""
+def write(
+    folder: Path,
+    model: MultiTaskModel,
+    spec: EncoderSpec,
+    tokenizer: Path,
+    tasks: Sequence[Task],
+    *,
+    layer: int | None = None,
+) -> None:
+    """Write the trained encoder and heads into an existing folder, with the tokenizer of another.
+
+    `layer`: the one that retrieval reads; those above it, which only further training needs, are written beside.
+    """
     model = model.to("cpu")
-    model.encoder.save_pretrained(folder, safe_serialization=True)
-    heads = {name: weight.detach().clone().contiguous() for name, weight in model.heads.state_dict().items()}
-    save_file(heads, CheckpointFiles(folder).heads, metadata={"format": "pt"})
+    encoder: Any = model.encoder
+    save_heads(folder / HEADS_FILE, model, tasks)
+    if layer is not None:
+        save_upper(cut(encoder, layer), folder / UPPER)
+    encoder.save_pretrained(folder, safe_serialization=True)
     copy_tokenizer(tokenizer, folder)
     write_sentence_transformers(folder, spec)
-    check(folder, model.encoder)
+    check(folder, encoder)
 
 
 def check(folder: Path, encoder: nn.Module) -> None:

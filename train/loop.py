@@ -1,31 +1,40 @@
-"""One training run, from the name of an encoder to a checkpoint folder."""
+"""One training run, from the name of an encoder to a checkpoint folder: intermediate tasks together, then a target."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import transformers
 from torch import nn
 
-from xt.core import tasks
-from xt.core.artifact import new_artifact, refuse_existing, sha256
+from xt.core.artifact import MANIFEST, command_line, new_artifact, open_artifact, refuse_existing, sha256
 from xt.core.encoders import Resolved, resolve
-from xt.core.errors import XtError
-from xt.core.examples import read_examples
+from xt.core.errors import XtError, require
+from xt.core.heads import MultiTaskModel
+from xt.core.inputs import Inputs
+from xt.core.layers import UPPER, restore, stack
 from xt.core.spec import EncoderSpec
 from xt.core.torch_engine import load_network, pick_device
-from xt.train import checkpoint, scoring
-from xt.train.batches import Batcher
+from xt.train import checkpoint, dev
 from xt.train.config import TrainConfig
-from xt.train.heads import MultiTaskModel
+from xt.train.data import TaskData, Wanted, load, wanted
+from xt.train.report import write_report
 from xt.train.sampling import Plan, probabilities, schedule
-from xt.train.trainer import Progress, TaskData, Trace, fit
+from xt.train.state import Work, work_folder
+from xt.train.team import Team
+from xt.train.trainer import Progress, Trace, fit
 
 Report = Callable[[str], None]
-Scores = dict[str, dict[str, float]]
+DevScores = Mapping[str, Mapping[str, float]]
+VECTOR_METRICS = ("retrieval", "token_accuracy")
+"""Metrics that say something before training: the others' heads start from random weights."""
+INTERMEDIATE = "intermediate"
+"""The checkpoint of the first phase, in the work folder, while the second one goes on."""
 
 
 def _quiet(line: str) -> None:
@@ -33,44 +42,138 @@ def _quiet(line: str) -> None:
 
 
 def train(config: TrainConfig, *, report: Report = _quiet, progress: Progress | None = None) -> Path:
-    """Train an encoder on intermediate tasks and write the checkpoint folder `config.out`, which is returned.
+    """Train an encoder and write the checkpoint folder `config.out`, which is returned.
 
     Args:
         config: what to do.
         report: takes lines that say what happens.
-        progress: called after each step with its number, the steps in all, and {"task", "loss"}.
+        progress: called after each step with its number, the steps in all, and {"task", "loss", "tokens_per_second"}.
 
     Raises XtError for all that a user can mend, before any work where that can be known; then nothing is written.
     """
-    refuse_existing(config.out, force=config.force)
-    data = read_tasks(config.intermediate)
+    device = pick_device(config.device)
+    team = Team.join(device)
+    say = report if team.main else _quiet
+    work = Work(work_folder(config.out))
+    resume, force = config.resume, config.force
+    if resume and work.run.is_file():
+        force = bool(work.settings().get("force"))  # what was to be replaced still is
+    if resume and not force and (config.out / MANIFEST).is_file():
+        say(f"{config.out} is complete; nothing to go on with")
+        if team.main:
+            shutil.rmtree(work.folder, ignore_errors=True)
+        return config.out
+    config = replace(config, resume=False, force=force)
+    refuse_existing(config.out, force=force)
+    phases = [False] * bool(config.intermediate or config.mlm or config.contrastive or config.image_text)
+    phases += [True] * bool(config.target)
+    wants = [wanted(config, target=target) for target in phases]
     resolved = resolve(config.encoder)
-    report(f"encoder: {resolved.spec.name} ({resolved.spec.provenance})")
-    network = load_network(resolved.path)
-    return train_from_network(config, network, resolved, data, report=report, progress=progress)
-
-
-def read_tasks(names: Sequence[str]) -> list[TaskData]:
-    """Read the training and dev examples of some tasks."""
-    rows = [tasks.get(name) for name in names]
-    return [TaskData(task, read_examples(task, "train"), read_examples(task, "dev")) for task in rows]
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Load the fast tokenizer of an encoder folder, as transformers uses it."""
-    transformers.logging.set_verbosity_error()
+    say(f"encoder: {resolved.spec.name} ({resolved.spec.provenance})")
+    settings = {**config.to_json(), "encoder_hash": resolved.parent["hash"]}
+    _begin(work, config, settings, team, say, resume=resume)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True)
-    except Exception as error:  # tokenizers raises bare Exception
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        _phases(config, phases, wants, resolved, work, team, device, say, progress)
+    except XtError:
+        if team.main and not work.progress():
+            shutil.rmtree(work.folder, ignore_errors=True)  # nothing that --resume could spare
+        raise
+    if team.main:
+        shutil.rmtree(work.folder, ignore_errors=True)
+    return config.out
+
+
+def _phases(
+    config: TrainConfig,
+    phases: Sequence[bool],
+    wants: Sequence[Sequence[Wanted]],
+    resolved: Resolved,
+    work: Work,
+    team: Team,
+    device: str,
+    say: Report,
+    progress: Progress | None,
+) -> None:
+    """Train phase after phase, each on what the one before gave; one that was completed before is not repeated."""
+    for number, (target, want) in enumerate(zip(phases, wants, strict=True)):
+        last = number + 1 == len(phases)
+        out = config.out if last else work.folder / INTERMEDIATE
+        if last or not (out / MANIFEST).is_file():
+            say(_title(target, want))
+            here = replace(config, out=out, force=config.force and last)
+            _phase(here, resolved, want, work, team, device, say, progress, target=target)
+        if not last:
+            team.wait()
+            resolved = resolve(str(out))
+
+
+def _title(target: bool, want: Sequence[Wanted]) -> str:
+    return f"{'target' if target else 'intermediate'}: {', '.join(w.task.name for w in want)}"
+
+
+def _begin(
+    work: Work, config: TrainConfig, settings: Mapping[str, Any], team: Team, say: Report, *, resume: bool
+) -> None:
+    """Open the work folder: the one of the interrupted training for --resume, else a new one."""
+    there = work.run.is_file()
+    if there and not (resume or config.force) and work.progress():
         raise XtError(
-            f"transformers cannot load the tokenizer of {folder}: {first}", "Copy the folder again."
-        ) from error
-    if not tokenizer.is_fast:
-        raise XtError(f"The tokenizer of {folder} is not a fast one.", "Save it with a tokenizer.json.")
-    if tokenizer.pad_token is None:
-        raise XtError(f"The tokenizer of {folder} names no padding token.", "Name it in special_tokens_map.json.")
-    return tokenizer
+            f"{work.folder} holds an interrupted training of {config.out}.",
+            "Go on with it (--resume) or begin anew (--force).",
+        )
+    if there and resume:
+        work.check(settings)
+        return
+    if resume:
+        say(f"there is no interrupted training of {config.out}; beginning at the first step")
+    team.wait()  # until all have looked
+    if team.main:
+        work.begin(settings)
+    team.wait()
+
+
+def _phase(
+    config: TrainConfig,
+    resolved: Resolved,
+    want: Sequence[Wanted],
+    work: Work,
+    team: Team,
+    device: str,
+    say: Report,
+    progress: Progress | None,
+    *,
+    target: bool,
+) -> None:
+    """Read the data of one phase and train on them."""
+    inputs = Inputs(resolved.path / "tokenizer.json", resolved.spec, max_length=config.max_length)
+    tokenizer = sha256(resolved.path / "tokenizer.json")
+    with team.main_first():
+        data = [load(config, w, inputs, tokenizer, say) for w in want]
+    network = load_network(resolved.path)
+    here = Work(work.folder / ("phase-target" if target else "phase-intermediate"))
+    if team.main:
+        here.folder.mkdir(exist_ok=True)
+    team.wait()
+    logs = log_folder(work, target=target)
+    train_from_network(
+        config,
+        network,
+        resolved,
+        data,
+        report=say,
+        progress=progress,
+        team=team,
+        work=here,
+        target=target,
+        device=device,
+        logs=logs,
+    )
+
+
+def log_folder(work: Work, *, target: bool) -> Path:
+    """Give the folder that a phase is logged in: `<out>.logs/intermediate` or `<out>.logs/target`."""
+    name = work.folder.name.removesuffix(".training")
+    return work.folder.with_name(f"{name}.logs") / ("target" if target else "intermediate")
 
 
 def train_from_network(
@@ -81,112 +184,240 @@ def train_from_network(
     *,
     report: Report = _quiet,
     progress: Progress | None = None,
+    team: Team | None = None,
+    work: Work | None = None,
+    target: bool = False,
+    device: str | None = None,
+    logs: Path | None = None,
 ) -> Path:
-    """Do what `train` does with a network and examples that are at hand; `network` is trained in place.
+    """Train with a network and data that are at hand; `network` is trained in place.
 
     Args:
-        config: what to do; `encoder` and `intermediate` are only noted.
+        config: what to do; the names of encoder and tasks are only noted.
         network: a transformers encoder.
         resolved: its folder (the tokenizer is copied from there), its spec and how to name it as parent.
-        data: the tasks with their examples.
+        data: the tasks with their data.
         report: see `train`.
         progress: see `train`.
+        team: the processes that train together; None: this one.
+        work: where states for --resume and the best weights are kept; None: nowhere.
+        target: whether this is the target's phase, with its own number of steps.
+        device: where to train; None: as `config` says.
+        logs: where TensorBoard's events are written; None: `<out>.logs`.
     """
-    with new_artifact(config.out, kind="checkpoint", force=config.force) as draft:
-        device = pick_device(config.device)
-        transformers.set_seed(config.seed)
-        model = MultiTaskModel(network, resolved.spec, [d.task for d in data]).to(device)
-        if config.freeze_embeddings:
-            model.freeze_embeddings()
-        batcher = Batcher(load_tokenizer(resolved.path), min(config.max_length, resolved.spec.max_length))
-        cut = check_lengths(batcher, data, report)
-        shares, plan = make_plan(config, data)
-        before = score_all(model, batcher, data, config.batch)
-        report(f"training on {device}: {len(plan)} steps of {config.batch} examples, {len(data)} tasks")
-        rows = {d.task.name: d for d in data}
-        trace = fit(model, config, plan, data=rows, batcher=batcher, device=device, progress=progress)
-        after = score_all(model, batcher, data, config.batch)
-        table = [describe(d, plan, config.batch, cut, before, after) for d in data]
-        for row in table:
-            report(line(row))
-        spec = trained_spec(resolved.spec, config, data)
-        report(f"writing {config.out}")
-        checkpoint.write(draft.path, model, spec, resolved.path)
-        draft.facts = {"encoder": spec.to_json(), "training": facts(config, table, shares, trace)}
-        draft.parents = [resolved.parent]
-        draft.seed = config.seed
+    team, device = team or Team(), device or pick_device(config.device)
+    if config.batch < team.size:
+        raise XtError(f"A batch of {config.batch} is less than one example for each of {team.size} processes.")
+    if config.fsdp and (device == "cpu" or team.state is None or str(team.state.distributed_type).endswith("NO")):
+        raise XtError("FSDP needs GPUs, and processes that torchrun started.", "Leave --fsdp out, or use torchrun.")
+    inputs = Inputs(resolved.path / "tokenizer.json", resolved.spec, max_length=config.max_length)
+    if any(d.task.format == "mlm" for d in data) and inputs.mask_id < 0:
+        raise XtError(f"The tokenizer of {resolved.path} has no mask token.", "Masked language modelling needs one.")
+    transformers.set_seed(config.seed)
+    layer = _whole(network, resolved, config)
+    model = build(config, network, resolved, data, layer=layer).to(device)
+    shares, plan = make_plan(config, data, target=target)
+    for d in data:
+        report(account(d, inputs.max_length))
+    looked = [d for d in data if d.task.metric in VECTOR_METRICS]
+    if config.fsdp and work is not None and config.save_every:
+        report("no states are kept under FSDP: --resume would begin with this phase's first step")
+    before = dev.score_all(model, inputs, looked) if team.main else {}
+    rows = {d.task.name: d for d in data}
+    where = f"{device}, {team.size} processes" if team.size > 1 else device
+    report(f"training on {where}: {len(plan)} steps of {config.batch} examples, {len(data)} tasks")
+    model, trace = fit(
+        model, config, plan, data=rows, inputs=inputs, device=device, team=team, work=work, progress=progress, logs=logs
+    )
+    if team.main:
+        merged(model)
+        scores = dev.score_all(model, inputs, data)
+        table = [row(d, plan, config.batch, trace, before, scores) for d in data]
+        for entry in table:
+            report(line(entry))
+        facts = account_of(config, resolved, table, shares, plan, trace, device, team.size)
+        _write(config, model, resolved, data, layer, facts, report)
+    team.wait()
     return config.out
 
 
-def check_lengths(batcher: Batcher, data: Sequence[TaskData], report: Report) -> dict[str, int]:
-    """Count, by task, the training examples that will be cut, and say so."""
-    cut = {}
+def _whole(network: nn.Module, resolved: Resolved, config: TrainConfig) -> int | None:
+    """Put the upper layers of a cut checkpoint back; give the layer that retrieval is to read, None for the last."""
+    layer = config.pool_layer
+    if (upper := resolved.path / UPPER).is_file():
+        layer = layer or len(stack(network))
+        restore(network, upper)
+    if layer is not None and layer > len(stack(network)):
+        raise XtError(f"pool_layer is {layer}; the encoder has {len(stack(network))} layers.", "Choose one of those.")
+    return None if layer is None or layer == len(stack(network)) else layer
+
+
+def build(
+    config: TrainConfig, network: nn.Module, resolved: Resolved, data: Sequence[TaskData], *, layer: int | None = None
+) -> MultiTaskModel:
+    """Put a head for each task on the encoder, and freeze, adapt and set what the settings say."""
+    if config.dropout is not None:
+        _set_dropout(network, config.dropout)
+    model = MultiTaskModel(
+        network, resolved.spec, [d.task for d in data], options={d.task.name: d.options for d in data}, layer=layer
+    )
     for d in data:
-        cut[d.task.name] = batcher.check(d.task, d.train)
-        batcher.check(d.task, d.dev)
-        if cut[d.task.name]:
-            found = f"{cut[d.task.name]} of {len(d.train)} training examples"
-            report(f"{d.task.name}: {found} have more than {batcher.max_length} tokens; their ends are cut")
-    return cut
+        head: Any = model.heads[d.task.name]
+        if d.task.format == "regression":
+            head.fit_scale(d.prepared.facts["mean"], d.prepared.facts["deviation"])
+        elif d.task.format == "mlm":
+            head.load_published(resolved.path)
+        elif d.task.format == "contrastive":
+            head.temperature = config.contrastive_temperature or resolved.spec.temperature or 0.05
+    if config.dropout is not None:
+        for module in model.heads.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = config.dropout
+    if config.freeze_embeddings:
+        model.freeze_embeddings()
+    if config.lora_rank:
+        require("peft", extra="train", purpose="LoRA")
+        from peft import LoraConfig, get_peft_model
+
+        settings = LoraConfig(
+            r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear", lora_dropout=0.0
+        )
+        adapted: Any = get_peft_model(network, settings)
+        model.encoder = adapted
+    return model
 
 
-def make_plan(config: TrainConfig, data: Sequence[TaskData]) -> tuple[dict[str, float], Plan]:
+def _set_dropout(network: nn.Module, share: float) -> None:
+    """Set every dropout of a network, those inside fused attention too."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        for name in ("dropout_prob", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)
+
+
+def merged(model: MultiTaskModel) -> None:
+    """Add LoRA's matrices to the weights they belong to."""
+    encoder: Any = model.encoder
+    if hasattr(encoder, "merge_and_unload"):
+        model.encoder = encoder.merge_and_unload()
+
+
+def account(data: TaskData, max_length: int) -> str:
+    """Say what a task is trained on."""
+    facts, log = data.prepared.facts, data.log
+    said = f"{data.task.name}: {facts['examples']} training and {len(data.dev)} dev examples"
+    if facts["units"] != facts["examples"]:
+        said += f", {facts['units']} inputs"
+    if facts["cut"]:
+        said += f"; {facts['cut']} have more than {max_length} tokens, their ends are cut"
+    if log.unusable:
+        said += f"; {log.unusable} rows could not be used (the first: {log.first[0]})"
+    return said + (f"; {data.note}" if data.note else "")
+
+
+def make_plan(config: TrainConfig, data: Sequence[TaskData], *, target: bool = False) -> tuple[dict[str, float], Plan]:
     """Give the share of each task, and the batches of all steps."""
-    sizes = {d.task.name: len(d.train) for d in data}
+    sizes = {d.task.name: len(d.prepared) for d in data}
     mixing: dict[str, Any] = {
         "sampling": config.sampling,
         "cap": config.cap,
         "temperature": config.sampling_temperature,
     }
-    steps = config.planned_steps(sum(sizes.values()))
-    return probabilities(sizes, **mixing), schedule(sizes, config.batch, steps, seed=config.seed, **mixing)
+    counted = sum(min(n, config.cap) if config.sampling == "capped" else n for n in sizes.values())
+    steps = config.planned_steps(counted, target=target)
+    lengths = {d.task.name: d.prepared.lengths for d in data} if config.group_by_length else None
+    plan = schedule(sizes, config.batch, steps, seed=config.seed, lengths=lengths, **mixing)
+    return probabilities(sizes, **mixing), plan
 
 
-def score_all(model: MultiTaskModel, batcher: Batcher, data: Sequence[TaskData], batch: int) -> Scores:
-    """Score the model on each task's dev examples."""
-    return {d.task.name: scoring.score(model, batcher, d.task, d.dev, batch=batch) for d in data}
-
-
-def describe(
-    data: TaskData, plan: Plan, batch: int, cut: Mapping[str, int], before: Scores, after: Scores
-) -> dict[str, Any]:
-    """Give the row of one task in the manifest: its data, and its dev scores before and after training (0 to 1)."""
-    task = data.task
-    baseline, label = scoring.majority(task, data.dev)
-    steps = sum(name == task.name for name, _ in plan)
-    row: dict[str, Any] = {
+def row(data: TaskData, plan: Plan, batch: int, trace: Trace, before: DevScores, after: DevScores) -> dict[str, Any]:
+    """Give the row of one task in the manifest: its data, and its dev scores before and after training."""
+    task, facts = data.task, data.prepared.facts
+    base, label = dev.baseline(data)
+    steps = sum(entry["task"] == task.name for entry in trace.losses)
+    old = before.get(task.name, {})
+    new = after[task.name]
+    return {
         "task": task.name,
+        "title": task.title,
         "format": task.format,
         "labels": list(task.labels),
         "sample": task.sample,
-        "sha256": sha256(task.path) if task.file else "",
-        "train": len(data.train),
+        "licence": task.licence,
+        "origin": data.origin,
+        "note": data.note,
+        "sha256": dict(data.log.files),
+        "train": facts["examples"],
         "dev": len(data.dev),
+        "unusable": data.log.unusable,
+        "first_unusable": data.log.first,
+        "cut": facts["cut"],
+        "units": facts["units"],
         "steps": steps,
+        "planned_steps": plan.counts()[task.name],
         "examples": steps * batch,
-        "cut": cut[task.name],
+        "tokens": trace.task_tokens.get(task.name, 0),
         "metric": task.metric,
-        "majority": baseline,
+        "majority": base,
         "majority_label": label,
-        "before": before[task.name][task.metric],
-        "after": after[task.name][task.metric],
+        "before": old.get(task.metric),
+        "after": new[task.metric],
+        "others": {k: {"before": old.get(k), "after": v} for k, v in new.items() if k != task.metric},
     }
-    if task.format == "qa":
-        row["exact_match"] = {"before": before[task.name]["exact_match"], "after": after[task.name]["exact_match"]}
-    return row
 
 
-def line(row: Mapping[str, Any]) -> str:
+def line(entry: Mapping[str, Any]) -> str:
     """Say how one task went.
 
-    >>> row = {"task": "t", "metric": "f1", "dev": 5, "before": 0.1, "after": 0.5, "majority_label": "no baseline"}
-    >>> line({**row, "majority": 0.0})
-    't: f1 0.100 -> 0.500 on 5 dev examples (no baseline)'
+    >>> facts = {"task": "t", "metric": "f1", "dev": 5, "before": None, "after": 0.5, "majority_label": "no baseline"}
+    >>> line({**facts, "majority": 0.0})
+    't: f1 0.500 on 5 dev examples (no baseline)'
     """
-    known = row["majority_label"] != "no baseline"
-    base = f"always {row['majority_label']}: {row['majority']:.3f}" if known else "no baseline"
-    scores = f"{row['metric']} {row['before']:.3f} -> {row['after']:.3f}"
-    return f"{row['task']}: {scores} on {row['dev']} dev examples ({base})"
+    known = entry["majority_label"] != "no baseline"
+    base = f"{entry['majority_label']}: {entry['majority']:.3f}" if known else "no baseline"
+    if known and entry["majority_label"] != "chance":
+        base = f"always {base}"
+    old = "" if entry["before"] is None else f"{entry['before']:.3f} -> "
+    return f"{entry['task']}: {entry['metric']} {old}{entry['after']:.3f} on {entry['dev']} dev examples ({base})"
+
+
+def account_of(
+    config: TrainConfig,
+    resolved: Resolved,
+    table: list[dict[str, Any]],
+    shares: Mapping[str, float],
+    plan: Plan,
+    trace: Trace,
+    device: str,
+    processes: int,
+) -> dict[str, Any]:
+    """Give the manifest's account of the training."""
+    seen = asdict(trace)
+    return {
+        "encoder": resolved.spec.name,
+        "provenance": resolved.spec.provenance,
+        "command": command_line(),
+        "tasks": table,
+        "steps": len(trace.losses),
+        "planned_steps": len(plan),
+        "stopped": trace.stopped,
+        "chosen_step": trace.chosen_step,
+        "resumed": trace.resumed,
+        "device": device,
+        "processes": processes,
+        "threads": os.cpu_count() if device == "cpu" else 0,
+        "precision": config.precision,
+        "seconds": round(trace.seconds, 3),
+        "tokens": trace.tokens,
+        "padded_tokens": trace.padded,
+        "tokens_per_second": round(trace.tokens / max(trace.seconds, 1e-9), 1),
+        "sampling": config.sampling,
+        "probabilities": dict(shares),
+        **{name: seen[name] for name in ("losses", "dev", "learning_rates")},
+        "config": config.to_json(),
+    }
 
 
 def trained_spec(spec: EncoderSpec, config: TrainConfig, data: Sequence[TaskData]) -> EncoderSpec:
@@ -197,18 +428,28 @@ def trained_spec(spec: EncoderSpec, config: TrainConfig, data: Sequence[TaskData
     )
 
 
-def facts(
-    config: TrainConfig, table: list[dict[str, Any]], shares: Mapping[str, float], trace: Trace
-) -> dict[str, Any]:
-    """Give the manifest's account of the training."""
-    return {
-        "tasks": table,
-        "steps": len(trace.losses),
-        "seconds": round(trace.seconds, 3),
-        "tokens": trace.tokens,
-        "tokens_per_second": round(trace.tokens / max(trace.seconds, 1e-9), 1),
-        "sampling": config.sampling,
-        "probabilities": dict(shares),
-        "losses": trace.losses,
-        "config": config.to_json(),
-    }
+def _write(
+    config: TrainConfig,
+    model: MultiTaskModel,
+    resolved: Resolved,
+    data: Sequence[TaskData],
+    layer: int | None,
+    facts: dict[str, Any],
+    report: Report,
+) -> None:
+    """Write the checkpoint folder."""
+    spec = trained_spec(resolved.spec, config, data)
+    report(f"writing {config.out}")
+    with new_artifact(config.out, kind="checkpoint", force=config.force) as draft:
+        checkpoint.write(draft.path, model, spec, resolved.path, [d.task for d in data], layer=layer)
+        write_report(draft.path, facts)
+        draft.facts = {"encoder": spec.to_json(), "training": facts, "heads": [d.task.name for d in data]}
+        if layer is not None:
+            draft.facts["pool_layer"] = layer
+        draft.parents = [resolved.parent]
+        draft.seed = config.seed
+        if resolved.path == work_folder(config.out) / INTERMEDIATE:  # it will be gone: its facts and parents are kept
+            before = open_artifact(resolved.path)
+            draft.facts["intermediate"] = before.facts["training"]
+            draft.parents = before.manifest["parents"]
+            shutil.copyfile(resolved.path / "training.html", draft.path / "training-intermediate.html")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ import numpy.typing as npt
 from xt.core.errors import XtError, unknown
 
 Counts = npt.NDArray[np.float64]
-Plan = list[tuple[str, list[int]]]
+Indices = npt.NDArray[np.int64]
+GROUP = 64
+"""Batches whose examples are sorted by length together: enough to leave little padding, few enough to keep chance."""
 
 SAMPLINGS: dict[str, Callable[[Counts, int, float], Counts]] = {
     "proportional": lambda sizes, cap, temperature: sizes,
@@ -61,10 +64,79 @@ def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
     return whole
 
 
-def _stream(size: int, rng: np.random.Generator) -> Iterator[int]:
-    """Every index below `size` once, in random order, then all again in another order, without end."""
-    while True:
-        yield from rng.permutation(size).tolist()
+def grouped(order: Indices, lengths: Indices, batch: int, lead: int, rng: np.random.Generator) -> Indices:
+    """Put examples of like length next to each other, in batches that come in random order.
+
+    The first `lead` and the last few, which share a batch with another pass over the data, stay where they are.
+    """
+    whole = (len(order) - lead) // batch
+    body = order[lead : lead + whole * batch]
+    batches = []
+    for at in range(0, len(body), GROUP * batch):
+        some = body[at : at + GROUP * batch]
+        batches.append(some[np.argsort(-lengths[some], kind="stable")].reshape(-1, batch))
+    if batches:
+        rows = np.concatenate(batches)
+        body = rows[rng.permutation(len(rows))].reshape(-1)
+    return np.concatenate([order[:lead], body, order[lead + whole * batch :]])
+
+
+@dataclass
+class Stream:
+    """The examples of one task, pass after pass, each pass in another random order, without end."""
+
+    size: int
+    batch: int
+    seed: tuple[int, ...]
+    lengths: Indices | None = None
+    """Tokens of each example, when batches are to be of like length."""
+    _passes: dict[int, Indices] = field(default_factory=dict)
+
+    def order(self, number: int) -> Indices:
+        """Give the order of one pass (from 0)."""
+        if number not in self._passes:
+            rng = np.random.default_rng([*self.seed, number])
+            order: Indices = rng.permutation(self.size)
+            if self.lengths is not None:
+                order = grouped(order, self.lengths, self.batch, min(self.size, -number * self.size % self.batch), rng)
+            self._passes = {k: v for k, v in self._passes.items() if k == number - 1} | {number: order}
+        return self._passes[number]
+
+    def take(self, nth: int) -> Indices:
+        """Give the positions of the task's nth batch (from 0), wherever in the training it comes."""
+        at, wanted = nth * self.batch, self.batch
+        found = []
+        while wanted:
+            number, offset = divmod(at, self.size)
+            piece = self.order(number)[offset : offset + wanted]
+            found.append(piece)
+            at, wanted = at + len(piece), wanted - len(piece)
+        return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of a training: for each the task and its examples, known without those before it."""
+
+    names: tuple[str, ...]
+    order: npt.NDArray[np.int16]
+    """(steps,) which of `names`."""
+    nth: npt.NDArray[np.int64]
+    """(steps,) how many batches of that task came before."""
+    streams: Mapping[str, Stream]
+
+    def __len__(self) -> int:
+        """Count the steps."""
+        return len(self.order)
+
+    def __getitem__(self, step: int) -> tuple[str, Indices]:
+        """Give the task and the positions of its examples of one step (from 0)."""
+        name = self.names[self.order[step]]
+        return name, self.streams[name].take(int(self.nth[step]))
+
+    def counts(self) -> dict[str, int]:
+        """Count the steps of each task."""
+        return {name: int((self.order == i).sum()) for i, name in enumerate(self.names)}
 
 
 def schedule(
@@ -76,20 +148,38 @@ def schedule(
     cap: int = 131072,
     temperature: float = 2.0,
     seed: int = 0,
+    lengths: Mapping[str, Indices] | None = None,
 ) -> Plan:
     """Plan all steps: for each, the task and the positions of its `batch` examples.
 
     The batches are divided among the tasks as exactly as whole numbers allow, rather than drawn, and then shuffled:
     in short runs a draw would leave a task out. Within a task no example comes again before all others came. The
-    same arguments give the same plan, and a task's own order of examples does not depend on the other tasks.
+    same arguments give the same plan, in every process and however far the training is, and a task's own order of
+    examples does not depend on the other tasks.
+
+    Args:
+        sizes: examples of each task.
+        batch: examples of a step.
+        steps: how many.
+        sampling: see `probabilities`, as `cap` and `temperature`.
+        cap: see `probabilities`.
+        temperature: see `probabilities`.
+        seed: of the orders.
+        lengths: tokens of each example, by task: batches are then of examples of like length.
 
     >>> plan = schedule({"a": 3, "b": 1}, batch=1, steps=8, seed=1)
-    >>> sum(task == "a" for task, _ in plan), sorted(i for t, ids in plan for i in ids if t == "a")
-    (6, [0, 0, 1, 1, 2, 2])
+    >>> plan.counts(), sorted(int(i) for t, ids in plan for i in ids if t == "a")
+    ({'a': 6, 'b': 2}, [0, 0, 1, 1, 2, 2])
     """
     shares = probabilities(sizes, sampling=sampling, cap=cap, temperature=temperature)
     counts = apportion(shares, steps)
-    order = [name for name, count in counts.items() for _ in range(count)]
+    order = np.repeat(np.arange(len(counts), dtype=np.int16), list(counts.values()))
     np.random.default_rng(seed).shuffle(order)
-    streams = {n: _stream(size, np.random.default_rng([seed, zlib.crc32(n.encode())])) for n, size in sizes.items()}
-    return [(name, [next(streams[name]) for _ in range(batch)]) for name in order]
+    nth = np.zeros(len(order), np.int64)
+    for i in range(len(counts)):
+        nth[order == i] = np.arange((order == i).sum())
+    streams = {
+        name: Stream(size, batch, (seed, zlib.crc32(name.encode())), None if lengths is None else lengths[name])
+        for name, size in sizes.items()
+    }
+    return Plan(tuple(counts), order, nth, streams)

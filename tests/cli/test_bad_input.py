@@ -56,6 +56,10 @@ def bitext(tmp_path, corpus):
         (["eval", "django", "--out", "r"], ["one of --encoder and --url"]),
         (["eval", "django", "--out", "r", "--encoder", "e", "--url", "h:1"], ["one of --encoder and --url"]),
         (["eval", "django", "--encoder", "e"], ["Missing option '--out'"]),
+        (["eval", "django", "--out", "r", "--url", "h:1", "--layers", "all"], ["--layers", "not --url"]),
+        (["eval", "sib200", "--out", "r", "--url", "h:1"], ["a served model has no heads for sib200", "--encoder"]),
+        (["eval", "sib200", "--out", "r", "--encoder", "e", "--layers", "1"], ["--layers measures retrieval; sib200"]),
+        (["eval", "django", "--out", "r", "--encoder", "e", "--layers", "1,x"], ["--layers expects", "'1,x'"]),
         (["eval", "--out", "r"], ["Missing argument 'task'"]),
         (["bench"], ["give --url, --repository or --encoder"]),
         (["bench", "--url", "h:1", "--repository", "r"], ["not both"]),
@@ -66,7 +70,8 @@ def bitext(tmp_path, corpus):
         (["serve"], ["Missing argument 'repository'"]),
         (["serve", "r", "--grpc-port", "http"], ["'--grpc-port'", "valid integer"]),
         (["export"], ["Missing argument 'encoder'"]),
-        (["train", "--encoder", "e", "--out", "o"], ["Missing option '--intermediate'"]),
+        (["train", "--encoder", "e", "--out", "o"], ["name what to train on", "--intermediate"]),
+        (["train", "--intermediate", "sample-nli", "--out", "o"], ["name what to train", "--encoder"]),
         (["tasks", "--jsn"], ["No such option", "--json"]),
         (["evaluate"], ["No such command 'evaluate'"]),
     ],
@@ -81,7 +86,8 @@ def test_wrong_usage_ends_with_2(tmp_path, arguments, fragments):
     [
         (["tasks", "--kind", "targets"], ["Unknown kind 'targets'. Did you mean target?"]),
         (["eval", "tatoba", "--encoder", "x", "--out", "r"], ["Unknown task 'tatoba'. Did you mean tatoeba?"]),
-        (["eval", "sample-nli", "--encoder", "x", "--out", "r"], ["sample-nli", "cannot be evaluated", "xt tasks"]),
+        (["eval", "sample-nli", "--encoder", "x", "--out", "r"], ["Unknown encoder 'x'"]),
+        (["eval", "sib200", "--data-dir", "n", "--languages", "xx", "--encoder", "x", "--out", "r"], ["'xx'"]),
         (["eval", "django", "--languages", "deu,xxx", "--encoder", "x", "--out", "r"], ["'xxx'"]),
         (
             ["eval", "django", "--languages", "deu", "--encoder", "multilingual-e5-smal", "--out", "r"],
@@ -112,6 +118,27 @@ def test_training_on_an_unknown_task_ends_with_1(tmp_path, tiny_folder):
     answer = xt("train", "--encoder", tiny_folder, "--intermediate", "sample-nil", "--out", "o", cwd=tmp_path)
     fails(answer, 1, "Unknown", "'sample-nil'. Did you mean sample-nli")
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_that_the_encoder_does_not_have_end_with_1_before_any_work(tmp_path, bitext, tiny_folder):
+    answer = xt("eval", bitext, "--encoder", tiny_folder, "--layers", "1,99", "--out", "r", cwd=tmp_path)
+    fails(answer, 1, "There is no layer 99: this encoder has 2 layers.\nChoose from 0 to 2")
+    assert "languages" not in answer.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_encoder_without_heads_ends_with_1_and_says_how_to_train_them(tmp_path, tiny_folder, tiny_repository):
+    answer = xt("eval", "sample-nli", "--encoder", tiny_folder, "--out", "r", cwd=tmp_path)
+    fails(answer, 1, "has no trained heads", "xt train")
+    answer = xt("eval", "sample-nli", "--encoder", tiny_repository, "--out", "r", cwd=tmp_path)
+    fails(answer, 1, "is an exported encoder: it gives vectors and has no heads", "xt train")
+    assert not list(tmp_path.iterdir())
+
+
+def test_layers_of_an_exported_model_are_wrong_usage(tmp_path, bitext, tiny_repository):
+    answer = xt("eval", bitext, "--encoder", tiny_repository, "--layers", "all", "--out", "r", cwd=tmp_path)
+    fails(answer, 2, "--layers reads a checkpoint in PyTorch, not an exported model")
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_server_that_is_not_there_ends_with_1(tmp_path, bitext):

@@ -51,7 +51,7 @@ def bitext(corpus, tmp_path_factory):
 
 
 def test_tasks_lists_the_table(tmp_path):
-    from xt.core.tasks import TASKS
+    from xt.core.task_table import TASKS
 
     rows = document(xt("tasks", "--json", cwd=tmp_path))
     assert [r["name"] for r in rows] == list(TASKS)

@@ -17,26 +17,37 @@ from xt.cli.main import app
 
 XT = Path(sys.executable).parent / "xt"
 GROUP = typer.main.get_command(app)
-COMMANDS = sorted(GROUP.commands)
+LEAVES = {
+    " ".join(path): command
+    for name, top in GROUP.commands.items()
+    for path, command in (
+        [((name, inner), leaf) for inner, leaf in top.commands.items()]
+        if hasattr(top, "commands")
+        else [((name,), top)]
+    )
+}
+COMMANDS = sorted(LEAVES)
 FIRST_ANSWER_SECONDS = 0.4
 
 
 def examples(command: str) -> list[str]:
     """The lines of a command's epilog that begin with `xt`."""
-    return [line for line in (GROUP.commands[command].epilog or "").splitlines() if line.startswith("xt ")]
+    return [line for line in (LEAVES[command].epilog or "").splitlines() if line.startswith("xt ")]
 
 
 def leaf(command: str) -> Any:
-    return GROUP.commands[command]
+    return LEAVES[command]
 
 
 def test_these_are_the_commands():
-    assert COMMANDS == ["bench", "check", "doctor", "eval", "export", "quickstart", "serve", "tasks", "train"]
+    alone = ["bench", "check", "doctor", "eval", "export", "quickstart", "serve", "tasks", "train"]
+    grouped = ["images emoji", "images encode", "study list", "study report", "study run"]
+    assert sorted(alone + grouped) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_shows_its_purpose_its_options_and_two_examples(command):
-    answer = subprocess.run([XT, command, "--help"], capture_output=True, text=True, env={"COLUMNS": "200"})
+    answer = subprocess.run([XT, *command.split(), "--help"], capture_output=True, text=True, env={"COLUMNS": "200"})
     assert (answer.returncode, answer.stderr) == (0, "")
     shown = " ".join(answer.stdout.replace("│", " ").split())
     assert (leaf(command).help or "").splitlines()[0] in shown
@@ -51,9 +62,10 @@ def test_help_of_every_command_shows_its_purpose_its_options_and_two_examples(co
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_example_parses(command):
     for line in examples(command):
-        program, name, *arguments = shlex.split(line)
-        assert (program, name) == ("xt", command)
-        leaf(command).make_context(name, arguments)
+        words = command.split()
+        program, *arguments = shlex.split(line)
+        assert [program, *arguments[: len(words)]] == ["xt", *words]
+        leaf(command).make_context(words[-1], arguments[len(words) :])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -75,7 +87,7 @@ def test_the_shared_options_mean_the_same_everywhere():
 def test_help_of_xt_lists_every_command():
     answer = subprocess.run([XT, "--help"], capture_output=True, text=True)
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert all(command in answer.stdout for command in COMMANDS)
+    assert all(command in answer.stdout for command in GROUP.commands)
     assert subprocess.run([XT, "-h"], capture_output=True, text=True).stdout == answer.stdout
 
 

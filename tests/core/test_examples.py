@@ -1,118 +1,92 @@
-"""The samples are whole and balanced, and a row that is not is named by file and line."""
+"""What belongs together is held out together, always the same; unusable rows are counted, and too many stop."""
 
-import json
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from xt.core import tasks
 from xt.core.errors import XtError
-from xt.core.examples import ChoiceExample, PairExample, QaExample, read_examples, read_jsonl
-
-KINDS = {"pair": PairExample, "choice": ChoiceExample, "qa": QaExample}
-ROWS: dict[str, dict[str, Any]] = {
-    "sample-nli": {"premise": "It rains.", "hypothesis": "It is wet.", "label": "entailment"},
-    "sample-choice": {"prompt": "It rained, so", "choices": ["it is wet", "it is dry"], "label": 0},
-    "sample-qa": {"context": "Anna lives in Bern.", "question": "Where?", "answer": "Bern", "answer_start": 14},
-}
-
-
-def write(folder: Path, *rows: dict[str, Any]) -> Path:
-    """A file of these rows, each with an id and a split where it has none."""
-    path = folder / "rows.jsonl"
-    lines = [json.dumps({"id": f"r{i}", "split": "train", **row}) for i, row in enumerate(rows)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("name", tasks.names("intermediate"))
-def test_every_sample_has_150_examples_and_no_text_in_both_splits(name: str) -> None:
-    task = tasks.get(name)
-    train, dev = read_examples(task, "train"), read_examples(task, "dev")
-    assert len(train) >= 150
-    assert len(dev) >= 50
-    assert {type(e) for e in (*train, *dev)} == {KINDS[task.format]}
-    assert not {e.id for e in train} & {e.id for e in dev}
-
-
-@pytest.mark.parametrize("name", ["sample-nli", "sample-paraphrase", "sample-choice"])
-@pytest.mark.parametrize("split", ["train", "dev"])
-def test_the_labels_of_every_sample_are_balanced(name: str, split: str) -> None:
-    task = tasks.get(name)
-    labels = [e.label for e in read_examples(task, split) if isinstance(e, PairExample | ChoiceExample)]
-    counts = {label: labels.count(label) for label in set(labels)}
-    assert set(counts) == set(range(len(task.labels) or 4))
-    assert len(set(counts.values())) == 1
-
-
-def test_rows_become_examples(tmp_path: Path) -> None:
-    path = write(tmp_path, {**ROWS["sample-nli"], "label": "contradiction"})
-    pair = read_examples(tasks.get("sample-nli"), "train", path=path)
-    assert pair == [PairExample("r0", "It rains.", "It is wet.", 2)]
-    choice = read_examples(tasks.get("sample-choice"), "train", path=write(tmp_path, ROWS["sample-choice"]))
-    assert choice == [ChoiceExample("r0", "It rained, so", ("it is wet", "it is dry"), 0)]
-    qa = read_examples(tasks.get("sample-qa"), "train", path=write(tmp_path, ROWS["sample-qa"]))
-    assert qa == [QaExample("r0", "Anna lives in Bern.", "Where?", "Bern", 14)]
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "reason"),
-    [
-        ("sample-nli", {"label": "entailed"}, "label 'entailed' is none of entailment, neutral, contradiction"),
-        ("sample-nli", {"premise": "  "}, "premise is empty"),
-        ("sample-nli", {"premise": 3}, "premise is int, expected str"),
-        ("sample-nli", {"premise": "\ud800"}, "premise is not valid Unicode"),
-        ("sample-nli", {"split": "test"}, "split 'test' is none of train, dev"),
-        ("sample-nli", {"id": "r0"}, "id 'r0' stands on line 1 already"),
-        ("sample-choice", {"label": 2}, "label 2 is no position of 2 choices"),
-        ("sample-choice", {"label": -1}, "label -1 is no position"),
-        ("sample-choice", {"label": True}, "label is bool, expected int"),
-        ("sample-choice", {"choices": ["one"]}, "1 different choices of 1"),
-        ("sample-choice", {"choices": ["same", "same"]}, "1 different choices of 2"),
-        ("sample-choice", {"choices": ["one", ""]}, "choice 1 is empty"),
-        ("sample-qa", {"answer_start": 13}, "answer 'Bern' is not in the context at character 13"),
-        ("sample-qa", {"answer_start": -5}, "not in the context at character -5"),
-        ("sample-qa", {"answer": "bern"}, r"answer 'bern' is not in the context at character 14 \(there: 'Bern'\)"),
-    ],
+from xt.core.examples import (
+    KEPT_REASONS,
+    CaptionExample,
+    ChoiceExample,
+    Example,
+    PairExample,
+    QaExample,
+    ReadLog,
+    ScoredExample,
+    SingleExample,
+    TaggedExample,
+    TextExample,
+    TupleExample,
+    group,
+    held_out,
 )
-def test_a_bad_row_is_named_by_file_and_line(name: str, change: dict[str, Any], reason: str, tmp_path: Path) -> None:
-    path = write(tmp_path, ROWS[name], {**ROWS[name], **change})
-    with pytest.raises(XtError, match=reason) as error:
-        read_examples(tasks.get(name), "dev", path=path)
-    assert f"{path}, line 2: " in error.value.message
+
+GOLDEN = "0011001000001000111001000000000001000010"
+"""Which of `text 0`, `text 1`, ... are held out (1): a change would leak what older runs held out."""
+TOGETHER: list[tuple[Example, Example]] = [
+    (PairExample("1", "premise", "one", 0), PairExample("2", "premise", "two", 1)),
+    (ScoredExample("1", "first", "one", 0.5), ScoredExample("2", "first", "two", 1.0)),
+    (ChoiceExample("1", "prompt", ("a", "b"), 0), ChoiceExample("2", "prompt", ("c", "d"), 1)),
+    (QaExample("1", "context", "who ?", ("c",), (0,)), QaExample("2", "context", "what ?", (), ())),
+    (TupleExample("1", "anchor", "one"), TupleExample("2", "anchor", "two", "three")),
+    (CaptionExample("1", "a cat", 3), CaptionExample("2", "un chat", 3, "fra")),
+    (SingleExample("1", "text", 0), SingleExample("2", "text", 1)),
+    (TextExample("1", "text"), TextExample("2", "text")),
+    (TaggedExample("1", ("a", "b"), (0, 1)), TaggedExample("2", ("a", "b"), (1, 1))),
+]
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b'{"id": "a"', "not JSON"),
-        (b'["a"]', "a JSON list, expected an object"),
-        (b'{"id": "\xff"}', r"not UTF-8 \(byte 8"),
-        (b'{"name": "a"}', "lacks id"),
-    ],
-)
-def test_a_line_that_is_no_row_is_named(line: bytes, reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(b'{"id": "ok"}\n\n' + line + b"\n")
-    with pytest.raises(XtError, match=reason) as error:
-        list(read_jsonl(path, {"id": str}))
-    assert f"{path}, line 3: " in error.value.message
+@pytest.mark.parametrize(("one", "other"), TOGETHER, ids=lambda e: type(e).__name__)
+def test_examples_of_one_text_are_in_one_part(one: Example, other: Example) -> None:
+    assert group(one) == group(other)
+    assert all(held_out(one, share / 20) == held_out(other, share / 20) for share in range(21))
 
 
-def test_line_separators_inside_a_text_do_not_end_the_line(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_text('{"id": "one\u2028two\u0085three"}\r\n{"id": "b"}', encoding="utf-8")
-    assert list(read_jsonl(path, {"id": str})) == [(1, {"id": "one\u2028two\u0085three"}), (2, {"id": "b"})]
+def test_a_larger_share_holds_out_the_same_and_more() -> None:
+    rows = [PairExample(str(n), f"text {n}", "x", 0) for n in range(5000)]
+    parts = {share: {r.id for r in rows if held_out(r, share)} for share in (0.0, 0.1, 0.2, 0.5, 1.0)}
+    assert [len(p) / 5000 for p in parts.values()] == pytest.approx([0, 0.1, 0.2, 0.5, 1], abs=0.02)
+    assert parts[0.1] < parts[0.2] < parts[0.5]
 
 
-def test_a_missing_file_an_empty_split_and_an_unknown_split_are_errors(tmp_path: Path) -> None:
-    task = tasks.get("sample-nli")
-    with pytest.raises(XtError, match="There is no file"):
-        read_examples(task, "train", path=tmp_path / "no.jsonl")
-    with pytest.raises(XtError, match="has no row with split 'dev'"):
-        read_examples(task, "dev", path=write(tmp_path, ROWS["sample-nli"]))
-    with pytest.raises(XtError, match="Did you mean train"):
-        read_examples(task, "trian")
-    with pytest.raises(XtError, match="django is a target task"):
-        read_examples(tasks.get("django"), "train")
+def test_the_held_out_part_is_the_same_for_ever() -> None:
+    found = "".join(str(int(held_out(TextExample("", f"text {n}"), 0.2))) for n in range(40))
+    assert found == GOLDEN
+
+
+def test_reasons_are_kept_with_file_and_line_the_rest_is_counted() -> None:
+    log = ReadLog(read=10_000)
+    for line in range(1, 31):
+        log.reject(Path("a/b.tsv"), line, "first is empty.")
+    assert log.unusable == 30
+    assert len(log.first) == KEPT_REASONS == 20
+    assert log.first[0] == "a/b.tsv, line 1: first is empty."
+    log.check("mine")  # 0.3 %
+
+
+@pytest.mark.parametrize(("read", "unusable", "stops"), [(99, 1, False), (98, 2, True), (0, 0, False), (0, 1, True)])
+def test_more_than_one_in_a_hundred_stops(read: int, unusable: int, stops: bool) -> None:
+    log = ReadLog(read=read)
+    for n in range(unusable):
+        log.reject("rows.jsonl", n + 7, "not JSON.")
+    if not stops:
+        log.check("mine")
+        return
+    with pytest.raises(XtError) as error:
+        log.check("mine, training data")
+    total = read + unusable
+    assert error.value.message.startswith(
+        f"mine, training data: {unusable} of {total} rows cannot be used, more than 1.0%:\nrows.jsonl, line 7: not JSON."
+    )
+
+
+@pytest.mark.parametrize(("read", "unusable"), [(98, 2), (3, 1), (0, 5), (1000, 11), (7, 93)])
+def test_the_share_that_the_hint_names_lets_it_go_on(read: int, unusable: int) -> None:
+    log = ReadLog(read=read, unusable=unusable)
+    with pytest.raises(XtError) as error:
+        log.check("mine")
+    named = float(error.value.hint.partition("--allow-unusable ")[2].rstrip(")."))
+    log.check("mine", named)

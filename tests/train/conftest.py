@@ -1,22 +1,34 @@
 """A tiny real encoder, made offline: BERT with 2 layers of width 32 and a word tokenizer of the sample texts."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from xt.core import tasks
-from xt.core.encoders import write_sentence_transformers
+from xt.core.artifact import sha256
+from xt.core.encoders import from_folder, write_sentence_transformers
+from xt.core.examples import PairExample, ReadLog
+from xt.core.inputs import Inputs
+from xt.core.sources import examples, locate
 from xt.core.spec import EncoderSpec
-from xt.train.loop import read_tasks
-from xt.train.trainer import TaskData
+from xt.train import prepare
+from xt.train.config import TrainConfig
+from xt.train.data import TaskData, load, wanted
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-SAMPLES = tuple(tasks.names("intermediate"))
+SAMPLES = tuple(name for name in tasks.names("intermediate") if tasks.get(name).sample)
+MAX_LENGTH = 64
 
 
 def words() -> list[str]:
@@ -26,10 +38,11 @@ def words() -> list[str]:
     return sorted({word for word, _ in split})
 
 
-def make_tokenizer(folder: Path) -> None:
+def make_tokenizer(folder: Path, special: Sequence[str] = SPECIAL) -> None:
     """Write the tokenizer's files."""
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words()])}
+    vocabulary = {word: i for i, word in enumerate([*special, *words()])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(list(special))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -38,6 +51,8 @@ def make_tokenizer(folder: Path) -> None:
         special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    if "[MASK]" in special:
+        names["mask_token"] = "[MASK]"
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names)
     fast.save_pretrained(folder)
 
@@ -49,6 +64,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep prepared data out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "preparations", lambda: folder / "prepared")
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -73,10 +97,74 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Files:
+    """A user's own data, one of each format that the samples lack."""
+
+    tagging: Path
+    regression: Path
+    text: Path
+    images: Path
+
+    @property
+    def all(self) -> dict[str, Any]:
+        """The settings that train on all formats at once."""
+        own = (f"tagging:{self.tagging}", f"regression:{self.regression}")
+        return {
+            "intermediate": ("sample-nli", "sample-choice", "sample-qa", *own),
+            "mlm": (str(self.text),),
+            "contrastive": ("sample-nli",),
+            "image_text": (str(self.images),),
+        }
+
+
 @pytest.fixture(scope="session")
-def small_data() -> list[TaskData]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Data made of the texts of the sample pairs."""
+    folder = tmp_path_factory.mktemp("files")
+    task = tasks.get("sample-nli")
+    found = [e for e in examples(locate(task, "train"), ReadLog()) if isinstance(e, PairExample)][:48]
+    rows: dict[str, list[dict[str, Any]]] = {"tags": [], "scores": []}
+    for e in found:
+        split = e.first.split()
+        rows["tags"].append({"words": split, "labels": ["LONG" if len(w) > 4 else "SHORT" for w in split]})
+        rows["scores"].append({"first": e.first, "second": e.second, "score": len(e.second) / 10})
+    for name, some in rows.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
+    text = folder / "plain.txt"
+    text.write_text("".join(f"{e.first} {e.second}\n" for e in found), encoding="utf-8")
+    images = folder / "pictures"
+    images.mkdir()
+    np.save(images / "images.npy", np.random.default_rng(3).normal(size=(32, 12)).astype(np.float32))
+    lines = [
+        {"image": i % 32, "text": e.first if i < 32 else e.second, "language": "eng", "id": f"p{i % 32}"}
+        | {"split": "dev" if i % 32 > 27 else "train"}
+        for i, e in enumerate(found)
+    ]
+    (images / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
+    return Files(folder / "tags.jsonl", folder / "scores.jsonl", text, images)
+
+
+def load_data(tiny: Path, **settings: Any) -> list[TaskData]:
+    """Read the data of some settings as a training does: 32 training and 8 dev examples of each task."""
+    given = {"limit": 32, "dev_limit": 8, "max_length": MAX_LENGTH, **settings}
+    config = TrainConfig(encoder=str(tiny), out=Path("unused"), **given)
+    resolved = from_folder(tiny)
+    inputs = Inputs(tiny / "tokenizer.json", resolved.spec, max_length=config.max_length)
+    tokenizer = sha256(tiny / "tokenizer.json")
+    return [load(config, w, inputs, tokenizer, lambda line: None) for w in wanted(config, target=False)]
+
+
+@pytest.fixture(scope="session")
+def small_data(tiny: Path) -> list[TaskData]:
     """The sample tasks with 32 training and 8 dev examples each."""
-    return [TaskData(d.task, d.train[:32], d.dev[:8]) for d in read_tasks(SAMPLES)]
+    return load_data(tiny, intermediate=SAMPLES)
+
+
+@pytest.fixture(scope="session")
+def all_data(tiny: Path, files: Files) -> dict[str, TaskData]:
+    """A task of each format, by format."""
+    return {d.task.format: d for d in load_data(tiny, **files.all)}
 
 
 @pytest.fixture
@@ -91,3 +179,21 @@ def means(losses: Sequence[dict[str, Any]], task: str) -> tuple[float, float]:
     values = [row["loss"] for row in losses if row["task"] == task]
     part = max(1, len(values) // 4)
     return sum(values[:part]) / part, sum(values[-part:]) / part
+
+
+def command(*arguments: object, module: tuple[str, ...] = ("-m", "xt.cli.main")) -> list[str]:
+    """The command line that runs `xt train` in a process of its own."""
+    return [sys.executable, *module, *map(str, arguments)]
+
+
+def environment(cache: Path, **more: str) -> dict[str, str]:
+    """The environment of such a process: one thread, its own cache, no network."""
+    fixed = {"OMP_NUM_THREADS": "1", "XT_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **fixed, **more}
+
+
+def xt(cache: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        command(*arguments), env=environment(cache, **more), capture_output=True, text=True, timeout=300
+    )

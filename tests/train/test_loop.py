@@ -1,6 +1,8 @@
 """Training on a tiny encoder, end to end: what it learns, what it writes, what it leaves when it fails."""
 
+import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,16 @@ from sentence_transformers import SentenceTransformer
 from xt.core.artifact import open_artifact
 from xt.core.encoders import Resolved, from_folder
 from xt.core.errors import XtError
+from xt.core.heads import load_heads
+from xt.core.inputs import Inputs
+from xt.core.predict import predict
+from xt.core.scores import score
 from xt.core.torch_engine import load, load_network
 from xt.train import loop
 from xt.train.config import TrainConfig
-from xt.train.trainer import TaskData
+from xt.train.data import TaskData
 
-from .conftest import SAMPLES, means
+from .conftest import SAMPLES, Files, load_data, make_tokenizer, means
 
 EMBEDDINGS = "embeddings.word_embeddings.weight"
 TEXTS = ["The river is long.", "Anna lives in the blue house near the old station.", "unheardof words", "tea"]
@@ -29,7 +35,8 @@ TEXTS = ["The river is long.", "Anna lives in the blue house near the old statio
 def config(tiny: Path, out: Path, **change: Any) -> TrainConfig:
     """Forty fast steps on the CPU."""
     values = {"steps": 40, "batch": 8, "learning_rate": 2e-3, "head_learning_rate": 5e-3, "device": "cpu", **change}
-    return TrainConfig(encoder=str(tiny), intermediate=values.pop("intermediate", SAMPLES), out=out, **values)
+    given = {"intermediate": SAMPLES, "limit": 32, "dev_limit": 8, "max_length": 64, **values}
+    return TrainConfig(encoder=str(tiny), out=out, **given)
 
 
 def run(tiny: Path, out: Path, data: list[TaskData], *, resolved: Resolved | None = None, **change: Any) -> Path:
@@ -45,8 +52,8 @@ def trained(tiny: Path, small_data: list[TaskData], tmp_path_factory: pytest.Tem
 
 
 def test_training_lowers_the_loss_of_every_task(tiny: Path, small_data: list[TaskData], tmp_path: Path) -> None:
-    eight = [replace(d, train=d.train[:8]) for d in small_data]  # few enough to learn by heart
-    out = run(tiny, tmp_path / "x", eight, steps=160, learning_rate=3e-3)
+    eight = load_data(tiny, intermediate=SAMPLES, limit=8)  # few enough to learn by heart
+    out = run(tiny, tmp_path / "x", eight, steps=160, learning_rate=3e-3, sampling="uniform")
     losses = open_artifact(out).facts["training"]["losses"]
     assert [row["step"] for row in losses] == list(range(1, 161))
     checked = {task: means(losses, task) for task in SAMPLES}
@@ -97,12 +104,14 @@ def test_the_manifest_tells_what_was_done(tiny: Path, trained: Path) -> None:
     rows = {row["task"]: row for row in facts["tasks"]}
     assert list(rows) == list(SAMPLES)
     assert sum(row["steps"] for row in rows.values()) == facts["steps"] == 40
-    assert {row["examples"] for row in rows.values()} == {80}  # 10 steps of 8
+    assert all(row["examples"] == 8 * row["steps"] and row["steps"] == row["planned_steps"] for row in rows.values())
+    assert rows["sample-qa"]["steps"] > rows["sample-nli"]["steps"]  # its contexts are read in windows
     assert {(row["train"], row["dev"], row["sample"]) for row in rows.values()} == {(32, 8, True)}
     assert rows["sample-nli"]["labels"] == ["entailment", "neutral", "contradiction"]
     assert rows["sample-qa"]["majority_label"] == "no baseline"
-    assert set(rows["sample-qa"]["exact_match"]) == {"before", "after"}
-    assert all(0 <= row[key] <= 1 for row in rows.values() for key in ("before", "after", "majority"))
+    assert set(rows["sample-qa"]["others"]["exact_match"]) == {"before", "after"}
+    assert all(0 <= row[key] <= 1 for row in rows.values() for key in ("after", "majority"))
+    assert all(row["before"] is None for row in rows.values())  # the heads were random
     assert sum(facts["probabilities"].values()) == pytest.approx(1)
     assert facts["tokens_per_second"] == pytest.approx(facts["tokens"] / facts["seconds"], rel=0.01)
     assert facts["config"]["steps"] == 40
@@ -163,8 +172,9 @@ def test_training_by_name_reports_and_prints_nothing(
     assert [(step, total) for step, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
     kept = json.loads((tmp_path / "x" / "xt.json").read_text())["facts"]["training"]
     assert [facts["loss"] for _, _, facts in seen] == [row["loss"] for row in kept["losses"]]
-    assert any("sample-paraphrase: accuracy" in line and "always not_paraphrase: 0.500" in line for line in lines)
-    assert len(kept["tasks"][0]["sha256"]) == 64
+    assert any(line.startswith("sample-paraphrase: accuracy 0.") and "(always " in line for line in lines)
+    assert {len(digest) for digest in kept["tasks"][0]["sha256"].values()} == {64}
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert capfd.readouterr().out == ""
 
 
@@ -175,7 +185,7 @@ def test_an_existing_target_is_refused_before_any_work(
     out.mkdir()
     (out / "mine.txt").write_text("keep")
     monkeypatch.setattr(loop, "resolve", lambda name: pytest.fail("the encoder was looked for"))
-    monkeypatch.setattr(loop, "read_tasks", lambda names: pytest.fail("data were read"))
+    monkeypatch.setattr(loop, "load", lambda *args: pytest.fail("data were read"))
     with pytest.raises(XtError, match="exists already") as error:
         loop.train(config(tiny, out))
     assert "--force" in error.value.hint
@@ -204,34 +214,144 @@ def test_nothing_is_left_when_training_fails(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_no_number_stops_with_what_to_do(tiny: Path, small_data: list[TaskData], tmp_path: Path) -> None:
-    network = load_network(tiny)
+def test_examples_that_will_be_cut_are_reported(tiny: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = config(tiny, tmp_path / "x", steps=1, max_length=16, intermediate=("sample-nli",))
+    loop.train(settings, report=lines.append)
+    row = open_artifact(tmp_path / "x").facts["training"]["tasks"][0]
+    assert row["cut"] > 0
+    assert any(f"{row['cut']} have more than 16 tokens, their ends are cut" in line for line in lines)
+
+
+def test_both_phases_give_one_folder_with_the_target_head_and_both_accounts(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    lines: list[str] = []
+    more: dict[str, Any] = {"steps": 5, "intermediate": ("sample-choice", "sample-qa"), "log_to": ("tensorboard",)}
+    loop.train(config(tiny, out, target="sample-nli", target_steps=7, **more), report=lines.append)
+    artifact = open_artifact(out, kind="checkpoint")
+    assert {name.split(".")[0] for name in load_file(out / "heads.safetensors")} == {"sample-nli"}
+    assert artifact.facts["heads"] == ["sample-nli"]
+    first, second = artifact.facts["intermediate"], artifact.facts["training"]
+    assert ([t["task"] for t in first["tasks"]], first["steps"]) == (["sample-choice", "sample-qa"], 5)
+    assert ([t["task"] for t in second["tasks"]], second["steps"]) == (["sample-nli"], 7)
+    assert artifact.manifest["parents"] == [from_folder(tiny).parent]
+    assert "<html" in (out / "training.html").read_text()
+    assert "sample-choice" in (out / "training-intermediate.html").read_text()
+    spec = from_folder(out).spec
+    assert "then trained on sample-choice (sample), sample-qa (sample), then trained on sample-nli" in spec.provenance
+    assert [line for line in lines if line.startswith(("intermediate: ", "target: "))] == [
+        "intermediate: sample-choice, sample-qa", "target: sample-nli",
+    ]  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x", "x.logs"]
+    assert sorted(p.name for p in (tmp_path / "x.logs").iterdir()) == ["intermediate", "target"]
+
+
+def test_the_target_starts_from_the_intermediate_weights(tiny: Path, tmp_path: Path) -> None:
+    """Two commands, the second on what the first wrote, give what one command for both phases gives."""
+    one = loop.train(config(tiny, tmp_path / "one", steps=4, target="sample-nli", intermediate=("sample-qa",)))
+    half = loop.train(config(tiny, tmp_path / "half", steps=4, intermediate=("sample-qa",)))
+    two = loop.train(config(half, tmp_path / "two", steps=4, target="sample-nli", intermediate=()))
+    weights = [load_file(out / "model.safetensors") for out in (one, two)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert open_artifact(two).manifest["parents"] == [from_folder(half).parent]
+
+
+def hidden_mean(network: Any, ids: torch.Tensor, layer: int) -> torch.Tensor:
+    """Unit vectors pooled from hidden_states[layer] of a whole network; no padding."""
     with torch.no_grad():
-        next(p for n, p in network.named_parameters() if "output.dense.weight" in n)[0, 0] = torch.nan
-    with pytest.raises(XtError, match=r"The loss of step 1 \(sample-nli\) is nan") as error:
-        loop.train_from_network(config(tiny, tmp_path / "x"), network, from_folder(tiny), small_data[:1])
-    assert "--lr" in error.value.hint
+        states = network(ids, output_hidden_states=True).hidden_states[layer]
+    return torch.nn.functional.normalize(states.mean(1), dim=-1)
+
+
+def test_a_pooled_layer_gives_a_folder_of_so_many_layers_and_the_rest_beside_it(
+    tiny: Path, small_data: list[TaskData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[Any] = []
+    write = loop.checkpoint.write
+
+    def note(folder: Path, model: Any, *args: Any, **kwargs: Any) -> None:
+        whole.append(copy.deepcopy(model.encoder).eval())
+        write(folder, model, *args, **kwargs)
+
+    monkeypatch.setattr(loop.checkpoint, "write", note)
+    out = run(tiny, tmp_path / "x", small_data, steps=8, pool_layer=1)
+    assert transformers.AutoConfig.from_pretrained(out).num_hidden_layers == 1
+    assert (out / "upper.safetensors").is_file()
+    assert open_artifact(out).facts["pool_layer"] == 1
+    model = SentenceTransformer(str(out), device="cpu")
+    ids = torch.tensor([model.tokenizer("query: " + TEXTS[1])["input_ids"]])
+    theirs = torch.from_numpy(model.encode([TEXTS[1]]))
+    torch.testing.assert_close(theirs, hidden_mean(whole[0], ids, 1), rtol=1e-4, atol=1e-5)
+    ours = torch.from_numpy(load(str(out), device="cpu").encode([TEXTS[1]]).vectors)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert float((hidden_mean(whole[0], ids, 2) - theirs).abs().max()) > 1e-2
+
+    # a further training has all layers again, and reads the same one for retrieval
+    again = run(out, tmp_path / "y", small_data[:1], steps=1, learning_rate=1e-9)
+    assert len(whole[1].encoder.layer) == 2
+    torch.testing.assert_close(hidden_mean(whole[1], ids, 2), hidden_mean(whole[0], ids, 2), rtol=1e-4, atol=1e-5)
+    assert open_artifact(again).facts["pool_layer"] == 1
+
+
+@pytest.mark.parametrize("layer", [None, 1])
+def test_the_heads_of_a_folder_predict_what_the_trained_model_did(
+    layer: int | None, tiny: Path, small_data: list[TaskData], tmp_path: Path
+) -> None:
+    out = run(tiny, tmp_path / "x", small_data, steps=20, pool_layer=layer)
+    resolved = from_folder(out)
+    model, rows = load_heads(out, load_network(out), resolved.spec)
+    inputs = Inputs(out / "tokenizer.json", resolved.spec, max_length=64)
+    facts = {row["task"]: row for row in open_artifact(out).facts["training"]["tasks"]}
+    checked = 0
+    for d in small_data:
+        values = [p.value for p in predict(model, inputs, rows[d.task.name], d.dev)]
+        assert score(d.task, d.dev, values)[d.task.metric] == facts[d.task.name]["after"]
+        assert len(values) == 8
+        checked += 1
+    assert checked == 4
+
+
+def test_contrastive_training_reads_the_layer_that_retrieval_reads(tiny: Path, tmp_path: Path) -> None:
+    """Layers above it get no gradient from it."""
+    data = load_data(tiny, contrastive=("sample-nli",))
+    out = run(tiny, tmp_path / "x", data, steps=3, pool_layer=1, intermediate=(), contrastive=("sample-nli",))
+    before, after = load_file(tiny / "model.safetensors"), load_file(out / "model.safetensors")
+    upper = load_file(out / "upper.safetensors")
+    assert all(torch.equal(value, before[f"encoder.layer.1.{name[2:]}"]) for name, value in upper.items())
+    assert len(upper) == 16
+    assert load_heads(out, load_network(out), from_folder(out).spec)[0].layer == 1
+    assert not torch.equal(after["encoder.layer.0.output.dense.weight"], before["encoder.layer.0.output.dense.weight"])
+
+
+def test_a_layer_that_is_not_there_is_refused(tiny: Path, small_data: list[TaskData], tmp_path: Path) -> None:
+    with pytest.raises(XtError, match="pool_layer is 3; the encoder has 2 layers"):
+        run(tiny, tmp_path / "x", small_data[:1], pool_layer=3)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_among_several_processes_is_refused(
-    tiny: Path, small_data: list[TaskData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(XtError, match="WORLD_SIZE=2"):
-        run(tiny, tmp_path / "x", small_data[:1], steps=1)
+def test_sharding_without_gpus_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(XtError, match="FSDP needs GPUs"):
+        loop.train(config(tiny, tmp_path / "x", fsdp="full_shard"))
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_examples_that_will_be_cut_are_reported(tiny: Path, small_data: list[TaskData], tmp_path: Path) -> None:
-    lines: list[str] = []
-    settings = config(tiny, tmp_path / "x", steps=1, max_length=16)
-    loop.train_from_network(settings, load_network(tiny), from_folder(tiny), small_data[:1], report=lines.append)
-    row = open_artifact(tmp_path / "x").facts["training"]["tasks"][0]
-    assert row["cut"] > 0
-    assert any(f"{row['cut']} of 32 training examples have more than 16 tokens" in line for line in lines)
+def test_hidden_tokens_need_a_mask_token(tiny: Path, files: Files, tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(tiny, encoder)
+    make_tokenizer(encoder, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[unused]"))
+    with pytest.raises(XtError, match="no mask token"):
+        loop.train(config(encoder, tmp_path / "x", intermediate=(), mlm=(str(files.text),)))
+    assert [p.name for p in tmp_path.iterdir()] == ["encoder"]
 
 
-def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(XtError, match="cannot load"):
-        loop.load_tokenizer(tmp_path)
+def test_every_format_trains_together_and_is_scored(tiny: Path, files: Files, tmp_path: Path) -> None:
+    out = loop.train(config(tiny, tmp_path / "x", steps=9, sampling="uniform", **files.all))
+    facts = open_artifact(out).facts["training"]
+    rows = {row["format"]: row for row in facts["tasks"]}
+    assert set(rows) == {"pair", "choice", "qa", "tagging", "regression", "mlm", "contrastive", "image-text"}
+    assert all(row["steps"] >= 1 and row["tokens"] > 0 for row in rows.values())
+    before = {form for form, row in rows.items() if row["before"] is not None}
+    assert before == {"mlm", "contrastive", "image-text"}
+    assert sum(row["tokens"] for row in rows.values()) == facts["tokens"] <= facts["padded_tokens"]
+    model, tasks = load_heads(out, load_network(out), from_folder(out).spec)
+    assert len(tasks) == len(model.heads) == 8

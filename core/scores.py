@@ -1,0 +1,137 @@
+"""How good predictions are: accuracy, SQuAD's F1 and exact match, F1 of entities, rank correlation."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xt.core.examples import Example
+from xt.core.tasks import Task
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, without punctuation, articles and extra spaces, as SQuAD's evaluate-v2.0.py.
+
+    >>> normalize_answer("The  Eiffel-Tower, a.k.a. an icon")
+    'eiffeltower aka icon'
+    """
+    kept = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+
+
+def exact_match(predicted: str, answer: str) -> float:
+    """1.0 when both are the same after `normalize_answer`, else 0.0."""
+    return float(normalize_answer(predicted) == normalize_answer(answer))
+
+
+def token_f1(predicted: str, answer: str) -> float:
+    """SQuAD's F1 of the bags of words, 0 to 1, after `normalize_answer`.
+
+    >>> token_f1("in the blue garden", "the garden")
+    0.5
+    """
+    ours, theirs = normalize_answer(predicted).split(), normalize_answer(answer).split()
+    if not ours or not theirs:  # nothing left, as of "the": right when the other is nothing too (evaluate-v2.0.py)
+        return float(ours == theirs)
+    common = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * common / (len(ours) + len(theirs)) if common else 0.0
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Find the labelled spans of a sentence: (type, first word, word after the last).
+
+    Reads IOB2 as conlleval and seqeval's default do: a span starts at B-X, and at an I-X that follows no X; a tag
+    without prefix (a part of speech) is a span of its type as long as the tag repeats.
+
+    >>> sorted(entities(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
+    [('LOC', 3, 4), ('LOC', 4, 5), ('PER', 0, 2)]
+    """
+    found: set[tuple[str, int, int]] = set()
+    kind, start = "", 0
+    for at, tag in enumerate([*tags, "O"]):
+        prefix, _, name = tag.partition("-") if tag[:2] in ("B-", "I-") else ("I", "", "" if tag == "O" else tag)
+        if kind and (name != kind or prefix == "B"):
+            found.add((kind, start, at))
+            kind = ""
+        if name and not kind:
+            kind, start = name, at
+    return found
+
+
+def _accuracy(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dict[str, float]:
+    if task.format == "tagging":
+        right = [p == g for e, v in zip(examples, values, strict=True) for p, g in zip(v, e.labels, strict=True)]
+    else:
+        right = [v == e.label for e, v in zip(examples, values, strict=True)]
+    return {"accuracy": float(np.mean(right))}
+
+
+def _squad(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dict[str, float]:
+    """The best over the accepted answers, averaged over questions; a question without answer wants the empty text."""
+    golds = [e.answers or ("",) for e in examples]
+    return {
+        "f1": float(np.mean([max(token_f1(v, g) for g in gold) for v, gold in zip(values, golds, strict=True)])),
+        "exact_match": float(
+            np.mean([max(exact_match(v, g) for g in gold) for v, gold in zip(values, golds, strict=True)])
+        ),
+    }
+
+
+def _span_f1(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dict[str, float]:
+    """Micro F1 of spans over all sentences; a word that was not read counts as O."""
+    right = predicted = gold = 0
+    names = [*task.labels, "O"]  # -1, a word that was not read, is the last
+    for example, value in zip(examples, values, strict=True):
+        ours, theirs = entities([names[i] for i in value]), entities([names[i] for i in example.labels])
+        right, predicted, gold = right + len(ours & theirs), predicted + len(ours), gold + len(theirs)
+    f1 = 2 * right / (predicted + gold) if predicted + gold else 1.0
+    return {"span_f1": f1, **_accuracy(task, examples, values)}
+
+
+def _spearman(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dict[str, float]:
+    from scipy.stats import pearsonr, spearmanr
+
+    golds = [e.score for e in examples]
+    if len(set(values)) < 2 or len(set(golds)) < 2:  # no order to compare
+        return {"spearman": 0.0, "pearson": 0.0}
+    return {
+        "spearman": float(spearmanr(values, golds).statistic),
+        "pearson": float(pearsonr(values, golds).statistic),
+    }
+
+
+SCORES: dict[str, Callable[[Task, Sequence[Any], Sequence[Any]], dict[str, float]]] = {
+    "accuracy": _accuracy,
+    "f1": _squad,
+    "span_f1": _span_f1,
+    "spearman": _spearman,
+}
+"""The scores of each metric, itself among them."""
+
+
+def score(task: Task, examples: Sequence[Example], values: Sequence[Any]) -> dict[str, float]:
+    """Score predicted values (`Prediction.value`) of examples: the task's metric and what goes with it."""
+    return SCORES[task.metric](task, examples, values)
+
+
+def majority(task: Task, examples: Sequence[Any]) -> tuple[float, str]:
+    """Give the metric of always choosing the most frequent label, and that label; (0.0, "no baseline") without labels.
+
+    For span F1 the most frequent label is nearly always O, which finds no span.
+    """
+    if task.format in ("pair", "single", "choice"):
+        labels = Counter(e.label for e in examples)
+    elif task.format == "tagging":
+        labels = Counter(label for e in examples for label in e.labels)
+    else:
+        return 0.0, "no baseline"
+    if not labels:
+        return 0.0, "no baseline"
+    label, _ = max(labels.items(), key=lambda item: (item[1], -item[0]))
+    values = [(label,) * len(e.labels) if task.format == "tagging" else label for e in examples]
+    return score(task, examples, values)[task.metric], task.labels[label] if task.labels else f"choice {label}"

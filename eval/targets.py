@@ -1,0 +1,76 @@
+"""What heads are measured on: which task a name means, and its test examples in every language asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xt.core import languages, sources, tasks
+from xt.core.errors import XtError
+from xt.core.examples import Example, ReadLog
+from xt.core.tasks import Task
+from xt.eval.run import is_folder
+
+FORMATS = ("pair", "single", "regression", "choice", "tagging", "qa")
+"""What a head can be asked for."""
+
+Examples = Mapping[str, Sequence[Example]]
+"""language -> its examples"""
+
+
+def find(name: str) -> Task | None:
+    """Give the task that heads answer under a name, or FORMAT:PATH for own data; None for parallel text."""
+    form, colon, _ = name.partition(":")
+    if colon and form in sources.OWN_METRICS:
+        row = sources.own_task(name)
+    elif is_folder(name):
+        return None
+    else:
+        row = tasks.get(name)
+    if row.format == "bitext":
+        return None
+    if row.format not in FORMATS:
+        raise XtError(f"{name} ({row.format}) is a task to train on; it cannot be evaluated.", "See `xt tasks`.")
+    return row
+
+
+@dataclass(frozen=True)
+class Target:
+    """A task and the examples that it is measured on."""
+
+    task: Task
+    """The row, with the labels found in the data where the table has none."""
+    examples: Examples
+    facts: dict[str, Any]
+    """The split, and for each language the files with their hashes, and what could not be read."""
+    missing: tuple[str, ...]
+    """Languages of the task that are not in the data folder."""
+
+
+def read(task: Task, *, data_dir: Path | None = None, selection: str = "all") -> Target:
+    """Read the test examples of a task (its dev examples when it has no test part) in the languages asked for.
+
+    A preset such as `all` means the languages in the data folder; when none is there, those of the table, which are
+    then looked for on the hub.
+    """
+    hub = task.hub.splits if task.hub is not None else {}
+    split = "test" if "test" in task.files or "test" in hub else "dev"
+    there = sources.languages_at(task, split, data_dir) or list(task.codes)
+    preset = selection.strip().lower() in languages.PRESETS
+    found: dict[str, list[Example]] = {}
+    facts: dict[str, Any] = {"split": split, "languages": {}}
+    for code in languages.select(selection, there if preset else task.codes):
+        source = sources.locate(task, split, language=code, data_dir=data_dir)
+        log = ReadLog()
+        found[code] = list(sources.examples(source, log))
+        log.check(f"{task.name}, {code}")
+        if not found[code]:
+            raise XtError(f"{task.name}, {code}: there are no {split} examples.", "Choose by --languages.")
+        fact = {"origin": source.origin, "files": log.files, "unusable": log.unusable, "note": source.note}
+        facts["languages"][code] = fact
+        if not task.labels and source.task.labels:
+            task = replace(task, labels=source.task.labels)
+    missing = tuple(code for code in task.codes if code not in there) if preset else ()
+    return Target(task, found, facts, missing)

@@ -1,0 +1,385 @@
+"""Each task's data from its files to its units: what is trained on, what is held out, and what must not be mixed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xt.core.encoders import resolve
+from xt.core.errors import XtError
+from xt.core.examples import Example, PairExample, QaExample, TupleExample, group
+from xt.core.inputs import Inputs
+from xt.train import data as loading
+from xt.train import prepare as preparing
+from xt.train.config import TrainConfig
+from xt.train.data import TaskData, images_of, load, positives, wanted
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache of the test's own, and no data folder."""
+    monkeypatch.setattr(preparing, "preparations", lambda: tmp_path / "prepared")
+    monkeypatch.delenv("XT_DATA", raising=False)
+    return tmp_path / "prepared"
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_folder: Path) -> Inputs:
+    resolved = resolve(str(tiny_folder))
+    return Inputs(resolved.path / "tokenizer.json", resolved.spec)
+
+
+def config(**change: Any) -> TrainConfig:
+    return TrainConfig(**{"encoder": "tiny", "out": Path("x"), **change})
+
+
+def loaded(inputs: Inputs, tokenizer: str = "hash", **change: Any) -> TaskData:
+    """The only intermediate task of a configuration, with its data."""
+    made = config(**change)
+    [want] = wanted(made, target=False)
+    return load(made, want, inputs, tokenizer, said.append)
+
+
+said: list[str] = []
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def pair_rows(count: int, mark: str = "") -> list[dict[str, Any]]:
+    """Three pairs for each first text."""
+    return [
+        {"first": f"the cat {mark}{n // 3}", "second": f"we eat {n}", "label": ("no", "yes")[n % 2]}
+        for n in range(count)
+    ]
+
+
+def ids(data: TaskData) -> list[tuple[int, ...]]:
+    """The rows of all units."""
+    units = [data.prepared.unit(i) for i in range(len(data.prepared))]
+    return [tuple(row.tolist()) for unit in units for row in unit.rows]
+
+
+# --- positive pairs ---
+
+
+def pair(first: str, second: str, label: int) -> PairExample:
+    return PairExample(f"{first}-{second}", first, second, label)
+
+
+def test_positive_pairs_are_those_of_the_label_in_their_order() -> None:
+    rows = [pair("a", "b", 1), pair("a", "c", 0), pair("d", "e", 1), pair("a", "b", 1)]
+    found = list(positives(rows, 1, None))
+    assert [(t.anchor, t.positive, t.negative) for t in found] == [("a", "b", None), ("d", "e", None), ("a", "b", None)]
+    assert [t.id for t in found] == ["a-b", "d-e", "a-b"]
+
+
+def test_a_negative_of_the_same_text_is_found_before_and_behind() -> None:
+    rows = [pair("a", "not a", 2), pair("a", "b", 0), pair("c", "d", 0), pair("c", "neutral", 1), pair("c", "not c", 2)]
+    assert [(t.positive, t.negative) for t in positives(rows, 0, 2)] == [("b", "not a"), ("d", "not c")]
+    assert [t.negative for t in positives([*rows, pair("e", "f", 0)], 0, 2)] == ["not a", "not c", None]
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 50])
+def test_hard_negatives_are_looked_for_within_the_window_only(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    monkeypatch.setattr(loading, "WINDOW", window)
+    rng = np.random.default_rng(window)
+    rows = [pair(f"t{rng.integers(40)}", f"s{n}", int(rng.integers(3))) for n in range(600)]
+    found = {t.positive: t.negative for t in positives(rows, 0, 2)}
+    assert list(found) == [r.second for r in rows if r.label == 0]
+    checked = 0
+    for at, row in enumerate(rows):
+        if row.label == 0:
+            around = rows[max(0, at - window) : at + window + 1]
+            near = [r.second for r in around if r.first == row.first and r.label == 2]
+            assert found[row.second] == (near[-1] if near else None)
+            checked += bool(near)
+    assert checked or window < 5
+
+
+def test_looking_for_negatives_holds_few_rows() -> None:
+    taken = 0
+
+    def stream() -> Iterable[Example]:
+        nonlocal taken
+        for n in range(100_000):
+            taken += 1
+            yield pair(f"text {n // 3}", f"s{n}", n % 3)
+
+    found = iter(positives(stream(), 0, 2))
+    first = next(found)
+    assert (first.anchor, first.negative) == ("text 0", "s2")
+    assert taken <= loading.WINDOW + 2
+    assert sum(t.negative is not None for t in found) == 33_332  # one was taken before, the last has none
+
+
+def test_contrastive_training_takes_a_pair_tasks_positives(data_dir: Path, inputs: Inputs) -> None:
+    data = loaded(inputs, contrastive=("sick",), data_dir=data_dir)
+    assert (data.task.name, data.task.format, data.task.metric) == ("sick-pairs", "contrastive", "retrieval")
+    lines = [line.split("\t") for line in (data_dir / "english/SICK.txt").read_text(encoding="utf-8").splitlines()[1:]]
+    entailed = sum(line[4] == "ENTAILMENT" for line in lines)
+    assert len(data.prepared) + len(data.dev) == pytest.approx(entailed, abs=3)  # some rows cannot be used
+    assert all(isinstance(e, TupleExample) for e in data.dev)
+    counts = {len(data.prepared.unit(i).rows) for i in range(len(data.prepared))}
+    assert counts == {2, 3}  # with and without a contradiction of the same text
+
+
+@pytest.mark.parametrize("name", ["pair:{}", "single:{}"])
+def test_data_without_a_positive_label_are_no_contrastive_data(tmp_path: Path, name: str) -> None:
+    rows = [{**row, "text": row["first"]} for row in pair_rows(4)]
+    file = write(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(XtError, match="has no label that makes two texts belong together"):
+        wanted(config(contrastive=(name.format(file),)), target=False)
+
+
+# --- one's own data of each format ---
+
+NUMBERS = range(60)
+OWN: dict[str, list[dict[str, Any]]] = {
+    "pair": pair_rows(60),
+    "single": [{"text": f"we eat {n}", "label": "abc"[n % 3]} for n in NUMBERS],
+    "regression": [{"first": f"a {n}", "second": "b", "score": n / 10} for n in NUMBERS],
+    "choice": [{"prompt": f"the cat {n}", "choices": ["eats", "sleeps"], "label": n % 2} for n in NUMBERS],
+    "qa": [{"context": f"the cat {n}", "question": "what ?", "answers": ["cat"], "starts": [4]} for n in NUMBERS],
+    "tagging": [{"words": ["the", f"cat{n}"], "labels": ["DET", "NOUN"]} for n in NUMBERS],
+    "mlm": [{"text": f"good morning {n}"} for n in NUMBERS],
+    "contrastive": [{"anchor": f"cat {n}", "positive": "house", "negative": "bread"} for n in NUMBERS],
+}
+
+
+@pytest.mark.parametrize("format", OWN)
+def test_ones_own_data_of_each_format_are_read_and_divided(tmp_path: Path, inputs: Inputs, format: str) -> None:
+    file = write(tmp_path / f"my.{format}.jsonl", OWN[format])
+    data = loaded(inputs, intermediate=(f"{format}:{file}",))
+    assert data.task.format == format
+    assert "." not in data.task.name
+    assert len(data.prepared) + len(data.dev) == 60
+    assert 3 < len(data.dev) < 25
+    assert data.log.read == 60
+    assert data.log.unusable == 0
+    trained = set(ids(data))
+    held = {tuple(r.tolist()) for u in inputs.units(data.task, data.dev) for r in u.rows}
+    if format not in ("pair", "contrastive", "choice", "tagging", "regression"):  # numbers are unknown words there
+        assert trained
+    assert held
+    again = loaded(inputs, intermediate=(f"{format}:{file}",))
+    assert ids(again) == ids(data)
+    assert again.dev == data.dev
+
+
+@pytest.mark.parametrize("name", ["notes.md", "text", "a.TXT", "c4.en.txt", "book.rst", "lines.txt.gz"])
+def test_plain_text_may_have_any_name(tmp_path: Path, inputs: Inputs, name: str) -> None:
+    import gzip
+
+    content = "".join(f"good morning {n}\n\n" for n in range(40)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    data = loaded(inputs, mlm=(str(tmp_path / name),))
+    assert (data.task.format, data.task.metric) == ("mlm", "token_accuracy")
+    assert len(data.prepared) + len(data.dev) == 40
+    assert all(group(e).startswith("good morning") for e in data.dev)
+
+
+def test_a_file_called_train_is_named_by_its_folder(tmp_path: Path) -> None:
+    write(tmp_path / "mine/train.jsonl", OWN["single"])
+    for name in (tmp_path / "mine/train.jsonl", tmp_path / "mine"):
+        [want] = wanted(config(intermediate=(f"single:{name}",)), target=False)
+        assert want.task.name == "mine"
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "mine.jsonl", OWN["single"])
+    names = tuple(f"single:{tmp_path / folder / 'mine.jsonl'}" for folder in ("a", "b"))
+    with pytest.raises(XtError, match="Two tasks are called mine"):
+        wanted(config(intermediate=names), target=False)
+
+
+# --- parts ---
+
+
+@pytest.mark.parametrize("name", ["sick", "xquad-en", "cosmosqa"])
+def test_what_is_trained_on_and_what_is_held_out_share_no_text(data_dir: Path, inputs: Inputs, name: str) -> None:
+    from xt.core.examples import ReadLog
+    from xt.core.sources import examples
+
+    made = config(intermediate=(name,), data_dir=data_dir, dev_limit=10**6)
+    [want] = wanted(made, target=False)
+    data = load(made, want, inputs, "hash", said.append)
+    trained = [e for s in want.train for e in examples(s, ReadLog())]
+    assert data.prepared.facts["examples"] == len(trained)
+    assert not {group(e) for e in trained} & {group(e) for e in data.dev}
+    assert len(data.dev) == pytest.approx(0.2 * (len(data.dev) + len(trained)), rel=0.25)
+    assert "is trained on, the rest held out" in data.note
+
+
+def test_translated_files_are_trained_on_and_not_scored(tmp_path: Path, inputs: Inputs) -> None:
+    english = write(tmp_path / "mine.jsonl", pair_rows(300))
+    german = write(tmp_path / "mine.dev.de.jsonl", pair_rows(90, "brot"))  # whatever it is called
+    name = f"pair:{english}"
+    plain = loaded(inputs, intermediate=(name,))
+    both = loaded(inputs, intermediate=(name,), translated={name: (str(german),)})
+    assert len(both.prepared) == len(plain.prepared) + 90
+    assert both.dev == plain.dev
+    assert not any("brot" in e.first for e in both.dev if isinstance(e, PairExample))
+    assert set(both.log.files) == {str(english), str(german)}
+    assert both.log.read == 390
+
+
+def test_named_files_of_a_table_task_win(data_dir: Path, tmp_path: Path, inputs: Inputs) -> None:
+    lines = (data_dir / "english/RTE.train.tsv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "train.tsv").write_text("\n".join(lines[:101]), encoding="utf-8")
+    (tmp_path / "dev.tsv").write_text("\n".join([lines[0], *lines[101:131]]), encoding="utf-8")
+    files = {"rte": (str(tmp_path / "train.tsv"), str(tmp_path / "dev.tsv"))}
+    data = loaded(inputs, intermediate=("rte",), data=files, data_dir=data_dir)
+    assert (len(data.prepared), len(data.dev), data.note) == (100, 30, "")
+    phase = config(target="rte", data=files)
+    [want] = wanted(phase, target=True)
+    assert ids(load(phase, want, inputs, "hash", said.append)) == ids(data)
+
+
+def test_a_limit_takes_so_many_and_always_the_same(tmp_path: Path, inputs: Inputs) -> None:
+    name = f"pair:{write(tmp_path / 'mine.jsonl', pair_rows(300))}"
+    whole = loaded(inputs, intermediate=(name,))
+    some = loaded(inputs, intermediate=(name,), limit=50, dev_limit=20)
+    assert (len(some.prepared), len(some.dev)) == (50, 20)
+    assert set(ids(some)) <= set(ids(whole))
+    assert ids(loaded(inputs, intermediate=(name,), limit=50, dev_limit=20)) == ids(some)
+    other = loaded(inputs, intermediate=(name,), limit=50, dev_limit=20, seed=1)
+    assert other.prepared.folder != some.prepared.folder
+    assert other.dev != some.dev
+
+
+# --- rows that cannot be used ---
+
+
+@pytest.mark.parametrize(("bad", "stops"), [(1, False), (2, False), (5, True)])
+def test_more_than_one_in_a_hundred_unusable_rows_stop(tmp_path: Path, inputs: Inputs, bad: int, stops: bool) -> None:
+    rows = pair_rows(300)
+    for n in range(bad):
+        rows[7 + n]["second"] = ""
+    name = f"pair:{write(tmp_path / 'mine.jsonl', rows)}"
+    if not stops:
+        data = loaded(inputs, intermediate=(name,))
+        assert (data.log.read, data.log.unusable) == (300 - bad, bad)
+        assert data.log.first[0] == f"{tmp_path / 'mine.jsonl'}, line 8: second is empty."
+        return
+    for _ in range(2):  # found in the cache, it is no better
+        with pytest.raises(XtError, match=r"mine, training data: 5 of 300 rows.*\n.*mine\.jsonl, line 8: second is"):
+            loaded(inputs, intermediate=(name,))
+    assert loaded(inputs, intermediate=(name,), allow_unusable=0.02).log.unusable == 5
+
+
+def test_no_examples_are_an_error_that_names_the_part(tmp_path: Path, inputs: Inputs) -> None:
+    name = f"single:{write(tmp_path / 'mine.jsonl', [{'text': 'a', 'label': 'x', 'split': 'train'}])}"
+    with pytest.raises(XtError, match="mine has no dev examples"):
+        loaded(inputs, intermediate=(name,))
+
+
+# --- found again by content ---
+
+
+def test_the_same_bytes_elsewhere_are_not_tokenised_again(tmp_path: Path, inputs: Inputs) -> None:
+    rows = pair_rows(200)
+    rows[7]["second"] = ""
+    first = write(tmp_path / "a/mine.jsonl", rows)
+    before = loaded(inputs, intermediate=(f"pair:{first}",))
+    second = write(tmp_path / "b/mine.jsonl", rows)
+    said.clear()
+    after = loaded(inputs, intermediate=(f"pair:{second}",))
+    assert said == []
+    assert after.prepared.folder == before.prepared.folder
+    assert list(before.log.files) == [str(first)]
+    assert list(after.log.files) == [str(second)]  # named as they are called now
+    assert after.log.first == [f"{second}, line 8: second is empty."]
+    assert list(after.log.files.values()) == list(before.log.files.values())
+
+
+def test_whatever_changes_the_units_changes_the_folder(tmp_path: Path, inputs: Inputs, tiny_folder: Path) -> None:
+    rows = pair_rows(100)
+    file = write(tmp_path / "mine.jsonl", rows)
+    name = f"pair:{file}"
+    folders = [loaded(inputs, intermediate=(name,)).prepared.folder]
+    folders.append(loaded(inputs, "another tokenizer", intermediate=(name,)).prepared.folder)
+    shorter = Inputs(tiny_folder / "tokenizer.json", resolve(str(tiny_folder)).spec, max_length=16)
+    folders.append(loaded(shorter, intermediate=(name,)).prepared.folder)
+    folders.append(loaded(inputs, intermediate=(name,), limit=10).prepared.folder)
+    folders.append(loaded(inputs, intermediate=(name,), limit=11).prepared.folder)
+    write(tmp_path / "whole/train.jsonl", rows)  # the same bytes, but not divided
+    write(tmp_path / "whole/dev.jsonl", pair_rows(5, "x"))
+    folders.append(loaded(inputs, intermediate=(f"pair:{tmp_path / 'whole'}",)).prepared.folder)
+    write(file, [*rows[:-1], {**rows[-1], "second": "we eat 98"}])  # a byte
+    folders.append(loaded(inputs, intermediate=(name,)).prepared.folder)
+    write(file, [*rows[:-1], {**rows[-1], "label": "maybe"}])
+    folders.append(loaded(inputs, intermediate=(name,)).prepared.folder)
+    assert len(set(folders)) == len(folders)
+    write(file, rows)
+    assert loaded(inputs, intermediate=(name,)).prepared.folder == folders[0]
+    same = loaded(inputs, intermediate=(name,), seed=3, batch=7, dev_limit=9, allow_unusable=0.5)
+    assert same.prepared.folder == folders[0]
+
+
+# --- CCGbank and images ---
+
+
+def test_a_ccgbank_folder_gives_its_own_labels(tmp_path: Path, inputs: Inputs) -> None:
+    for section, categories in (("02", "N NP"), ("21", "N"), ("00", "N NP")):
+        file = tmp_path / f"ccgbank/data/AUTO/{section}/wsj_{section}01.auto"
+        file.parent.mkdir(parents=True)
+        lines = [
+            f"ID=wsj_{section}01.{n} PARSER=GOLD NUMPARSE=1\n(<L {c} NN NN word{n} {c}>)\n"
+            for n, c in enumerate(categories.split())
+        ]
+        file.write_text("".join(lines))
+    data = loaded(inputs, intermediate=("ccg",), data_dir=tmp_path)
+    assert data.task.labels == ("N", "NP")
+    assert [e.words for e in data.dev] == [("word0",), ("word1",)]  # type: ignore[union-attr]
+    assert [e.labels for e in data.dev] == [(0,), (1,)]  # type: ignore[union-attr]
+    labels = [data.prepared.unit(i).labels for i in range(len(data.prepared))]
+    assert [int(row[row >= 0][0]) for row in labels if row is not None] == [0, 1, 0]
+    before = data.prepared.folder
+    assert loaded(inputs, intermediate=("ccg",), data={"ccg": (str(tmp_path / "ccgbank"),)}).prepared.folder == before
+    (tmp_path / "ccgbank/data/AUTO/21/wsj_2101.auto").write_text("ID=x PARSER=GOLD NUMPARSE=1\n(<L N NN NN b N>)\n")
+    assert loaded(inputs, intermediate=("ccg",), data_dir=tmp_path).prepared.folder != before
+
+
+def image_folder(path: Path) -> Path:
+    path.mkdir()
+    np.save(path / "images.npy", np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32))
+    splits = ["train"] * 6 + ["dev"] * 2 + ["test"]
+    rows = [
+        {"image": n, "text": f"{word} cat", "language": language, "split": split}
+        for n, split in enumerate(splits)
+        for language, word in (("eng", "the"), ("deu", "guten"))
+    ]
+    write(path / "captions.jsonl", rows)
+    return path
+
+
+@pytest.mark.parametrize("where", ["image_text", "intermediate"])
+def test_image_text_takes_english_captions_and_their_images(tmp_path: Path, inputs: Inputs, where: str) -> None:
+    folder = image_folder(tmp_path / "my.set")
+    name = str(folder) if where == "image_text" else f"image-text:{folder}"
+    data = loaded(inputs, **{where: (name,)})
+    assert (data.task.name, data.task.format) == ("my-set", "image-text")
+    assert [int(data.prepared.unit(i).targets[0]) for i in range(len(data.prepared))] == [0, 1, 2, 3, 4, 5]
+    assert images_of(data.dev) == [6, 7]
+    assert data.images.shape == (9, 4)
+    assert data.options == {"image_dim": 4, "loss": "clip"}
+    assert len(data.log.files) == 2
+    assert loaded(inputs, **{where: (name,), "image_loss": "siglip"}).options["loss"] == "siglip"
+
+
+def test_the_samples_need_no_folder(inputs: Inputs) -> None:
+    data = loaded(inputs, intermediate=("sample-qa",))
+    assert data.origin == "sample"
+    assert all(isinstance(e, QaExample) for e in data.dev)
+    assert replace(data, note="x").log.read == data.log.read > 100

@@ -1,0 +1,275 @@
+"""The tasks of one training phase with their data: where they are, how many could be used, tokenised on disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from xt.core import tasks
+from xt.core.artifact import sha256
+from xt.core.errors import XtError
+from xt.core.examples import CaptionExample, Example, PairExample, ReadLog, TupleExample
+from xt.core.images import load_image_text
+from xt.core.inputs import Inputs
+from xt.core.sources import Source, examples, locate, own_task
+from xt.core.tasks import Task
+from xt.train.config import TrainConfig
+from xt.train.prepare import Prepared, chosen, find, key, prepare
+
+WINDOW = 4096
+"""Rows before and behind a positive pair among which its hard negative is looked for: NLI sets keep a premise's
+pairs together."""
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task with the data to train it on, and those to score it on."""
+
+    task: Task
+    prepared: Prepared
+    dev: Sequence[Example]
+    origin: str = "files"
+    note: str = ""
+    images: Any = None
+    """Image vectors (images, dim)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What its head is made with."""
+
+    @property
+    def log(self) -> ReadLog:
+        """How the training rows were read."""
+        return ReadLog(**self.prepared.facts["log"])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A task that is to be trained on, before its data are read."""
+
+    task: Task
+    name: str
+    """What the settings call it."""
+    train: tuple[Source, ...] = ()
+    dev: Source | None = None
+    transform: Callable[[Iterable[Example]], Iterator[Example]] | None = None
+    folder: Path | None = None
+    """Of image vectors."""
+
+
+def wanted(config: TrainConfig, *, target: bool) -> list[Wanted]:
+    """Find the data of every task of a phase; XtError for the first that has none."""
+    if target:
+        return [_task(config, str(config.target))]
+    found = [_task(config, name) for name in config.intermediate]
+    found += [_located(config, f"mlm:{path}") for path in config.mlm]
+    found += [_pairs(config, name) for name in config.contrastive]
+    found += [_images(config, folder) for folder in config.image_text]
+    names = [w.task.name for w in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise XtError(f"Two tasks are called {', '.join(twice)}.", "Give one of the files another name.")
+    return found
+
+
+def _task(config: TrainConfig, name: str) -> Wanted:
+    format, _, path = name.partition(":")
+    return _images(config, path) if format == "image-text" and path else _located(config, name)
+
+
+def _located(config: TrainConfig, name: str) -> Wanted:
+    task = own_task(name) if ":" in name else tasks.get(name)
+    files = [Path(p).expanduser() for p in config.data.get(name, ())]
+    train = locate(task, "train", data_dir=config.data_dir, files=files)
+    dev = locate(task, "dev", data_dir=config.data_dir, files=files)
+    more = [Path(p).expanduser() for p in config.translated.get(name, ())]
+    extra: tuple[Source, ...] = ()
+    if more:
+        extra = (replace(locate(task, "train", files=more), part=None, note=""),)
+    if task.layout == "ccgbank":
+        task = train.task  # whose labels are those of its folder
+        dev, extra = replace(dev, task=task), tuple(replace(s, task=task) for s in extra)
+    return Wanted(task, name, (train, *extra), dev)
+
+
+def _pairs(config: TrainConfig, name: str) -> Wanted:
+    found = _located(config, name)
+    row = found.task
+    if row.format == "contrastive":
+        return found
+    if not row.positive:
+        raise XtError(
+            f"{name} has no label that makes two texts belong together.",
+            "Write its pairs as rows of anchor and positive, and name contrastive:FILE.",
+        )
+    task = replace(
+        row,
+        name=f"{row.name}-pairs",
+        format="contrastive",
+        title=f"Positive pairs of {row.title}",
+        labels=(),
+        metric="retrieval",
+    )
+    positive = row.labels.index(row.positive)
+    negative = row.labels.index(row.negative) if row.negative else None
+    return replace(found, task=task, transform=lambda rows: positives(rows, positive, negative))
+
+
+def positives(rows: Iterable[Example], positive: int, negative: int | None) -> Iterator[TupleExample]:
+    """Give the pairs of the positive label, each with a hard negative when the same first text has one close by.
+
+    Nothing more than `WINDOW` pairs is kept in memory.
+    """
+    recent: deque[tuple[int, PairExample]] = deque()
+    negatives: dict[str, tuple[int, str]] = {}  # by first text the last one, and where it stood
+
+    def made(at: int, row: PairExample) -> TupleExample:
+        place, negative = negatives.get(row.first, (0, ""))
+        near = negative and abs(place - at) <= WINDOW
+        return TupleExample(row.id, row.first, row.second, negative if near else None)
+
+    for at, row in enumerate(rows):
+        assert isinstance(row, PairExample)
+        if row.label == positive:
+            recent.append((at, row))
+        elif row.label == negative:
+            negatives.pop(row.first, None)
+            negatives[row.first] = at, row.second
+        while recent and recent[0][0] <= at - WINDOW:
+            yield made(*recent.popleft())
+        if negatives and (oldest := next(iter(negatives.items())))[1][0] <= at - 2 * WINDOW:
+            del negatives[oldest[0]]
+    yield from (made(*entry) for entry in recent)
+
+
+def _images(config: TrainConfig, folder: str) -> Wanted:
+    path = Path(folder).expanduser().resolve()
+    task = Task(
+        path.name.replace(".", "-"),
+        kind="intermediate",
+        format="image-text",
+        title="Captions and images",
+        labels=(),
+        languages="English captions",
+        metric="retrieval",
+        source=folder,
+        licence="as the folder says",
+    )
+    return Wanted(task, folder, folder=path)
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """Give what the content of a source depends on: the files' hashes, or the hub's revision."""
+    row = source.task
+    facts: dict[str, Any] = {"split": source.split, "language": source.language, "part": source.part}
+    if source.files:
+        facts["files"] = [(name, sha256(file)) for place in source.files for name, file in _files(place)]
+    elif row.hub is not None:
+        facts["hub"] = [row.hub.id, row.hub.revision, row.hub.config, dict(row.hub.splits), dict(row.hub.columns)]
+    facts["row"] = [row.name, row.format, row.labels, row.layout, row.fields, row.no_answer]
+    return {**facts, "more": [describe(other) for other in source.more]}
+
+
+def _files(place: Path) -> list[tuple[str, Path]]:
+    """List a file, or those of a CCGbank folder, each with what of its name says how it is read."""
+    if place.is_dir():
+        return [(str(file.relative_to(place)), file) for file in sorted(place.rglob("*.auto"))]
+    return [("".join(place.suffixes[-2:]).lower(), place)]
+
+
+def _renamed(log: dict[str, Any], sources: Iterable[Source]) -> dict[str, Any]:
+    """Give a log with the files as they are called now: the same bytes may have been read elsewhere before."""
+    places = [file for source in sources for file in source.files if file.is_file()]
+    old = {path: digest for path, digest in log["files"].items() if Path(path) not in places}
+    new = {sha256(file): str(file) for file in places} if old else {}
+    files, first = dict(log["files"]), list(log["first"])
+    for path, digest in old.items():
+        if digest in new:
+            files[new[digest]] = files.pop(path)
+            first = [line.replace(f"{path}, line", f"{new[digest]}, line") for line in first]
+    return {**log, "files": files, "first": first}
+
+
+def load(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:
+    """Read and tokenise the data of one task, or find them as they were prepared before.
+
+    Args:
+        config: the settings.
+        want: the task and where its data are.
+        inputs: the encoder's tokenizer.
+        tokenizer: its file's hash.
+        report: takes lines that say what happens.
+    """
+    if want.folder is not None:
+        return _load_images(config, want, inputs, tokenizer, report)
+    assert want.dev is not None
+    sources = [describe(source) for source in want.train]
+    name = _key(config, want, inputs, tokenizer, {"sources": sources})
+    prepared = find(name)
+    if prepared is None:
+        report(f"{want.task.name}: reading and tokenising")
+        log = ReadLog()
+        stream = (example for source in want.train for example in examples(source, log))
+        prepared = _prepare(config, want, inputs, name, stream, log)
+    else:
+        every = [s for source in want.train for s in (source, *source.more)]
+        prepared = replace(prepared, facts={**prepared.facts, "log": _renamed(prepared.facts["log"], every)})
+    ReadLog(**prepared.facts["log"]).check(f"{want.task.name}, training data", config.allow_unusable)
+    log = ReadLog()
+    dev = list(chosen(_shaped(want, examples(want.dev, log)), config.dev_limit, config.seed))
+    log.check(f"{want.task.name}, dev data", config.allow_unusable)
+    _require(want, prepared, dev)
+    note = "; ".join(dict.fromkeys(s.note for s in (*want.train, want.dev) if s.note))
+    return TaskData(want.task, prepared, dev, want.train[0].origin, note)
+
+
+def _load_images(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:
+    assert want.folder is not None
+    found = load_image_text(want.folder)
+    hashes = [(name, sha256(want.folder / name)) for name in ("images.npy", "captions.jsonl")]
+    name = _key(config, want, inputs, tokenizer, {"files": hashes})
+    log = ReadLog(files=dict(hashes))
+    prepared = find(name)
+    if prepared is None:
+        report(f"{want.task.name}: tokenising captions")
+        prepared = _prepare(config, want, inputs, name, iter(found.examples("train", ["eng"])), log)
+    dev: list[Example] = list(chosen(found.examples("dev", ["eng"]), config.dev_limit, config.seed))
+    _require(want, prepared, dev)
+    options = {"image_dim": int(found.vectors.shape[1]), "loss": config.image_loss}
+    return TaskData(want.task, prepared, dev, images=found.vectors, options=options)
+
+
+def _shaped(want: Wanted, stream: Iterable[Example]) -> Iterator[Example]:
+    return iter(stream) if want.transform is None else want.transform(stream)
+
+
+def _key(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, facts: dict[str, Any]) -> str:
+    return key(
+        {
+            **facts,
+            "format": want.task.format,
+            "labels": [want.task.labels, want.task.positive, want.task.negative],
+            "tokenizer": [tokenizer, inputs.prefix, inputs.max_length],
+            "limit": [config.limit, config.seed if config.limit else None],
+        }
+    )
+
+
+def _prepare(
+    config: TrainConfig, want: Wanted, inputs: Inputs, name: str, stream: Iterable[Example], log: ReadLog
+) -> Prepared:
+    kept = chosen(_shaped(want, stream), config.limit, config.seed)
+    facts = {"log": lambda: dict(vars(log)), "task": want.task.name}
+    return prepare(name, want.task, kept, inputs, facts=facts)
+
+
+def _require(want: Wanted, prepared: Prepared, dev: Sequence[Example]) -> None:
+    for what, count in (("training", len(prepared)), ("dev", len(dev))):
+        if not count:
+            raise XtError(f"{want.task.name} has no {what} examples.", "Check its files; xt tasks NAME says which.")
+
+
+def images_of(examples: Sequence[Example]) -> list[int]:
+    """List the different images of captions, in the order of their rows."""
+    return sorted({e.image for e in examples if isinstance(e, CaptionExample)})
