@@ -94,7 +94,7 @@ def train(
     ] = None,
     micro_tokens: Annotated[
         int | None,
-        typer.Option("--micro-tokens", help="Tokens of one pass forward and back: bounds the memory.  [default: 4096]"),
+        typer.Option("--micro-tokens", help="Tokens of one pass, which bound the memory.  [default: 1024, GPU 16384]"),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--lr", help="Highest learning rate of the encoder.  [default: 2e-05]")

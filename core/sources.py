@@ -391,6 +391,18 @@ def _read(source: Source, log: ReadLog) -> Iterator[Example]:
         log.files[f"{where}, {task.hub.config or 'default'}, {source.language}"] = _commit(files[0])
 
 
+def commits(source: Source) -> list[str]:
+    """Give the commits of the hub that a source's rows are read from, one for each of the hub's splits."""
+    task = source.task
+    assert task.hub is not None
+    ours = next(s for s in _both(source.split) if s in task.hub.splits)
+    found = []
+    for theirs in task.hub.splits[ours].split("+"):
+        files, _ = parquet_files(task.hub, theirs, source.language)
+        found += [_commit(file) for file in files[:1]]
+    return found
+
+
 def _commit(file: Path) -> str:
     """Give the commit that a file of the hub cache belongs to: the folder below `snapshots`."""
     parts = file.parts

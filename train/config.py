@@ -62,10 +62,10 @@ class TrainConfig:
     """The same for the target; `epochs` when not given."""
     batch: int = 16
     """Examples (windows, of long contexts) a step, all of one task, over all processes."""
-    micro_tokens: int = 4096
+    micro_tokens: int | None = None
     """Tokens, padding included, of one pass forward and back in one process. It bounds the memory, and leaves the
     gradient as it is (but for dropout, which is drawn anew in each pass): gradients are summed, and contrastive batches
-    are as large as ever (gradient caching)."""
+    are as large as ever (gradient caching). None: 1,024 on a CPU, whose caches hold no more, 16,384 on a GPU."""
     learning_rate: float = 2e-5
     """Highest learning rate of the encoder (AdamW), after the warm-up and before the linear decay to 0."""
     head_learning_rate: float = 4e-4

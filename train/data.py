@@ -14,7 +14,7 @@ from xt.core.errors import XtError
 from xt.core.examples import CaptionExample, Example, PairExample, ReadLog, TupleExample
 from xt.core.images import load_image_text
 from xt.core.inputs import Inputs
-from xt.core.sources import Source, examples, locate, own_task
+from xt.core.sources import Source, commits, examples, locate, own_task
 from xt.core.tasks import Task
 from xt.train.config import TrainConfig
 from xt.train.prepare import Prepared, chosen, find, key, prepare
@@ -160,13 +160,13 @@ def _images(config: TrainConfig, folder: str) -> Wanted:
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """Give what the content of a source depends on: the files' hashes, or the hub's revision."""
+    """Give what the content of a source depends on: the files' hashes, or the commits on the hub."""
     row = source.task
     facts: dict[str, Any] = {"split": source.split, "language": source.language, "part": source.part}
     if source.files:
         facts["files"] = [(name, sha256(file)) for place in source.files for name, file in _files(place)]
     elif row.hub is not None:
-        facts["hub"] = [row.hub.id, row.hub.revision, row.hub.config, dict(row.hub.splits), dict(row.hub.columns)]
+        facts["hub"] = [row.hub.id, commits(source), row.hub.config, dict(row.hub.splits), dict(row.hub.columns)]
     facts["row"] = [row.name, row.format, row.labels, row.layout, row.fields, row.no_answer]
     return {**facts, "more": [describe(other) for other in source.more]}
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def train(config: TrainConfig, *, report: Report = _quiet, progress: Progress | 
     Raises XtError for all that a user can mend, before any work where that can be known; then nothing is written.
     """
     device = pick_device(config.device)
+    _loggers(config)
     team = Team.join(device)
     say = report if team.main else _quiet
     work = Work(work_folder(config.out))
@@ -81,6 +83,13 @@ def train(config: TrainConfig, *, report: Report = _quiet, progress: Progress | 
     if team.main:
         shutil.rmtree(work.folder, ignore_errors=True)
     return config.out
+
+
+def _loggers(config: TrainConfig) -> None:
+    """Raise XtError for a place to log to whose package is not there."""
+    for name in config.log_to:
+        if find_spec(name) is None:
+            raise XtError(f"Logging to {name} needs the package {name}.", f"Install it: pip install {name}")
 
 
 def _phases(

@@ -36,6 +36,8 @@ from xt.train.team import Team
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 """Called after each step with its number (from 1), the steps in all, and {"task", "loss", "tokens_per_second"}."""
+MICRO_TOKENS = {"cpu": 1024, "cuda": 16_384}
+"""Tokens of a pass when the settings do not say."""
 SCALARS = ("log_scale", "offset")
 """What a vector head gives that is one number, not a row for each text."""
 
@@ -409,7 +411,7 @@ def fit(
         data,
         inputs,
         seed=config.seed,
-        micro_tokens=config.micro_tokens,
+        micro_tokens=config.micro_tokens or MICRO_TOKENS[device],
         mlm_probability=config.mlm_probability,
         segments=int(getattr(settings, "type_vocab_size", 1) or 1) > 1,
         rank=team.rank,

@@ -24,6 +24,7 @@ SPOKEN = {
     "target_epochs": "as --epochs",
     "dropout": "the encoder's",
     "pool_layer": "the last",
+    "micro_tokens": "1024, GPU 16384",
     "contrastive_temperature": "encoder's, or .05",
     "fsdp": "none",
     "gradient_checkpointing": "no",
@@ -181,7 +182,10 @@ def test_the_help_tells_every_default() -> None:
 
 
 def test_defaults_in_words_are_the_true_ones() -> None:
+    from xt.train.trainer import MICRO_TOKENS
+
     config = TrainConfig("x", Path("y"), intermediate=("sample-nli",))
+    assert MICRO_TOKENS == {"cpu": 1024, "cuda": 16384}
     assert (config.epochs, config.fsdp, config.gradient_checkpointing) == (1.0, "", False)
     assert (config.group_by_length, config.freeze_embeddings) == (True, True)
     assert {getattr(config, n) for n in ("target_steps", "target_epochs", "dropout", "pool_layer")} == {None}

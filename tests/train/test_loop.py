@@ -355,3 +355,10 @@ def test_every_format_trains_together_and_is_scored(tiny: Path, files: Files, tm
     assert sum(row["tokens"] for row in rows.values()) == facts["tokens"] <= facts["padded_tokens"]
     model, tasks = load_heads(out, load_network(out), from_folder(out).spec)
     assert len(tasks) == len(model.heads) == 8
+
+
+def test_a_place_to_log_to_that_is_not_installed_is_named_before_any_work(tiny: Path, tmp_path: Path) -> None:
+    config = TrainConfig(encoder=str(tiny), out=tmp_path / "x", intermediate=("sample-nli",), log_to=("wandb",))
+    with pytest.raises(XtError, match="needs the package wandb"):
+        loop.train(config)
+    assert list(tmp_path.iterdir()) == []
