@@ -34,10 +34,10 @@ bench: $(STAMP) ## measure the bundled encoder, served and in process, on this m
 	$(BIN)/xt bench --repository quickstart/repository --model base --encoder multilingual-e5-small
 
 results: $(STAMP)-dev ## train on every kind of task, before and after on Tatoeba, SIB-200 zero-shot (an hour; DATA=folder)
-	$(BIN)/xt study run transfer --data-dir $(DATA) --out results/transfer
+	$(BIN)/xt study run transfer $(if $(DATA),--data-dir $(DATA)) --out results/transfer
 
 bench-train: $(STAMP) ## tokens per second of xt train against transformers' Trainer
-	$(BIN)/xt study run training-speed --out results/training-speed
+	$(BIN)/xt study run training-speed $(if $(DATA),--data-dir $(DATA)) --force --out results/training-speed
 
 format: $(STAMP)-dev ## format the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

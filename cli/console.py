@@ -67,18 +67,20 @@ class Counter:
         self.what = what
         self.started = time.monotonic()
         self.last = self.started
+        self.first: tuple[float, int] | None = None
+        """When the first report came, and of how many: what was before, reading say, does not count."""
 
     def __call__(self, done: int, total: int, detail: object = "") -> None:
         """Report that `done` of `total` are done."""
         now = time.monotonic()
+        self.first = self.first or (now, done)
         terminal = stderr.is_terminal
         if now - self.last < (0.2 if terminal else 10.0) and done < total:
             return
         self.last = now
-        left = (now - self.started) / done * (total - done) if done else 0.0
-        note = (
-            f"{self.what} {done}/{total} {detail}  {left:.0f} s left" if done < total else f"{self.what} {done}/{total}"
-        )
+        since, before = self.first
+        left = f"  {(now - since) / (done - before) * (total - done):.0f} s left" if done > before else ""
+        note = f"{self.what} {done}/{total} {detail}{left}" if done < total else f"{self.what} {done}/{total}"
         if terminal:
             stderr.print(f"{note:<78}", end="\r" if done < total else "\n", markup=False)
         elif done < total or now - self.started > 2:

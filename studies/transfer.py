@@ -11,6 +11,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,13 @@ class Settings:
 
 
 def english_text(data_dir: Path | None, path: Path) -> None:
-    """Write the contexts of CosmosQA and XQuAD.en, one a line, for masked language modelling."""
+    """Write the contexts of CosmosQA and XQuAD.en, one a line, for masked language modelling.
+
+    The held-out ones too: what is held out of a divided file is chosen by a hash of the text, so they are again.
+    """
     lines: dict[str, None] = {}
-    for name in ("cosmosqa", "xquad-en"):
-        source = sources.locate(tasks.get(name), "train", data_dir=data_dir)
+    for name, split in product(("cosmosqa", "xquad-en"), ("train", "dev")):
+        source = sources.locate(tasks.get(name), split, data_dir=data_dir)
         for example in sources.examples(source, ReadLog()):
             text = example.context if isinstance(example, QaExample) else ""
             text = example.prompt if isinstance(example, ChoiceExample) else text

@@ -9,6 +9,8 @@ import pytest
 from xt.core import tasks
 from xt.core.artifact import MANIFEST, open_artifact
 from xt.core.errors import XtError
+from xt.core.examples import ReadLog
+from xt.core.sources import examples, locate, own_task
 from xt.studies import transfer
 from xt.train.config import TrainConfig
 
@@ -77,6 +79,9 @@ def test_the_english_text_is_the_contexts_once_each(data_dir, tmp_path):
     assert len(lines) == len(set(lines)) > 1000
     assert all(line.strip() == line and line for line in lines)
     assert any("Panthers defense" in line for line in lines)  # the first context of XQuAD
+    task = own_task(f"mlm:{tmp_path / 'made' / 'english.txt'}")
+    dev = list(examples(locate(task, "dev"), ReadLog()))
+    assert 0.15 < len(dev) / len(lines) < 0.25
 
 
 def test_a_tiny_run_is_kept_when_the_study_is_run_again(data_dir, tiny_folder, tmp_path, monkeypatch):
