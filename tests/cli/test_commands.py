@@ -221,6 +221,8 @@ def test_serve_answers_until_it_is_stopped_and_leaves_nothing(tiny_repository, t
         text=True,
         cwd=tmp_path,
         env=ENVIRONMENT,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     prefix = rf"\bxt{process.pid}[0-9a-f]{{8}}"  # in the command lines of tritonserver and its model process
     lines: list[str] = []
