@@ -115,6 +115,12 @@ def _sweep(target: Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+def explain_full_disk(error: Exception, target: Path) -> None:
+    """Raise the XtError for a full disk if `error` is one: safetensors and ONNX Runtime have errors of their own."""
+    if os.strerror(errno.ENOSPC) in str(error):
+        raise explain_os_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))) from error
+
+
 @contextmanager
 def new_artifact(target: Path, *, kind: str, force: bool = False) -> Iterator[Draft]:
     """Write an artefact folder: all of it appears at `target` when the block ends well, nothing when it does not.
@@ -139,9 +145,8 @@ def new_artifact(target: Path, *, kind: str, force: bool = False) -> Iterator[Dr
         if error.filename is None or str(draft.path.parent) in str(error.filename):
             raise explain_os_error(error) from error
         raise
-    except Exception as error:  # safetensors and ONNX Runtime report a full disk by errors of their own
-        if os.strerror(errno.ENOSPC) in str(error):
-            raise explain_os_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))) from error
+    except Exception as error:
+        explain_full_disk(error, target)
         raise
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)

@@ -16,15 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xt.core.errors import XtError
+from xt.core.inputs import IGNORED
 from xt.core.layers import UPPER, restore, stack
 from xt.core.spec import EncoderSpec
 from xt.core.tasks import Task
 from xt.core.torch_engine import pool
 
-IGNORED = -100
-"""The label of a token that is not scored."""
 HEADS_FILE = "heads.safetensors"
 """All heads' weights in a checkpoint folder, named `<task>.<weight>`; the metadata hold the tasks' rows."""
+
+
+def has_segments(encoder: nn.Module) -> bool:
+    """Say whether an encoder tells two texts apart by segment (token_type_ids)."""
+    config: Any = encoder.config
+    return int(getattr(config, "type_vocab_size", 1) or 1) > 1
 
 
 @dataclass(frozen=True)
@@ -247,9 +252,13 @@ class ImageTextHead(nn.Module):
         """What the loss is computed from: texts and images (rows, dim) of unit length in one space, and the scale."""
         found = {"texts": F.normalize(self.text(pooled), dim=-1)}
         if images is not None:
-            found["images"] = F.normalize(self.image(images), dim=-1)
+            found["images"] = self.see(images)
         # times 1: data parallelism overlooks the gradient of a parameter that is given as it is
         return {**found, "log_scale": self.log_scale * 1, "offset": self.offset * 1}
+
+    def see(self, images: Tensor) -> Tensor:
+        """Put image vectors (rows, image dim) into the shared space: (rows, dim) of unit length."""
+        return F.normalize(self.image(images), dim=-1)
 
     def loss(self, *, texts: Tensor, images: Tensor, log_scale: Tensor, offset: Tensor, owners: Tensor) -> Tensor:
         """Give the mean loss of a batch; owners (rows,): which image it is, the same image twice being no negative."""

@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
-from xt.core.errors import XtError
 from xt.core.examples import (
     CaptionExample,
     ChoiceExample,
@@ -31,6 +30,7 @@ from xt.core.examples import (
 )
 from xt.core.spec import EncoderSpec
 from xt.core.tasks import Task
+from xt.core.text import open_tokenizer
 
 STRIDE = 64
 """Tokens that two neighbouring windows of a long context share; a quarter of an input where that is less."""
@@ -98,14 +98,7 @@ class Inputs:
     """Makes the units of examples with one encoder's tokenizer."""
 
     def __init__(self, tokenizer: Path, spec: EncoderSpec, *, max_length: int | None = None) -> None:
-        if not tokenizer.is_file():
-            raise XtError(f"There is no tokenizer {tokenizer}.", "Make or copy the folder again.")
-        try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise XtError(f"{tokenizer} is not a readable tokenizer: {error}", "Copy the folder again.") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = open_tokenizer(tokenizer)
         self.prefix = spec.prefix(None)
         self.max_length = min(max_length or spec.max_length, spec.max_length)
         self.pad_id = self._special(("<pad>", "[PAD]"), 1)

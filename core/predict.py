@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from xt.core.examples import Example
-from xt.core.heads import MultiTaskModel
-from xt.core.inputs import IGNORED, Inputs, Unit, chunks, collate
+from xt.core.heads import MultiTaskModel, has_segments
+from xt.core.inputs import IGNORED, Arrays, Inputs, Unit, chunks, collate
 from xt.core.tasks import Task
 from xt.core.text import micro_batches
 
@@ -55,19 +55,20 @@ def best_span(
 
 
 def forward(
-    model: MultiTaskModel, inputs: Inputs, task: Task, units: Sequence[Unit]
-) -> Iterator[tuple[list[int], Any]]:
-    """Run units in micro-batches sorted by length: their positions and the logits, as numpy."""
+    model: MultiTaskModel, inputs: Inputs, task: Task, units: Sequence[Unit], *, labels: bool = False
+) -> Iterator[tuple[list[int], Arrays, dict[str, Any]]]:
+    """Run units in micro-batches sorted by length, one after the other: positions, arrays and the model's output.
+
+    `labels`: whether the model is given them, and so gives a loss.
+    """
     device = next(model.parameters()).device
-    config: Any = model.encoder.config
-    segments = int(getattr(config, "type_vocab_size", 1) or 1) > 1
+    segments = has_segments(model.encoder)
     lengths = [unit.longest * len(unit.rows) for unit in units]
     for positions in micro_batches(lengths, TOKEN_BUDGET):
         arrays = collate(task.format, [units[i] for i in positions], pad_id=inputs.pad_id, segments=segments)
-        arrays.pop("labels", None)
-        tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-        logits = model(task=task.name, **tensors)["logits"]
-        yield positions, logits.float().cpu().numpy()
+        given = {name: array for name, array in arrays.items() if labels or name != "labels"}
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in given.items()}
+        yield positions, arrays, model(task=task.name, **tensors)
 
 
 def predict(model: MultiTaskModel, inputs: Inputs, task: Task, examples: Sequence[Example]) -> list[Prediction]:
@@ -79,8 +80,8 @@ def predict(model: MultiTaskModel, inputs: Inputs, task: Task, examples: Sequenc
         for some in chunks(examples, READ_AHEAD):
             units = inputs.units(task, some)
             logits: list[Any] = [None] * len(units)
-            for positions, values in forward(model, inputs, task, units):
-                for position, value in zip(positions, values, strict=True):
+            for positions, _, output in forward(model, inputs, task, units):
+                for position, value in zip(positions, output["logits"].float().cpu().numpy(), strict=True):
                     logits[position] = value
             found += _READ[task.format](task, some, units, logits)
     model.train(was_training)

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from xt.core.errors import XtError
 from xt.core.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Vectors = npt.NDArray[np.float32]
 TOKEN_BUDGET = 1024
@@ -45,20 +48,26 @@ class TooLong(XtError):
     """A text has more tokens than the encoder reads."""
 
 
+def open_tokenizer(file: Path) -> Tokenizer:
+    """Open a tokenizer.json, padding and truncation off; XtError when there is none or it cannot be read."""
+    from tokenizers import Tokenizer
+
+    if not file.is_file():
+        raise XtError(f"There is no tokenizer {file}.", "Make or copy the folder again.")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise XtError(f"{file} is not a readable tokenizer: {error}", "Copy the folder again.") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
 class TextTokenizer:
     """A fast tokenizer that never truncates silently."""
 
     def __init__(self, file: Path, max_length: int) -> None:
-        from tokenizers import Tokenizer
-
-        if not file.is_file():
-            raise XtError(f"There is no tokenizer {file}.", "Make or copy the folder again.")
-        try:
-            self._tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise XtError(f"{file} is not a readable tokenizer: {error}", "Copy the folder again.") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = open_tokenizer(file)
         self.max_length = max_length
 
     def __call__(

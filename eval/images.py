@@ -12,10 +12,9 @@ import torch
 from xt.core.errors import XtError
 from xt.core.examples import CaptionExample
 from xt.core.images import load_image_text, retrieval_by_language
-from xt.core.inputs import chunks, collate
-from xt.core.predict import READ_AHEAD, TOKEN_BUDGET
+from xt.core.inputs import chunks
+from xt.core.predict import READ_AHEAD, forward
 from xt.core.tasks import Task
-from xt.core.text import micro_batches
 from xt.eval.classify import Classified, Heads, means
 
 FORMAT = "image-text"
@@ -42,23 +41,18 @@ def vectors(heads: Heads, task: Task, captions: Sequence[CaptionExample], images
             f"The images have {images.shape[1]} dims; the head was trained on {head.image.in_features}.",
             "Use images of the same vision tower.",
         )
-    device = next(heads.model.parameters()).device
-    segments = int(getattr(heads.model.encoder.config, "type_vocab_size", 1) or 1) > 1
     texts: list[Any] = []
     with torch.inference_mode():
         for some in chunks(captions, READ_AHEAD):
+            rows: list[Any] = [None] * len(some)
             units = heads.inputs.units(task, some)
-            rows: list[Any] = [None] * len(units)
-            for positions in micro_batches([u.longest for u in units], TOKEN_BUDGET):
-                arrays = collate(FORMAT, [units[i] for i in positions], pad_id=heads.inputs.pad_id, segments=segments)
-                tensors = {k: torch.from_numpy(v).to(device) for k, v in arrays.items()}
-                found = heads.model(task=task.name, **tensors)["texts"].float().cpu().numpy()
-                for position, row in zip(positions, found, strict=True):
+            for positions, _, output in forward(heads.model, heads.inputs, task, units):
+                for position, row in zip(positions, output["texts"].float().cpu().numpy(), strict=True):
                     rows[position] = row
             texts += rows
-        pixels = torch.from_numpy(np.array(images, np.float32)).to(device)
-        shared = head.vectors(torch.zeros(1, head.text.in_features, device=device), pixels)["images"].float()
-    return np.stack(texts), shared.cpu().numpy()
+        pixels = torch.from_numpy(np.array(images, np.float32)).to(head.image.weight.device)
+        shared = head.see(pixels).float().cpu().numpy()
+    return np.stack(texts), shared
 
 
 def retrieve(

@@ -215,19 +215,7 @@ def summarise(out: Path) -> dict[str, Any]:
             keys = ("task", "metric", "majority", "before", "after", "train", "dev")
             row["tasks"] = [{k: t[k] for k in keys} for t in training["tasks"]]
         entry = _metrics(report)["encoders"][0]
-        row["tatoeba"] = {
-            way: {
-                "mean": 100 * found["mean"]["all"],
-                "languages": {code: 100 * r["accuracy"] for code, r in found["languages"].items()},
-                "ece": entry["calibration"][way]["methods"].get("zero-shot", {}).get("overall", {}).get("ece"),
-                "ece_null": entry["calibration"][way]["methods"]
-                .get("zero-shot", {})
-                .get("overall", {})
-                .get("ece_null"),
-                "temperature": entry["calibration"][way]["methods"].get("zero-shot", {}).get("temperature"),
-            }
-            for way, found in entry["retrieval"].items()
-        }
+        row["tatoeba"] = {way: _way(entry, way) for way in entry["retrieval"]}
         for name in ("sib200", "images"):
             folder = out / "reports" / f"{one.name}-{name}"
             if (folder / MANIFEST).is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,3 +117,15 @@ def server(tiny_repository: Path) -> Iterator[object]:
 
     with TritonServer(tiny_repository) as running:
         yield running
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of 256 KiB, where mounting is allowed."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)], capture_output=True)
+    if done.returncode:
+        pytest.skip("mount is not permitted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from xt.core.examples import CaptionExample, Example
 from xt.core.heads import VECTOR_FORMATS, MultiTaskModel
-from xt.core.inputs import Inputs, Unit, chunks, collate
-from xt.core.predict import READ_AHEAD, TOKEN_BUDGET, predict
+from xt.core.inputs import IGNORED, Inputs, chunks
+from xt.core.predict import READ_AHEAD, forward, predict
 from xt.core.scores import majority, score
-from xt.core.text import micro_batches
 from xt.train.batches import hide
-from xt.train.data import TaskData
+from xt.train.data import TaskData, images_of
 
 Scores = dict[str, float]
 MLM_PROBABILITY = 0.15
@@ -25,16 +24,6 @@ MLM_PROBABILITY = 0.15
 
 def _device(model: MultiTaskModel) -> torch.device:
     return next(model.parameters()).device
-
-
-def _run(model: MultiTaskModel, inputs: Inputs, data: TaskData, units: Sequence[Unit]) -> Iterator[Any]:
-    """Run units in micro-batches; gives (positions, arrays, output) of each, one after the other."""
-    config: Any = model.encoder.config
-    segments = int(getattr(config, "type_vocab_size", 1) or 1) > 1
-    for positions in micro_batches([u.longest * len(u.rows) for u in units], TOKEN_BUDGET):
-        arrays = collate(data.task.format, [units[i] for i in positions], pad_id=inputs.pad_id, segments=segments)
-        tensors = {name: torch.from_numpy(array).to(_device(model)) for name, array in arrays.items()}
-        yield positions, arrays, model(task=data.task.name, **tensors)
 
 
 def partners(ours: Tensor, theirs: Tensor) -> float:
@@ -53,7 +42,7 @@ def partners(ours: Tensor, theirs: Tensor) -> float:
 def _contrastive(model: MultiTaskModel, inputs: Inputs, data: TaskData) -> Scores:
     units = inputs.units(data.task, data.dev)
     pairs: list[tuple[Tensor, Tensor]] = []
-    for _, arrays, output in _run(model, inputs, data, units):
+    for _, arrays, output in forward(model, inputs, data.task, units):
         parts = torch.from_numpy(arrays["parts"])
         pairs.append((output["texts"][parts == 0].float().cpu(), output["texts"][parts == 1].float().cpu()))
     return {"retrieval": partners(torch.cat([a for a, _ in pairs]), torch.cat([p for _, p in pairs]))}
@@ -63,13 +52,13 @@ def _image_text(model: MultiTaskModel, inputs: Inputs, data: TaskData) -> Scores
     """Text to image among the dev images: recall at 1 and 10, mean reciprocal rank."""
     assert data.images is not None
     owners = [e.image for e in data.dev if isinstance(e, CaptionExample)]
-    rows = sorted(set(owners))
+    rows = images_of(data.dev)
     units = inputs.units(data.task, data.dev)
     head: Any = model.heads[data.task.name]
     pixels = torch.from_numpy(np.asarray(data.images[rows], np.float32)).to(_device(model))
-    images = head.vectors(torch.zeros(1, head.text.in_features, device=pixels.device), pixels)["images"].float()
+    images = head.see(pixels).float()
     ranks = np.zeros(len(units))
-    for positions, _, output in _run(model, inputs, data, units):
+    for positions, _, output in forward(model, inputs, data.task, units):
         scores = (output["texts"].float() @ images.T).cpu().numpy()
         for position, row in zip(positions, scores, strict=True):
             ranks[position] = (row >= row[rows.index(owners[position])]).sum()  # of equal ones the last
@@ -86,9 +75,9 @@ def _mlm(model: MultiTaskModel, inputs: Inputs, data: TaskData) -> Scores:
         for unit in units:
             unit.rows[0], unit.labels = hide(unit.rows[0], inputs, MLM_PROBABILITY, np.random.default_rng([at]))
             at += 1
-        for _, arrays, output in _run(model, inputs, data, units):
+        for _, arrays, output in forward(model, inputs, data.task, units, labels=True):
             gold = torch.from_numpy(arrays["labels"])
-            gold = gold[gold != -100]
+            gold = gold[gold != IGNORED]
             found += float((output["logits"].argmax(-1).cpu() == gold).sum())
             loss += float(output["loss"])
             count += len(gold)
@@ -124,7 +113,7 @@ def mean_metric(data: Sequence[TaskData], scores: dict[str, Scores]) -> float:
 def baseline(data: TaskData) -> tuple[float, str]:
     """Give what needs no encoder: the most frequent label, or chance."""
     if data.task.format in VECTOR_FORMATS:
-        others = len({e.image for e in data.dev if isinstance(e, CaptionExample)}) or len(data.dev)
+        others = len(images_of(data.dev)) or len(data.dev)
         return 1 / others, "chance"
     dev: Sequence[Example] = data.dev
     return majority(data.task, dev)

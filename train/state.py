@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xt.core.artifact import MANIFEST, write_json
+from xt.core.artifact import MANIFEST, explain_full_disk, write_json
 from xt.core.errors import XtError, explain_os_error
 
 IGNORED_SETTINGS = ("out", "force", "resume", "device", "log_to", "save_every", "micro_tokens")
@@ -126,6 +126,9 @@ class Work:
                     shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
             raise explain_os_error(error) from error
+        except Exception as error:
+            explain_full_disk(error, draft)
+            raise
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Read the newest state; None when there is none yet."""
@@ -147,6 +150,9 @@ class Work:
             os.replace(draft, self.best)
         except OSError as error:
             raise explain_os_error(error) from error
+        except Exception as error:
+            explain_full_disk(error, draft)
+            raise
 
     def load_best(self, model: nn.Module) -> None:
         """Put the best weights into the model."""

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from xt.core.errors import XtError
-from xt.core.heads import VECTOR_FORMATS, MultiTaskModel
+from xt.core.heads import VECTOR_FORMATS, MultiTaskModel, has_segments
 from xt.core.inputs import Inputs
 from xt.train import dev
 from xt.train.batches import Batch, StepBatch, StepBatches
@@ -405,7 +405,6 @@ def fit(
     if config.gradient_checkpointing:
         encoder: Any = model.encoder
         encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    settings: Any = model.encoder.config
     batches = StepBatches(
         plan,
         data,
@@ -413,7 +412,7 @@ def fit(
         seed=config.seed,
         micro_tokens=config.micro_tokens or MICRO_TOKENS[device],
         mlm_probability=config.mlm_probability,
-        segments=int(getattr(settings, "type_vocab_size", 1) or 1) > 1,
+        segments=has_segments(model.encoder),
         rank=team.rank,
         size=team.size,
         first=0 if restored is None else int(restored[1]["step"]),

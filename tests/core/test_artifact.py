@@ -274,18 +274,6 @@ def test_a_disk_that_fills_up_while_the_manifest_is_written_leaves_nothing(tmp_p
     assert names(tmp_path) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real disk of 256 KiB, where mounting is allowed."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)], capture_output=True)
-    if done.returncode:
-        pytest.skip("mount is not permitted here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_a_really_full_disk_is_said_and_leaves_nothing(small_disk):
     with pytest.raises(XtError, match="No disk space left"), new_artifact(small_disk / "one", kind="model") as draft:
         (draft.path / "weights.bin").write_bytes(b"x" * 1_000_000)

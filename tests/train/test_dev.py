@@ -78,8 +78,8 @@ def test_scores_do_not_depend_on_dropout_or_on_what_is_run_together(
 ) -> None:
     before = score_task(model, inputs, data(format))
     assert model.training
+    monkeypatch.setattr(predicting, "TOKEN_BUDGET", 70)
     for module in (scoring, predicting):
-        monkeypatch.setattr(module, "TOKEN_BUDGET", 70)
         monkeypatch.setattr(module, "READ_AHEAD", 9)
     assert score_task(model, inputs, data(format)) == pytest.approx(before, abs=1e-5)
     assert all(math.isfinite(v) for v in before.values())
@@ -162,9 +162,9 @@ def test_a_collapsed_text_tower_finds_no_image(
     head: Any = model.heads["image-text"]
     same = lambda pooled, images: {
         "texts": torch.ones(len(pooled), 4) / 2,
-        **({} if images is None else {"images": torch.ones(len(images), 4) / 2}),
     }
     monkeypatch.setattr(head, "vectors", same)
+    monkeypatch.setattr(head, "see", lambda images: torch.ones(len(images), 4) / 2)
     found = score_task(model, inputs, data("image-text"))
     assert found == {"retrieval": 0.0, "at_10": 0.0, "mrr": pytest.approx(1 / 30)}
 
@@ -212,7 +212,7 @@ def test_logits_over_the_vocabulary_are_not_kept(
         most = max(most, sum(ref() is not None for ref in alive))
         return output
 
-    monkeypatch.setattr(scoring, "TOKEN_BUDGET", 60)
+    monkeypatch.setattr(predicting, "TOKEN_BUDGET", 60)
     monkeypatch.setattr(MultiTaskModel, "forward", watched)
     score_task(model, inputs, data("mlm"))
     assert len(alive) > 5
