@@ -45,8 +45,8 @@ format: $(STAMP)-dev ## format the code
 lock: ## write the hashed requirement locks anew
 	for a in cpu gpu; do for d in "" dev; do \
 	  uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.10 -q \
-	    $$([ $$a = gpu ] && echo --override requirements/gpu-override.txt) \
-	    --extra $$a --extra quickstart --extra train $${d:+--extra emoji --extra dev} pyproject.toml -o requirements/$$a$${d:+-dev}.txt || exit 1; \
+	    --override requirements/override.txt \
+	    --extra $$a --extra quickstart --extra train --extra serve --extra quantize $${d:+--extra emoji --extra dev} pyproject.toml -o requirements/$$a$${d:+-dev}.txt || exit 1; \
 	done; done
 
 env: $(STAMP) ## make the environment (.venv)
@@ -59,12 +59,12 @@ $(UV):
 $(STAMP): $(UV) requirements/$(ACCELERATOR).txt pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "xt needs Python 3.10, 3.11 or 3.12; found none on PATH." >&2; exit 1; }
 	[ -x $(BIN)/python ] || $(UV) venv -q --python $(PYTHON) $(VENV)
-	VIRTUAL_ENV=$(VENV) $(UV) pip install -q --require-hashes -r requirements/$(ACCELERATOR).txt
+	VIRTUAL_ENV=$(VENV) $(UV) pip install -q --no-deps --require-hashes -r requirements/$(ACCELERATOR).txt
 	VIRTUAL_ENV=$(VENV) $(UV) pip install -q --no-deps -e .
 	@touch $@
 
 $(STAMP)-dev: $(STAMP) requirements/$(ACCELERATOR)-dev.txt
-	VIRTUAL_ENV=$(VENV) $(UV) pip install -q --require-hashes -r requirements/$(ACCELERATOR)-dev.txt
+	VIRTUAL_ENV=$(VENV) $(UV) pip install -q --no-deps --require-hashes -r requirements/$(ACCELERATOR)-dev.txt
 	@touch $@
 
 .types:
