@@ -10,7 +10,7 @@ DATA ?= $(XT_DATA)
 STAMP := $(VENV)/.$(ACCELERATOR)
 ROOMS := core train export serve eval studies cli model_repository
 
-.PHONY: help env env-dev quickstart test lint check bench results bench-train lock format clean
+.PHONY: help env env-dev quickstart test lint check bench slow results bench-train lock format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,8 +30,12 @@ lint: $(STAMP)-dev .types ## ruff, mypy, and the rooms' import rule
 check: lint test ## lint, then test: what has to pass
 
 bench: $(STAMP) ## measure the bundled encoder, served and in process, on this machine
-	test -f quickstart/repository/base/xt.json || $(BIN)/xt export multilingual-e5-small --out quickstart/repository --name base
-	$(BIN)/xt bench --repository quickstart/repository --model base --encoder multilingual-e5-small
+	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
+	$(BIN)/xt bench --repository bench/repository --encoder multilingual-e5-small --force --out bench/results
+
+slow: $(STAMP)-dev ## half an hour of mixed load on a server: nothing lost, memory flat
+	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
+	$(BIN)/python -m tests.serve.soak bench/repository --minutes 30
 
 results: $(STAMP)-dev ## train on every kind of task, before and after on Tatoeba, SIB-200 zero-shot (an hour; DATA=folder)
 	$(BIN)/xt study run transfer $(if $(DATA),--data-dir $(DATA)) --out results/transfer
@@ -48,6 +52,10 @@ lock: ## write the hashed requirement locks anew
 	    --override requirements/override.txt \
 	    --extra $$a --extra quickstart --extra train --extra serve --extra quantize $${d:+--extra emoji --extra dev} pyproject.toml -o requirements/$$a$${d:+-dev}.txt || exit 1; \
 	done; done
+	uv pip compile --generate-hashes --no-header --no-annotate -q --python-version 3.12 --python-platform x86_64-manylinux_2_39 \
+	  deploy/requirements-serve-gpu.in -o requirements/serve-gpu.txt
+	uv pip compile --generate-hashes --no-header --no-annotate -q --python-version 3.11 --python-platform x86_64-manylinux_2_35 \
+	  deploy/requirements-serve-cpu.in -o requirements/serve-cpu.txt
 
 env: $(STAMP) ## make the environment (.venv)
 env-dev: $(STAMP)-dev ## make the environment with the tools for tests and lint
@@ -71,4 +79,4 @@ $(STAMP)-dev: $(STAMP) requirements/$(ACCELERATOR)-dev.txt
 	mkdir -p .types/xt && cd .types/xt && for room in $(ROOMS); do ln -sfn ../../$$room $$room; done
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) $(VENV)-uv .types quickstart *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-uv .types quickstart bench *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -45,8 +45,8 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
     return [
         _python(),
         _packages(),
-        _either("ONNX Runtime", "onnxruntime", "onnxruntime-gpu"),
-        _either("FAISS", "faiss-cpu", "faiss-gpu"),
+        _one_of("ONNX Runtime", "onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu"),
+        _one_of("FAISS", "faiss-cpu", "faiss-gpu"),
         _quickstart(),
         _gpu(),
         _triton(),
@@ -77,13 +77,13 @@ def _packages() -> Finding:
     return Finding("packages", "ok", ", ".join(f"{p} {v}" for p, v in found.items()))
 
 
-def _either(what: str, cpu: str, gpu: str) -> Finding:
-    found = [f"{p} {v}" for p in (cpu, gpu) if (v := version(p))]
+def _one_of(what: str, *builds: str) -> Finding:
+    found = [f"{p} {v}" for p in builds if (v := version(p))]
     if not found:
         advice = "Install one extra: pip install 'xt-retriever[cpu]' (or [gpu])"
-        return Finding(what, "missing", f"neither {cpu} nor {gpu}", advice)
-    if len(found) == 2:
-        return Finding(what, "missing", " and ".join(found), "Both are one module: uninstall both, then install one.")
+        return Finding(what, "missing", f"none of {', '.join(builds)}", advice)
+    if len(found) > 1:
+        return Finding(what, "missing", " and ".join(found), "They are one module: uninstall all, then install one.")
     return Finding(what, "ok", found[0])
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from xt.cli import bench, doctor, evaluate, export, images, quickstart, serve, study, train
+from xt.cli import bench, doctor, evaluate, export, images, index, quickstart, reload, serve, study, train
 from xt.core import __version__
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def main(
     """Train, export, serve and calibrate multilingual retrievers."""
 
 
-for module in (quickstart, train, export, serve, evaluate, bench, study, images, doctor):
+for module in (quickstart, train, export, serve, reload, index, evaluate, bench, study, images, doctor):
     module.register(app)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +14,14 @@ EPILOG = """Examples:
 
 xt serve repository
 
-xt serve repository --grpc-port 9001 --http-port 9000 --metrics-port 9002"""
+xt serve repository --restart --gateway-port 8080
+
+xt serve repository --grpc-port 9001 --http-port 9000 --metrics-port 9002
+
+xt serve repository --host 0.0.0.0 --gateway-port 8080 --token @token.txt
+
+xt serve repository --host 0.0.0.0 --grpc-cert server.pem --grpc-key server.key"""
+ENGINES = ("wheel", "docker")
 
 
 def register(app: typer.Typer) -> None:
@@ -29,16 +37,135 @@ def serve(
     http_port: Annotated[int, typer.Option("--http-port", help="KServe v2 over HTTP.")] = 8000,
     grpc_port: Annotated[int, typer.Option("--grpc-port", help="KServe v2 over gRPC: what --url takes.")] = 8001,
     metrics_port: Annotated[int, typer.Option("--metrics-port", help="Prometheus metrics at /metrics.")] = 8002,
+    admin_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--admin-key",
+            help="File with the key (16 characters or more) that opens model control, logs, traces, statistics and "
+            "shared memory. Default: XT_ADMIN_KEY, else a random one that `xt reload` of the same user finds.",
+        ),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start the server anew when it dies, at most 5 times a minute.")
+    ] = False,
+    exit_timeout: Annotated[
+        int, typer.Option("--exit-timeout", min=0, help="Seconds that the requests in flight have at the end.")
+    ] = 30,
+    grpc_cert: Annotated[
+        Path | None, typer.Option("--grpc-cert", help="PEM certificate: gRPC then speaks TLS alone.")
+    ] = None,
+    grpc_key: Annotated[Path | None, typer.Option("--grpc-key", help="PEM key of --grpc-cert.")] = None,
+    grpc_root_cert: Annotated[
+        Path | None,
+        typer.Option("--grpc-root-cert", help="PEM certificate that must have signed the callers' (mutual TLS)."),
+    ] = None,
+    gateway_port: Annotated[
+        int | None, typer.Option("--gateway-port", help="Also serve the OpenAI-style HTTP API and the page to try it.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", help="What callers of the gateway must send as bearer token: TOKEN, or @FILE."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="wheel: Triton of the Python package. docker: NVIDIA's container.")
+    ] = "wheel",
 ) -> None:
     """Serve a repository on NVIDIA Triton until Ctrl-C."""
-    from xt.core.errors import XtError
-    from xt.serve.launcher import Ports, TritonServer
+    import os
 
-    with TritonServer(repository, host=host, ports=Ports(http_port, grpc_port, metrics_port)) as server:
+    from xt.core import server_state
+    from xt.core.artifact import open_repository
+    from xt.core.errors import XtError, unknown
+    from xt.serve.launcher import EXIT_SECONDS, Ports, Tls, TritonServer
+
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    tls = Tls.of_flags(grpc_cert, grpc_key, grpc_root_cert)
+    secret = _token(token)
+    ports = Ports(http_port, grpc_port, metrics_port)
+    abroad = host not in server_state.LOCAL_HOSTS
+    if secret and gateway_port is None:
+        raise XtError("--token was given without --gateway-port.", "The token guards the gateway; Triton has none.")
+    if gateway_port is not None and abroad and not secret:
+        raise XtError(
+            f"The gateway would listen on {host} for everybody.", "Give --token @FILE, or leave --host at 127.0.0.1."
+        )
+    if gateway_port is not None and tls is not None:
+        raise XtError(
+            "The gateway speaks to Triton without TLS, so --gateway-port cannot be combined with --grpc-cert.",
+            "Run two servers, or put a TLS proxy before the gateway.",
+        )
+    key = server_state.read_key(admin_key) if admin_key else os.environ.get(server_state.KEY_VARIABLE)
+    if abroad:
+        say(
+            f"Warning: {host} is open to other machines. Triton asks nobody who they are; only model control has a key."
+        )
+    with ExitStack() as stack:
+        server: Any
+        if engine == "docker":
+            options = {"--restart": restart, "--grpc-cert": tls, "--exit-timeout": exit_timeout != EXIT_SECONDS}
+            if unused := [option for option, given in options.items() if given]:
+                raise XtError(f"{unused[0]} works with --engine wheel alone.", "Leave one of the two out.")
+            from xt.serve.docker import run
+
+            key = server_state.check_key(key, server_state.KEY_VARIABLE) if key else None
+            server = stack.enter_context(run(repository, host=host, ports=ports, admin_key=key, report=say))
+            hashes = {name: artifact.hash for name, artifact in open_repository(repository).items()}
+            server_state.note_server(host, vars(ports), server.admin_key, server.repository, hashes)
+            stack.callback(server_state.forget, grpc_port)
+        else:
+            server = stack.enter_context(
+                TritonServer(
+                    repository,
+                    host=host,
+                    ports=ports,
+                    admin_key=key,
+                    tls=tls,
+                    restart=restart,
+                    exit_seconds=exit_timeout,
+                    report=say,
+                )
+            )
+        plain = host if tls is None else server.http_host
         say(f"serving {', '.join(server.models)}")
-        say(f"  gRPC     {host}:{grpc_port}   (xt eval tatoeba --url {server.url})")
-        say(f"  HTTP     http://{host}:{http_port}/v2")
-        say(f"  metrics  http://{host}:{metrics_port}/metrics")
+        say(f"  gRPC     {host}:{grpc_port}   " + (_tls_words(tls) if tls else f"(xt eval tatoeba --url {server.url})"))
+        say(f"  HTTP     http://{plain}:{http_port}/v2")
+        say(f"  metrics  http://{plain}:{metrics_port}/metrics")
+        if gateway_port is not None:
+            from xt.serve.gateway import Gateway
+
+            gateway = Gateway(
+                server.url,
+                host=host,
+                port=gateway_port,
+                token=secret,
+                metrics_url=f"http://{server.url.rpartition(':')[0]}:{metrics_port}/metrics",
+                admin_key=server.admin_key,
+            )
+            stack.enter_context(gateway)
+            say(f"  gateway  {gateway.url}/")
         say("Ctrl-C stops it.")
         code = server.wait()
-        raise XtError(f"Triton ended by itself with code {code}:\n{server.log_tail()}", "See the lines above.")
+        reason = getattr(server, "ended", "") or f"Triton ended by itself with code {code}"
+        raise XtError(f"{reason}:\n{server.log_tail()}", "See the lines above; --restart starts it anew.")
+
+
+def _tls_words(tls: object) -> str:
+    return "(mutual TLS)" if getattr(tls, "root", None) else "(TLS)"
+
+
+def _token(token: str | None) -> str | None:
+    """Give the token itself: as typed, or of the file after @."""
+    from xt.core.errors import XtError
+
+    if token is None:
+        return None
+    text = token
+    if token.startswith("@"):
+        try:
+            text = Path(token[1:]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise XtError(f"--token {token} cannot be read: {error}", "Expected @FILE with the token in it.") from error
+    if not text:
+        raise XtError("--token is empty.", "Give a token, or leave the option out.")
+    return text

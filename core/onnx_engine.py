@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from xt.core.artifact import Artifact, open_artifact
-from xt.core.errors import XtError, require
+from xt.core.errors import XtError, require, unknown
 from xt.core.spec import EncoderSpec
 from xt.core.text import TextEncoder, TextTokenizer, Vectors
 
@@ -18,43 +21,127 @@ DEVICES = ("auto", "cpu", "cuda")
 OUTPUT = "sentence_embedding"
 
 
-def providers(device: str) -> list[str]:
-    """Give ONNX Runtime's execution providers for a device; `auto` takes the GPU where one is to be had."""
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider of ONNX Runtime, and how xt uses it."""
+
+    name: str
+    """As ONNX Runtime calls it."""
+    device: str
+    """`cpu` or `cuda`."""
+    precisions: tuple[str, ...]
+    """What it runs, the fastest first."""
+    token_budget: int
+    """Tokens, padding included, of one forward pass."""
+    compiles: bool = False
+    """Whether the first pass of every shape is slow."""
+
+
+PROVIDERS = {
+    "openvino": Provider("OpenVINOExecutionProvider", "cpu", ("int8", "bf16", "fp32"), 512, compiles=True),
+    "cpu": Provider("CPUExecutionProvider", "cpu", ("int8", "int8-blocks", "fp32", "fp16"), 1024),
+    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", ("fp16", "fp32"), 16384, compiles=True),
+    "cuda": Provider("CUDAExecutionProvider", "cuda", ("fp16", "fp32"), 16384),
+}
+"""By xt's short names, the fastest first for each device."""
+
+
+def available_providers() -> list[str]:
+    """Name the providers, in xt's words, that this machine and this build of ONNX Runtime have, the fastest first.
+
+    OpenVINO's is for x86 CPUs alone; those of NVIDIA need a GPU besides their library.
+    """
     import onnxruntime as ort
 
-    gpu = "CUDAExecutionProvider" in ort.get_available_providers() and os.path.exists("/dev/nvidiactl")
-    if device == "cuda" and not gpu:
-        raise XtError(
-            f"No CUDA device for ONNX Runtime {ort.__version__} (offered: {', '.join(ort.get_available_providers())}).",
-            "Use --device cpu, or install the gpu extra on a machine with an NVIDIA GPU.",
-        )
+    offered = ort.get_available_providers()
+    gpu = os.path.exists("/dev/nvidiactl")
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    there = {"cuda": gpu, "tensorrt": gpu, "openvino": x86, "cpu": True}
+    return [name for name, row in PROVIDERS.items() if row.name in offered and there[name]]
+
+
+def choose_provider(provider: str = "auto", *, device: str = "auto", precision: str | None = None) -> str:
+    """Choose where a graph runs: the first provider of the device that runs this precision; a GPU before a CPU.
+
+    Raises XtError when what was asked for is not to be had; nothing is replaced silently.
+    """
+    import onnxruntime as ort
+
     if device not in DEVICES:
         raise XtError(f"Unknown device {device!r}.", f"Known: {', '.join(DEVICES)}.")
-    return ["CUDAExecutionProvider"] if gpu and device != "cpu" else ["CPUExecutionProvider"]
+    found = available_providers()
+    offered = f"ONNX Runtime {ort.__version__} offers here: {', '.join(found)}."
+    if provider != "auto":
+        if provider not in PROVIDERS:
+            raise unknown("provider", provider, ("auto", *PROVIDERS))
+        if provider not in found:
+            raise XtError(
+                f"The execution provider {provider!r} cannot be used. {offered}",
+                "Install the extra for this machine (cpu or gpu), or export for another --provider.",
+            )
+        if precision and precision not in PROVIDERS[provider].precisions:
+            known = ", ".join(PROVIDERS[provider].precisions)
+            raise XtError(f"The provider {provider} does not run {precision}.", f"It runs: {known}.")
+        return provider
+    if device == "cuda" and not any(PROVIDERS[p].device == "cuda" for p in found):
+        raise XtError(f"No CUDA device. {offered}", "Use --device cpu, or install the gpu extra beside an NVIDIA GPU.")
+    fitting = [p for p in found if device in ("auto", PROVIDERS[p].device)]
+    fitting = [p for p in fitting if precision is None or precision in PROVIDERS[p].precisions]
+    if not fitting:
+        raise XtError(f"No execution provider runs {precision} on {device}. {offered}", "Export another --precision.")
+    gpus = [p for p in fitting if PROVIDERS[p].device == "cuda"]
+    # CUDA before TensorRT: TensorRT builds an engine for minutes at the first load, so it has to be asked for.
+    return "cuda" if "cuda" in gpus else (gpus or fitting)[0]
 
 
 class OnnxEngine:
     """Runs a graph (input_ids, attention_mask[, token_type_ids]) -> sentence_embedding."""
 
-    def __init__(self, file: Path, *, device: str = "auto", threads: int = 0) -> None:
+    bucketed = True
+
+    def __init__(
+        self,
+        file: Path,
+        *,
+        device: str = "auto",
+        provider: str = "auto",
+        precision: str | None = None,
+        threads: int = 0,
+    ) -> None:
+        """Load a graph.
+
+        Args:
+            file: the graph.
+            device: `auto`, `cpu` or `cuda`; matters where the provider is not named.
+            provider: see `choose_provider`.
+            precision: what the graph was written as; `bf16` is an fp32 graph that OpenVINO computes in bf16.
+            threads: CPU threads (0: as many as there are cores for this process).
+        """
         require("onnxruntime", extra="cpu", purpose="Running an ONNX graph")
         import onnxruntime as ort
 
-        wanted = providers(device)
+        self.provider = choose_provider(provider, device=device, precision=precision)
+        row = PROVIDERS[self.provider]
+        self.token_budget = row.token_budget
+        self.compiles = row.compiles
+        threads = threads or len(os.sched_getaffinity(0))
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
         )  # a core that spins is a core that others wait for
+        if self.provider == "openvino":  # it fuses by itself, and knows the unfused operators alone
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings = _settings(self.provider, file, precision, threads)
         try:
-            self.session = ort.InferenceSession(str(file), options, providers=wanted)
+            self.session = ort.InferenceSession(str(file), options, providers=[(row.name, settings)])
         except Exception as error:  # ONNX Runtime's errors share no base class but Exception
             raise XtError(f"ONNX Runtime cannot load {file}: {error}", "The file is damaged: export again.") from error
-        if self.session.get_providers()[0] != wanted[0]:
+        if self.session.get_providers()[0] != row.name:
             raise XtError(
-                f"ONNX Runtime did not take {wanted[0]}; it runs on {self.session.get_providers()[0]}.",
-                "Check the CUDA libraries (`xt doctor`), or use --device cpu.",
+                f"ONNX Runtime did not take {row.name}; it runs on {self.session.get_providers()[0]}.",
+                "Check its libraries (`xt doctor`), or export for another --provider.",
             )
         self.inputs = [i.name for i in self.session.get_inputs()]
         if OUTPUT not in [o.name for o in self.session.get_outputs()]:
@@ -65,17 +152,70 @@ class OnnxEngine:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         if "token_type_ids" in self.inputs:
             feeds["token_type_ids"] = np.zeros_like(input_ids)
+        if PROVIDERS[self.provider].device == "cuda":
+            return self._forward_bound(feeds)
         (vectors,) = self.session.run([OUTPUT], feeds)
         return np.asarray(vectors, np.float32)
 
+    def _forward_bound(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> Vectors:
+        """Run with inputs and outputs bound, so that only ids go to the GPU and only vectors come back."""
+        binding = self.session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        binding.bind_output(OUTPUT)
+        self.session.run_with_iobinding(binding)
+        return np.asarray(binding.copy_outputs_to_cpu()[0], np.float32)
 
-def load_model(path: Path, *, device: str = "auto", threads: int = 0) -> tuple[TextEncoder, Artifact]:
-    """Load an exported model folder (`<repository>/<name>`), every file checked, as a text encoder."""
+
+def _settings(provider: str, file: Path, precision: str | None, threads: int) -> dict[str, str]:
+    """Give the provider's options. All of them keep a vector independent of its batch."""
+    if provider == "openvino":
+        # f32 for what is not int8: with bf16 there, int8 was no faster and a padded text's vector moved further.
+        hint = "bf16" if precision == "bf16" else "f32"
+        config = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": "1",
+            "ENABLE_CPU_PINNING": "NO",  # two servers on one machine would pin themselves to the same cores
+            "CPU_RUNTIME_CACHE_CAPACITY": "100000",  # kernels of every shape stay compiled
+        }
+        return {"device_type": "CPU", "load_config": json.dumps({"CPU": config})}
+    if provider == "tensorrt":
+        engines = file.parent / "tensorrt"
+        return {
+            "trt_fp16_enable": "1" if precision == "fp16" else "0",
+            "trt_layer_norm_fp32_fallback": "1",
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(engines),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(engines),
+            "trt_profile_min_shapes": "input_ids:1x8,attention_mask:1x8",
+            "trt_profile_opt_shapes": "input_ids:32x64,attention_mask:32x64",
+            "trt_profile_max_shapes": "input_ids:2048x512,attention_mask:2048x512",
+        }
+    if provider == "cuda":
+        return {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+    return {}
+
+
+def load_model(
+    path: Path, *, device: str = "auto", provider: str | None = None, threads: int = 0
+) -> tuple[TextEncoder, Artifact]:
+    """Load an exported model folder (`<repository>/<name>`), every file checked, as a text encoder.
+
+    It runs by the provider that it was proven with at export, unless another is named.
+    """
     artifact = open_artifact(path, kind="model")
     facts = artifact.facts
     spec = EncoderSpec.from_json(facts["encoder"])
     tokenizer = TextTokenizer(path / facts["tokenizer"], spec.max_length)
-    engine = OnnxEngine(path / facts["graph"], device=device, threads=threads)
+    engine = OnnxEngine(
+        path / facts["graph"],
+        device=device,
+        provider=provider or facts.get("provider", "auto"),
+        precision=facts["precision"],
+        threads=threads,
+    )
     return TextEncoder(spec, tokenizer, engine, pad_id=facts["pad_id"]), artifact
 
 

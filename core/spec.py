@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar, cast
 
 from xt.core.errors import XtError, unknown
 
 POOLINGS = ("mean", "cls")
+Rows = TypeVar("Rows", bound=Any)
+"""An array or tensor of (rows, numbers)."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,37 @@ class EncoderSpec:
     licence: str = ""
     provenance: str = ""
     """Where the weights come from, in words."""
+    dims: int | None = None
+    """Keep just so many numbers of a pooled vector, its first ones, before it is normalised; None: all of them."""
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise unknown("pooling", self.pooling, POOLINGS)
         if self.default_prefix and self.default_prefix not in self.prefixes:
             raise unknown("prefix", self.default_prefix, self.prefixes)
+        if self.dims is not None and not 1 <= self.dims <= self.dim:
+            raise XtError(f"A vector of {self.dim} numbers cannot be cut to {self.dims}.", f"Choose 1 to {self.dim}.")
+
+    def first(self, dims: int) -> EncoderSpec:
+        """Give the spec of the same encoder whose vectors keep just their first `dims` numbers (Matryoshka).
+
+        Raises XtError unless `dims` is between 1 and the vector's length.
+        """
+        if not 1 <= dims <= self.dim:
+            raise XtError(
+                f"There are no first {dims} numbers of a vector: {self.name} gives {self.dim}.",
+                f"Choose from 1 to {self.dim}.",
+            )
+        return self if dims == self.dim else replace(self, dim=dims, dims=dims)
+
+    def kept(self, vectors: Rows) -> Rows:
+        """Cut pooled vectors (rows, numbers) of a network to the numbers that are kept; before they are normalised.
+
+        >>> import numpy as np
+        >>> EncoderSpec("e", dim=3).first(2).kept(np.array([[3.0, 4.0, 12.0]]))
+        array([[3., 4.]])
+        """
+        return vectors if self.dims is None else cast("Rows", vectors[:, : self.dims])
 
     def prefix(self, role: str | None) -> str:
         """Give the text to put before an input in `role` (None: the default role; "none": nothing)."""
@@ -51,8 +78,11 @@ class EncoderSpec:
         return self.prefixes[role]
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest keeps it."""
-        return {**asdict(self), "prefixes": dict(self.prefixes)}
+        """As a manifest keeps it; `dims` only where vectors are cut, so that others read as they always did."""
+        value = {**asdict(self), "prefixes": dict(self.prefixes)}
+        if self.dims is None:
+            del value["dims"]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> EncoderSpec:

@@ -5,6 +5,7 @@ No torch and no transformers here: this file is what a served model runs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
 Vectors = npt.NDArray[np.float32]
 TOKEN_BUDGET = 1024
 """Tokens, padding included, that one forward pass takes: larger batches fall out of a CPU's cache."""
+ROWS = 32
+"""Texts that one forward pass of an engine with buckets takes at most: it bounds how many shapes there are."""
+WARM_TOKENS = 128
+"""Buckets up to this width are run in every number of rows before a model serves."""
 
 
 class Engine(Protocol):
-    """The network: pooled and, where the spec says so, normalised vectors of one micro-batch."""
+    """The network: pooled and, where the spec says so, normalised vectors of one micro-batch.
+
+    An engine with an attribute `bucketed` that is true gets micro-batches of one bucket's width each (`bucket`).
+    """
 
     def forward(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
         """(batch, tokens) of int64, twice -> (batch, dim) of float32."""
@@ -69,6 +77,7 @@ class TextTokenizer:
     def __init__(self, file: Path, max_length: int) -> None:
         self._tokenizer = open_tokenizer(file)
         self.max_length = max_length
+        self.vocabulary = int(self._tokenizer.get_vocab_size())
 
     def __call__(
         self, texts: Sequence[str], *, prefix: str = "", truncate: bool = False
@@ -106,28 +115,50 @@ def check_text(text: object, where: str) -> None:
         raise XtError(f"{where} is not valid Unicode: {error.reason} at {error.start}.", "Repair it.") from None
 
 
-def micro_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def bucket(tokens: int) -> int:
+    """Give the width that a text of so many tokens is padded to: a multiple of 4, above 64 of 8, above 128 of 32.
+
+    It depends on the text alone. With all rows of a micro-batch in one bucket, a text is computed in the same shape
+    whatever it is batched with; row counts change no sum, so its vector stays the same bit for bit.
+
+    >>> [bucket(n) for n in (1, 8, 9, 65, 128, 129)]
+    [4, 8, 12, 72, 128, 160]
+    """
+    step = 4 if tokens <= 64 else 8 if tokens <= 128 else 32
+    return -(-tokens // step) * step
+
+
+def micro_batches(lengths: Sequence[int], budget: int, *, bucketed: bool = False) -> Iterator[list[int]]:
     """Cut indices, sorted by length, into batches of at most `budget` tokens, padding included.
 
-    A text longer than the budget gets a batch of its own.
+    A text longer than the budget gets a batch of its own. `bucketed`: only texts of one bucket share a batch, and at
+    most `ROWS` of them.
 
     >>> list(micro_batches([3, 9, 2, 3], budget=10))
     [[1], [0, 3, 2]]
+    >>> list(micro_batches([3, 9, 2, 10], budget=100, bucketed=True))
+    [[3, 1], [0, 2]]
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batch: list[int] = []
     for index in order:
-        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
+        if batch:
+            longest = lengths[batch[0]]
+            width = bucket(longest) if bucketed else longest
+            other = bucketed and (bucket(lengths[index]) != width or len(batch) == ROWS)
+            if other or width * (len(batch) + 1) > budget:
+                yield batch
+                batch = []
         batch.append(index)
     if batch:
         yield batch
 
 
-def pad(rows: Sequence[npt.NDArray[np.int64]], pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Right-pad rows of token ids: ids and 0/1 mask, both (rows, longest)."""
-    width = max(len(row) for row in rows)
+def pad(
+    rows: Sequence[npt.NDArray[np.int64]], pad_id: int, *, width: int = 0
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Right-pad rows of token ids, to at least `width`: ids and 0/1 mask, both (rows, tokens)."""
+    width = max(width, max(len(row) for row in rows))
     ids = np.full((len(rows), width), pad_id, np.int64)
     mask = np.zeros((len(rows), width), np.int64)
     for i, row in enumerate(rows):
@@ -144,6 +175,9 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.engine = engine
         self.pad_id = pad_id
+        self.bucketed = bool(getattr(engine, "bucketed", False))
+        """Whether micro-batches hold texts of one bucket only; then a vector depends on its text alone, bit for bit."""
+        self.token_budget = int(getattr(engine, "token_budget", TOKEN_BUDGET))
 
     def encode(
         self,
@@ -151,7 +185,7 @@ class TextEncoder:
         *,
         prefix: str | None = None,
         truncate: bool = False,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> Encoded:
         """Encode `texts`.
 
@@ -159,14 +193,46 @@ class TextEncoder:
             texts: any number of them.
             prefix: the role whose prefix goes before each (None: the encoder's default; "none": nothing).
             truncate: cut a text that is too long, and flag it, instead of raising.
-            token_budget: tokens, padding included, of one forward pass.
+            token_budget: tokens, padding included, of one forward pass (None: what suits the engine).
         """
         ids, cut = self.tokenizer(texts, prefix=self.spec.prefix(prefix), truncate=truncate)
         return Encoded(self.encode_ids(ids, token_budget), np.array([len(r) for r in ids], np.int32), cut)
 
-    def encode_ids(self, ids: Sequence[npt.NDArray[np.int64]], token_budget: int = TOKEN_BUDGET) -> Vectors:
+    def encode_ids(self, ids: Sequence[npt.NDArray[np.int64]], token_budget: int | None = None) -> Vectors:
         """Run the network over rows of token ids: (rows, dim), in the order given."""
         out = np.empty((len(ids), self.spec.dim), np.float32)
-        for batch in micro_batches([len(row) for row in ids], token_budget):
-            out[batch] = self.engine.forward(*pad([ids[i] for i in batch], self.pad_id))
+        budget = token_budget or self.token_budget
+        for batch in micro_batches([len(row) for row in ids], budget, bucketed=self.bucketed):
+            out[batch] = self.forward([ids[i] for i in batch])
         return out
+
+    def forward(self, rows: Sequence[npt.NDArray[np.int64]]) -> Vectors:
+        """Run one micro-batch: rows of token ids, of one bucket if the engine has buckets -> (rows, dim)."""
+        width = min(bucket(max(len(row) for row in rows)), self.spec.max_length) if self.bucketed else 0
+        return self.engine.forward(*pad(rows, self.pad_id, width=width))
+
+    def warm_up(self) -> float:
+        """Run what is slow the first time, and give the tokens a second that a full micro-batch then runs at.
+
+        An engine that compiles for every shape is run in every shape up to `WARM_TOKENS` tokens a text, and with one
+        text and with a full batch of the wider ones.
+        """
+        widths = sorted({bucket(n) for n in range(1, min(WARM_TOKENS, self.spec.max_length) + 1)})
+        if getattr(self.engine, "compiles", False):
+            for width in widths:
+                for rows in range(1, min(ROWS, max(self.token_budget // width, 1)) + 1):
+                    self._run_blank(rows, width)
+            for width in range(WARM_TOKENS + 32, self.spec.max_length + 1, 32):
+                for rows in {1, max(self.token_budget // width, 1)}:
+                    self._run_blank(rows, width)
+        width = min(48, self.spec.max_length)
+        rows = max(self.token_budget // width, 1)
+        self._run_blank(rows, width)
+        start = time.perf_counter()
+        for _ in range(3):
+            self._run_blank(rows, width)
+        return 3 * rows * width / (time.perf_counter() - start)
+
+    def _run_blank(self, rows: int, width: int) -> None:
+        ids = np.full((rows, width), self.pad_id, np.int64)
+        self.engine.forward(ids, np.ones_like(ids))

@@ -36,7 +36,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, spec: EncoderSpec) -> torch.T
     """Pool token vectors (batch, tokens, dim) into (batch, dim), of unit length where the spec says so."""
     import torch
 
-    vectors = masked_mean(hidden, mask) if spec.pooling == "mean" else hidden[:, 0]
+    vectors = spec.kept(masked_mean(hidden, mask) if spec.pooling == "mean" else hidden[:, 0])
     return torch.nn.functional.normalize(vectors, dim=-1) if spec.normalize else vectors
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from xt.core.errors import XtError, unknown
+from xt.core.packed import pack
+from xt.core.server_state import KEY_VARIABLE, admin_headers
 from xt.core.spec import EncoderSpec
 from xt.core.text import Encoded, check_text
 
 IN_FLIGHT = 2
 """Requests under way at once: the server tokenises one while it computes another."""
 RETRIES = 3
+OUTPUTS = ("embedding", "tokens", "truncated")
 
 
 class TritonEncoder:
@@ -24,7 +27,8 @@ class TritonEncoder:
     def __init__(self, url: str, model: str | None = None, *, timeout_seconds: float = 120.0) -> None:
         """Connect to the gRPC endpoint `url` (HOST:PORT) and read what the server says of the model.
 
-        Without `model` the server must hold exactly one encoder.
+        Without `model` the server must hold exactly one encoder. The list of models is behind the server's admin key
+        (`xt.core.server_state`); where the key is not known, the model is the one called `encoder`.
         """
         import tritonclient.grpc as grpc
 
@@ -48,12 +52,35 @@ class TritonEncoder:
         self.spec = EncoderSpec.from_json(self.facts["encoder"])
         self.max_texts = int(config["max_batch_size"])
 
+    def _loaded(self) -> list[str] | None:
+        """Name the models that are ready; None where the list is behind a key that is not known."""
+        try:
+            index = self.client.get_model_repository_index(
+                headers=admin_headers(self.url), as_json=True, client_timeout=10
+            )
+        except self._grpc.InferenceServerException as error:
+            if "restricted" in str(error.message()):
+                return None
+            raise
+        return sorted({m["name"] for m in index.get("models", []) if m.get("state", "READY") == "READY"})
+
     def _only_model(self) -> str:
-        index = self.client.get_model_repository_index(as_json=True, client_timeout=10)
-        names = sorted({m["name"] for m in index.get("models", [])})
-        if len(names) != 1:
+        names = self._loaded()
+        if names is None:
+            if self.client.is_model_ready("encoder", client_timeout=10):
+                return "encoder"
+            raise XtError(
+                f"The server at {self.url} has no model 'encoder', and its list of models is behind its admin key.",
+                f"Choose by --model, or give the key by {KEY_VARIABLE}.",
+            )
+        encoders = [name for name in names if self._gives_vectors(name)]
+        if len(encoders) != 1:
             raise XtError(f"The server at {self.url} holds {', '.join(names) or 'no model'}.", "Choose by --model.")
-        return str(names[0])
+        return encoders[0]
+
+    def _gives_vectors(self, model: str) -> bool:
+        config = self.client.get_model_config(model, as_json=True, client_timeout=10)["config"]
+        return any(output["name"] == "embedding" for output in config.get("output", []))
 
     def _explain(self, error: Exception) -> XtError:
         status = str(getattr(error, "status", lambda: "")() or "")
@@ -61,8 +88,7 @@ class TritonEncoder:
         if "UNAVAILABLE" in status and any(w in message for w in ("connect", "Socket", "resolv")):
             return XtError(f"No server answers at {self.url}.", "Start one with `xt serve REPO`, or check --url.")
         if "unknown model" in message:
-            index = self.client.get_model_repository_index(as_json=True)
-            return unknown("model", getattr(self, "model", None) or message, [m["name"] for m in index["models"]])
+            return unknown("model", getattr(self, "model", None) or message, self._loaded() or [])
         return XtError(f"The server at {self.url} answered {status}: {message}")
 
     def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
@@ -93,14 +119,22 @@ class TritonEncoder:
             yield from pool.map(lambda chunk: self.infer([texts[i] for i in chunk], parameters), chunks)
 
     def infer(self, texts: Sequence[str], parameters: dict[str, Any] | None = None) -> Any:
-        """Send one request; an UNAVAILABLE answer (full queue) is tried again a few times, with growing pauses."""
-        data = np.array([[t.encode("utf-8")] for t in texts], dtype=np.object_)
-        tensor = self._grpc.InferInput("text", list(data.shape), "BYTES")
+        """Send one request; an UNAVAILABLE answer (full queue) is tried again a few times, with growing pauses.
+
+        The texts travel as one packed blob; outputs are embedding (n, dim), tokens (n, 1) and truncated (n, 1).
+        """
+        data = pack(texts)[None]
+        tensor = self._grpc.InferInput("packed", list(data.shape), "UINT8")
         tensor.set_data_from_numpy(data)
+        outputs = [self._grpc.InferRequestedOutput(name) for name in OUTPUTS]
         for attempt in range(RETRIES + 1):
             try:
                 return self.client.infer(
-                    self.model, [tensor], parameters=parameters or None, client_timeout=self.timeout_seconds
+                    self.model,
+                    [tensor],
+                    outputs=outputs,
+                    parameters=parameters or None,
+                    client_timeout=self.timeout_seconds,
                 )
             except self._grpc.InferenceServerException as error:
                 if attempt == RETRIES or "UNAVAILABLE" not in str(error.status()):

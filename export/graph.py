@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 OPSET = 18
 FUSED = {"bert": "bert", "roberta": "bert", "xlm-roberta": "bert", "camembert": "bert", "distilbert": "bert"}
 """Model types whose graphs ONNX Runtime's transformer optimiser knows, and the name it knows them by."""
-PRECISIONS = ("fp32", "fp16", "int8")
 BLOCK = 32
 """Weights that share one scale in the int8 graph."""
 
@@ -141,6 +140,28 @@ def fuse(
             "The installed torch or transformers traces another pattern; install the versions of the lock file.",
         )
     return counts
+
+
+def for_bf16(source: Path, target: Path) -> int:
+    """Copy a traced graph with its mask's constant, the lowest fp32, made one that bf16 can hold; give how many.
+
+    Rounded to bf16 that constant is minus infinity, and times a mask of 0 not a number.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(source))
+    changed = 0
+    tensors = [*model.graph.initializer, *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t"))]
+    for tensor in tensors:
+        if tensor.data_type != onnx.TensorProto.FLOAT or sum(tensor.dims) > 1:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if values.size == 1 and float(values.reshape(-1)[0]) < -1e38:
+            tensor.CopyFrom(numpy_helper.from_array(np.full_like(values, -1e30), tensor.name))
+            changed += 1
+    onnx.save(model, str(target), save_as_external_data=model.ByteSize() > 2_000_000_000)
+    return changed
 
 
 def _large(model: Any) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import http.client
+import json
 import os
 import secrets
 import shutil
@@ -12,17 +14,45 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from xt.core.artifact import open_repository
+from xt.core import server_state
+from xt.core.artifact import open_repository, read_manifest
 from xt.core.errors import XtError
+from xt.serve.processes import (
+    ModelProcess,
+    hide_from_process_list,
+    model_processes,
+    new_scratch,
+    remove_bytecode,
+    remove_shared_memory,
+    sweep,
+)
 
 READY_SECONDS = 120.0
-STOP_SECONDS = 20.0
+EXIT_SECONDS = 30
+"""How long a server that is told to end waits for the requests in flight."""
+STOP_SECONDS = 10.0
+"""How long after that it may still take before it is killed."""
+DRAINED_SECONDS = 2.5
+"""How long a server without any model process may still take to end; Triton looks once a second."""
+WATCH_SECONDS = 0.2
+LIVE_EVERY = 1.0
+"""Seconds between two questions whether the server lives."""
+LIVE_SECONDS = 5.0
+"""How long the answer may take: a busy machine is no dead server."""
+LIVE_FAILURES = 3
+"""With so many questions in a row unanswered, the server counts as dead although its process is there."""
+RESTARTS_A_MINUTE = 5
+OPTIONS = ("--http-port", "--grpc-port", "--metrics-port")
+RESTRICTED = "model-repository,shared-memory,logging,trace,statistics"
+"""Triton's groups of calls that only the admin key opens. Models, their metadata and health stay open."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -33,6 +63,44 @@ class Ports:
     http: int
     grpc: int
     metrics: int
+
+
+@dataclass(frozen=True)
+class Tls:
+    """TLS of the gRPC endpoint; with `root` clients must show a certificate that it signed."""
+
+    cert: Path
+    key: Path
+    root: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise XtError when a file is missing or is no PEM file."""
+        for option, file in (("--grpc-cert", self.cert), ("--grpc-key", self.key), ("--grpc-root-cert", self.root)):
+            try:
+                if file is not None and b"-----BEGIN " not in file.read_bytes():
+                    raise XtError(f"{option} {file} is no PEM file.", "Expected text that holds -----BEGIN ...-----.")
+            except OSError as error:
+                raise XtError(f"{option} {file} cannot be read: {error.strerror}.", "Check the path.") from error
+
+    @classmethod
+    def of_flags(cls, cert: Path | None, key: Path | None, root: Path | None) -> Tls | None:
+        """Give what the three flags ask for; None when none is given. Raises XtError for half of a pair."""
+        if cert is None and key is None:
+            if root is not None:
+                raise XtError("--grpc-root-cert was given without --grpc-cert and --grpc-key.", "Give all three.")
+            return None
+        if cert is None or key is None:
+            given, missing = ("--grpc-key", "--grpc-cert") if cert is None else ("--grpc-cert", "--grpc-key")
+            raise XtError(f"{given} was given without {missing}.", "TLS needs the certificate and its key.")
+        return cls(cert, key, root)
+
+    def arguments(self) -> list[str]:
+        """Give Triton's flags."""
+        files = [f"--grpc-server-cert={self.cert.resolve()}", f"--grpc-server-key={self.key.resolve()}"]
+        if self.root is None:
+            return ["--grpc-use-ssl=true", *files]
+        # Triton turns TLS on by the first flag and asks for the client's certificate by the second.
+        return ["--grpc-use-ssl=true", "--grpc-use-ssl-mutual=true", *files, f"--grpc-root-cert={self.root.resolve()}"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +193,11 @@ class TritonServer:
 
     Leaving the block, also by an error or Ctrl-C, stops the server and its model processes and removes their shared
     memory. Start it in a thread that lives as long as it shall: the server ends with the thread that started it.
+
+    A watch of its own sees a model process die. Triton goes on calling such a model ready, answers each request with an
+    error, and never answers those that were in flight; so the watch ends that server and starts it anew: clients get
+    UNAVAILABLE at once and may try again. With `restart` it does so too when the server itself dies, or hangs: when its
+    process is there (a crash can hang while it is handled) but leaves question after question unanswered.
     """
 
     def __init__(
@@ -134,21 +207,59 @@ class TritonServer:
         host: str = "127.0.0.1",
         ports: Ports | None = None,
         environment: Mapping[str, str] | None = None,
+        admin_key: str | None = None,
+        tls: Tls | None = None,
+        restart: bool = False,
+        exit_seconds: int = EXIT_SECONDS,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
+        """Check the repository and note what is asked for; `start` starts it.
+
+        Args:
+            repository: the folder that `xt export` wrote; every model in it is loaded.
+            host: the address to listen on.
+            ports: HTTP, gRPC and metrics; free ones by default.
+            environment: variables for the server and its models.
+            admin_key: opens model control, logs, traces, statistics and shared memory; a random one by default.
+            tls: for gRPC. Triton's HTTP has none, so HTTP and metrics then stay on the loopback address.
+            restart: start a server anew that died by itself, or that hangs.
+            exit_seconds: how long the requests in flight are waited for at the end.
+            report: told when something was done that was not asked for, such as a restart.
+        """
         self.repository = repository.resolve()
         self.host = host
         self.ports = ports or Ports(*free_ports())
-        self.prefix = f"xt{os.getpid()}{secrets.token_hex(4)}"
+        self.prefix = f"xt{os.getpid()}p{secrets.token_hex(4)}"
+        self.admin_key = server_state.check_key(admin_key or secrets.token_urlsafe(32), "the server")
+        self.tls = tls
+        self.restart = restart
+        self.exit_seconds = exit_seconds
+        self.report = report
+        self.ended = ""
+        """Why the server ended by itself; empty as long as it did not."""
+        self.restarts = 0
         self._environment = dict(environment or {})
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._lock_handle: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: threading.Thread | None = None
+        self._closing, self._closed, self._gone = threading.Event(), threading.Event(), threading.Event()
+        self._code = 0
         self.models = sorted(open_repository(self.repository))
 
     @property
     def url(self) -> str:
         """HOST:PORT of the gRPC endpoint, as `--url` takes it."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
-        return f"{host}:{self.ports.grpc}"
+        return f"{self._reach(self.host)}:{self.ports.grpc}"
+
+    @property
+    def http_host(self) -> str:
+        """The address that HTTP and metrics listen on: with TLS the loopback alone, as they have none."""
+        return self.host if self.tls is None or self.host in server_state.LOCAL_HOSTS else "127.0.0.1"
+
+    @staticmethod
+    def _reach(host: str) -> str:
+        return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
 
     def __enter__(self) -> TritonServer:
         self.start()
@@ -162,59 +273,87 @@ class TritonServer:
     def start(self, ready_seconds: float = READY_SECONDS) -> None:
         """Start the server and wait until every model is ready."""
         wheel = find_wheel()
-        for option, port in zip(("--http-port", "--grpc-port", "--metrics-port"), self._all_ports(), strict=True):
-            check_port(self.host, port, option)
+        hosts = (self.http_host, self.host, self.http_host)
+        for option, host, port in zip(OPTIONS, hosts, self._all_ports(), strict=True):
+            check_port(host, port, option)
         if len(set(self._all_ports())) < 3:
             raise XtError(f"Two of the ports {', '.join(map(str, self._all_ports()))} are the same.", "Choose three.")
-        self._scratch = tempfile.TemporaryDirectory(prefix="xt-triton-")
+        sweep()
+        for event in (self._closing, self._closed, self._gone):
+            event.clear()
+        self._scratch, self._lock_handle = new_scratch(self.prefix)
         try:
-            scratch = Path(self._scratch.name)
-            backend = scratch / "backends" / "python"
+            backend = Path(self._scratch.name) / "backends" / "python"
             backend.mkdir(parents=True)
             for file in (*wheel.python_backend.iterdir(), wheel.stub):
                 shutil.copy2(file, backend / file.name)
             (backend / wheel.stub.name).chmod(0o755)
-            with (scratch / "server.log").open("wb") as log:
-                self._process = subprocess.Popen(
-                    self._arguments(wheel, scratch),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=self._env(wheel),
-                    start_new_session=True,
-                    preexec_fn=_end_with_parent,
-                )
-            self._wait_ready(ready_seconds)
+            self._launch(wheel, ready_seconds)
+            self._note_state()
+            known = model_processes(self.prefix)  # here, so that none can die unseen before the thread runs
+            self._watch = threading.Thread(
+                target=self._watch_over, args=(wheel, known), name="xt-serve-watch", daemon=True
+            )
+            self._watch.start()
         except BaseException:
             self.stop()
             raise
+
+    def _launch(self, wheel: Wheel, ready_seconds: float) -> None:
+        """Start the process and wait until it is ready."""
+        assert self._scratch is not None
+        assert self._lock_handle is not None
+        remove_bytecode(self.repository)
+        with (Path(self._scratch.name) / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._arguments(wheel, Path(self._scratch.name)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env(wheel),
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+                pass_fds=(self._lock_handle,),
+            )
+        self._wait_ready(ready_seconds)
+        remove_bytecode(self.repository)
+
+    def _note_state(self) -> None:
+        hashes = {name: str(read_manifest(self.repository / name)["hash"]) for name in self.models}
+        server_state.note_server(self.host, vars(self.ports), self.admin_key, self.repository, hashes)
 
     def _all_ports(self) -> tuple[int, int, int]:
         return self.ports.http, self.ports.grpc, self.ports.metrics
 
     def _arguments(self, wheel: Wheel, scratch: Path) -> list[str]:
         http, grpc, metrics = self._all_ports()
+        restricted = f"{RESTRICTED}:{server_state.KEY_HEADER}={self.admin_key}"
         return [
             str(wheel.binary),
             f"--model-repository={self.repository}",
             f"--backend-directory={scratch / 'backends'}",
-            "--model-control-mode=none",
+            "--model-control-mode=explicit",
+            "--load-model=*",
+            f"--model-load-thread-count={max(4, 2 * len(self.models))}",  # one that waits for another holds a thread
+            f"--http-restricted-api={restricted}",
+            f"--grpc-restricted-protocol={restricted}",
             "--exit-on-error=true",
-            "--exit-timeout-secs=10",
+            f"--exit-timeout-secs={self.exit_seconds}",
             "--disable-auto-complete-config",
             f"--backend-config=python,shm-region-prefix-name={self.prefix}",
-            f"--http-address={self.host}",
+            f"--http-address={self.http_host}",
             f"--http-port={http}",
             f"--grpc-address={self.host}",
             f"--grpc-port={grpc}",
-            f"--metrics-address={self.host}",
+            f"--metrics-address={self.http_host}",
             f"--metrics-port={metrics}",
             "--allow-gpu-metrics=false",
             "--log-verbose=0",
+            *(self.tls.arguments() if self.tls else []),
         ]
 
     def _env(self, wheel: Wheel) -> dict[str, str]:
-        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME",)}
+        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", server_state.KEY_VARIABLE)}
         env["LD_LIBRARY_PATH"] = os.pathsep.join(
             [str(wheel.libraries), str(wheel.libpython), *filter(None, [env.get("LD_LIBRARY_PATH")])]
         )
@@ -224,25 +363,125 @@ class TritonServer:
         return {**env, **self._environment}
 
     def _wait_ready(self, seconds: float) -> None:
-        import http.client
-
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            assert self._process is not None
-            if self._process.poll() is not None:
+        process, hidden = self._process, False
+        assert process is not None
+        assert self._scratch is not None
+        log = Path(self._scratch.name) / "server.log"
+        logged = log.stat().st_size
+        while time.monotonic() < deadline and not self._closing.is_set():
+            if process.poll() is not None:
                 raise XtError(
-                    f"Triton ended with code {self._process.returncode} before it was ready:\n{self.log_tail()}",
+                    f"Triton ended with code {process.returncode} before it was ready:\n{self.log_tail()}",
                     "The lines above say which model or port failed; `xt doctor` checks the installation.",
                 )
+            if not hidden and log.stat().st_size > logged:  # it logs nothing before it has read its options
+                hidden = True
+                if not hide_from_process_list(process.pid, self.admin_key):
+                    self.report("This machine's users can read the server's admin key in the process list.")
             try:
-                connection = http.client.HTTPConnection(self.url.split(":")[0], self.ports.http, timeout=2)
-                connection.request("GET", "/v2/health/ready")
-                if connection.getresponse().status == 200:
+                if self._get("/v2/health/ready", timeout=2)[0] == 200:
                     return
             except OSError:
                 pass
             time.sleep(0.1)
         raise XtError(f"Triton was not ready within {seconds:.0f} s:\n{self.log_tail()}", "Is the machine overloaded?")
+
+    def _get(self, path: str, *, timeout: float, method: str = "GET") -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self._reach(self.http_host), self.ports.http, timeout=timeout)
+        try:
+            connection.request(method, path, headers={server_state.KEY_HEADER: self.admin_key})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def _watch_over(self, wheel: Wheel, known: list[ModelProcess]) -> None:
+        """See the server and its model processes die or hang, and start them anew. Runs until the server is stopped.
+
+        The thread outlives the server that it started, since the server would end with it.
+        """
+        looked, times = time.monotonic(), list[float]()
+        asked, unanswered, lost = time.monotonic(), 0, ""
+        while not self._closing.wait(WATCH_SECONDS):
+            process = self._process
+            assert process is not None
+            reason = ""
+            if process.poll() is not None:
+                reason = f"Triton ended by itself with code {process.returncode}"
+                if not self.restart:
+                    return self._give_up(reason)
+            elif time.monotonic() - asked > LIVE_EVERY:
+                lost = lost or next((p.model for p in known if not p.alive()), "")
+                unanswered, lost = (0, "") if self._answers() else (unanswered + 1, lost)
+                asked = time.monotonic()
+                # A process that ended meanwhile is told as such, with its code, at the next look.
+                if unanswered >= LIVE_FAILURES and process.poll() is None:
+                    reason = f"Triton hangs: it left {unanswered} questions in a row unanswered"
+                    if lost:  # the death of a model's process can take Triton along
+                        reason = f"a process of the model {lost!r} died, and Triton hangs"
+                    elif not self.restart:
+                        return self._give_up(reason)
+            elif not all(p.alive() for p in known) or time.monotonic() - looked > 5:
+                lost = lost or next((p.model for p in known if not p.alive()), "")
+                known, looked = model_processes(self.prefix), time.monotonic()
+                if (dead := self._dead_model()) and dead == self._dead_model(pause=0.3):
+                    reason = f"a process of the model {dead!r} died"
+            while reason and not self._closing.is_set():
+                times = [t for t in times if t > time.monotonic() - 60]
+                if len(times) >= RESTARTS_A_MINUTE:
+                    return self._give_up(f"{reason}; it was started anew {len(times)} times within a minute")
+                self.report(f"{reason[0].upper()}{reason[1:]}; the server is started anew.")
+                self._kill()
+                if self._closing.wait(min(8.0, 0.5 * (2 ** len(times) - 1))):
+                    break
+                times.append(time.monotonic())
+                try:
+                    self._launch(wheel, READY_SECONDS)
+                    self.restarts += 1
+                    self._note_state()
+                    known, looked, reason = model_processes(self.prefix), time.monotonic(), ""
+                    asked, unanswered, lost = time.monotonic(), 0, ""
+                    self.report("The server is ready again.")
+                except (XtError, OSError) as error:
+                    reason = f"it could not be started anew: {error}"
+        self._closed.wait()
+
+    def _give_up(self, reason: str) -> None:
+        process = self._process
+        self.ended = reason
+        self._kill()
+        self._code = process.returncode if process is not None else 1
+        self._gone.set()
+        self._closed.wait()
+
+    def _answers(self) -> bool:
+        """Whether the server answers the question whether it lives, in time."""
+        try:
+            return self._get("/v2/health/live", timeout=LIVE_SECONDS)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _dead_model(self, pause: float = 0.0) -> str:
+        """Give a model that Triton calls ready and that has fewer processes than instances; '' when there is none.
+
+        During a reload the old processes end after the new ones have begun, so that there are never too few.
+        """
+        time.sleep(pause)
+        try:
+            index = json.loads(self._get("/v2/repository/index", timeout=2, method="POST")[1])
+            ready = sorted({m["name"] for m in index if m.get("state") == "READY"})
+            live = Counter(p.model for p in model_processes(self.prefix))
+            for name in ready:
+                config = json.loads(self._get(f"/v2/models/{name}/config", timeout=2)[1])
+                if config.get("backend") != "python":
+                    continue
+                wanted = sum(g.get("count", 1) * max(1, len(g.get("gpus") or [])) for g in config["instance_group"])
+                if live[name] < wanted:
+                    return str(name)
+        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+            pass  # no answer now: the next look decides
+        return ""
 
     def log_tail(self, lines: int = 15) -> str:
         """Give the end of the server's log, errors first in mind."""
@@ -258,27 +497,55 @@ class TritonServer:
         return self._process is not None and self._process.poll() is None
 
     def wait(self) -> int:
-        """Block until the server ends by itself; give its exit code."""
-        assert self._process is not None
-        return self._process.wait()
+        """Block until the server has ended by itself for good; give its exit code. `ended` says why."""
+        self._gone.wait()
+        return self._code
 
-    def stop(self) -> None:
-        """Stop the server and whatever it started; may be called twice."""
-        process, self._process = self._process, None
-        if process is not None:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    pass
+    def _wait_drained(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the server has ended, or has nothing left to end: at most `exit_seconds` and some.
+
+        A model process ends when its last request was answered. After a refused reload Triton 2.51 counts one model too
+        many and would sit out its exit timeout although none is left.
+        """
+        deadline = time.monotonic() + self.exit_seconds + STOP_SECONDS
+        busy = time.monotonic()
+        while time.monotonic() < deadline and time.monotonic() < busy + DRAINED_SECONDS:
+            try:
+                process.wait(0.1)
+                return
+            except subprocess.TimeoutExpired:
+                if model_processes(self.prefix):
+                    busy = time.monotonic()
+
+    def _kill(self) -> None:
+        """End the server's process and its models' at once, and remove their shared memory."""
+        if (process := self._process) is not None:
             try:  # the model processes share the server's group
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
             process.wait()
-        for file in Path("/dev/shm").glob(f"*{self.prefix}*"):  # noqa: S108 - POSIX shared memory lives there
-            file.unlink(missing_ok=True)
-        if self._scratch is not None:
-            self._scratch.cleanup()
-            self._scratch = None
+        remove_shared_memory(self.prefix)
+
+    def stop(self) -> None:
+        """Stop the server, after the requests in flight were answered, and whatever it started; may be called twice."""
+        self._closing.set()
+        try:
+            if (process := self._process) is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                self._wait_drained(process)
+        finally:  # also when a second Ctrl-C cuts the waiting short
+            self._kill()
+            self._closed.set()
+            if (watch := self._watch) is not None:
+                watch.join()
+                self._kill()  # what the watch may have started meanwhile
+                self._watch = None
+            self._process = None
+            if self._scratch is not None:
+                server_state.forget(self.ports.grpc)
+                self._scratch.cleanup()
+                self._scratch = None
+            if self._lock_handle is not None:
+                os.close(self._lock_handle)
+                self._lock_handle = None

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Put together here, so that this file does not hold what it looks for.
 HOSTS = ["py" + "pi.org", "python" + "hosted", "index" + "-url"]
 FOLDERS = ["/" + name + "/" for name in ("work", "root", "tmp")]
-LOCKS = sorted(p for p in (ROOT / "requirements").glob("*.txt") if not p.name.endswith("-override.txt"))
+LOCKS = sorted(p for p in (ROOT / "requirements").glob("*.txt") if p.name != "override.txt")
 
 
 def tracked() -> list[Path]:
@@ -71,14 +71,16 @@ def requirements(lock: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def test_there_is_a_lock_for_each_accelerator_with_and_without_the_tools():
-    assert [p.name for p in LOCKS] == ["cpu-dev.txt", "cpu.txt", "gpu-dev.txt", "gpu.txt"]
+def test_there_is_a_lock_for_each_accelerator_with_and_without_the_tools_and_one_for_its_image():
+    assert [p.name for p in LOCKS] == [
+        "cpu-dev.txt", "cpu.txt", "gpu-dev.txt", "gpu.txt", "serve-cpu.txt", "serve-gpu.txt",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda p: p.name)
 def test_every_requirement_of_a_lock_has_its_version_and_hash(lock):
     rows = requirements(lock)
-    assert len(rows) > 40
+    assert len(rows) > 35
     for row in rows:
         assert re.match(r"[a-z0-9][a-z0-9._-]*==\S+", row), row[:80]
         assert re.search(r"--hash=sha256:[0-9a-f]{64}(\s|$)", row), row[:80]
@@ -87,12 +89,19 @@ def test_every_requirement_of_a_lock_has_its_version_and_hash(lock):
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda p: p.name)
 def test_a_lock_holds_one_onnx_runtime_and_one_faiss(lock):
     names = {re.split(r"==", row)[0] for row in requirements(lock)}
-    if lock.name.startswith("gpu"):
-        assert {"onnxruntime-gpu", "faiss-gpu"} <= names
-        assert not {"onnxruntime", "faiss-cpu"} & names
-    else:
-        assert {"onnxruntime", "faiss-cpu"} <= names
-        assert not [name for name in names if name.endswith("-gpu")]
+    runtimes = {"cpu": "onnxruntime-openvino", "gpu": "onnxruntime-gpu"}
+    kind = "gpu" if "gpu" in lock.name else "cpu"
+    assert {n for n in names if n.startswith("onnxruntime")} == {runtimes[kind]}
+    # an image searches on the CPU: its GPU is the encoder's
+    faiss = "faiss-gpu" if lock.name.startswith("gpu") else "faiss-cpu"
+    assert {n for n in names if n.startswith("faiss")} == {faiss}
+    assert "openvino-telemetry" not in names
+
+
+@pytest.mark.parametrize("lock", [p for p in LOCKS if p.name.startswith("serve")], ids=lambda p: p.name)
+def test_an_image_holds_neither_torch_nor_transformers(lock):
+    names = {re.split(r"==", row)[0] for row in requirements(lock)}
+    assert not {"torch", "transformers", "optimum", "nncf"} & names
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "gpu"])

@@ -61,7 +61,7 @@ def bitext(tmp_path, corpus):
         (["eval", "sib200", "--out", "r", "--encoder", "e", "--layers", "1"], ["--layers measures retrieval; sib200"]),
         (["eval", "django", "--out", "r", "--encoder", "e", "--layers", "1,x"], ["--layers expects", "'1,x'"]),
         (["eval", "--out", "r"], ["Missing argument 'task'"]),
-        (["bench"], ["give --url, --repository or --encoder"]),
+        (["bench"], ["give --url, --repository, --encoder or --against"]),
         (["bench", "--url", "h:1", "--repository", "r"], ["not both"]),
         (["bench", "--url", "h:1", "--concurrency", "1,x"], ["--concurrency expects numbers", "'1,x'"]),
         (["bench", "--url", "h:1", "--concurrency", "0"], ["--concurrency expects numbers", "'0'"]),

@@ -224,7 +224,7 @@ def test_serve_answers_until_it_is_stopped_and_leaves_nothing(tiny_repository, t
         # A shell's background job ignores Ctrl-C, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    prefix = rf"\bxt{process.pid}[0-9a-f]{{8}}"  # in the command lines of tritonserver and its model process
+    prefix = rf"\bxt{process.pid}p[0-9a-f]{{8}}"  # in the command lines of tritonserver and its model process
     lines: list[str] = []
     guard = threading.Timer(90, process.kill)  # a server that never gets ready must not hang the tests
     guard.start()
@@ -269,7 +269,7 @@ def test_serve_says_so_when_triton_ends_by_itself(tiny_repository, tmp_path):
         for line in process.stderr:
             if "Ctrl-C stops it" in line:
                 break
-        (server,) = processes(rf"bin/tritonserver .*\bxt{process.pid}[0-9a-f]{{8}}")
+        (server,) = processes(rf"bin/tritonserver .*\bxt{process.pid}p[0-9a-f]{{8}}")
         os.kill(server, signal.SIGKILL)
         _, err = process.communicate(timeout=40)
     finally:
@@ -279,4 +279,4 @@ def test_serve_says_so_when_triton_ends_by_itself(tiny_repository, tmp_path):
     assert process.returncode == 1
     assert "Error: Triton ended by itself with code -9" in err
     time.sleep(0.2)
-    assert processes(rf"\bxt{process.pid}[0-9a-f]{{8}}") == []
+    assert processes(rf"\bxt{process.pid}p[0-9a-f]{{8}}") == []

@@ -40,7 +40,8 @@ def leaf(command: str) -> Any:
 
 
 def test_these_are_the_commands():
-    alone = ["bench", "check", "doctor", "eval", "export", "quickstart", "serve", "tasks", "train"]
+    alone = ["bench", "check", "doctor", "encode", "eval", "export", "index", "quickstart", "reload", "search", "serve"]
+    alone += ["tasks", "train"]
     grouped = ["images emoji", "images encode", "study list", "study report", "study run"]
     assert sorted(alone + grouped) == COMMANDS
 
@@ -78,7 +79,15 @@ def test_the_shared_options_mean_the_same_everywhere():
     meanings: dict[str, set[str]] = {}
     for command in COMMANDS:
         for parameter in leaf(command).params:
-            if parameter.name in ("json", "force", "seed", "device", "data_dir", "url", "model"):
+            if parameter.param_type_name == "option" and parameter.name in (
+                "json",
+                "force",
+                "seed",
+                "device",
+                "data_dir",
+                "url",
+                "model",
+            ):
                 meanings.setdefault(parameter.name, set()).add(str(getattr(parameter, "help", "")))
     assert len(meanings) == 7
     assert {name: len(texts) for name, texts in meanings.items()} == dict.fromkeys(meanings, 1)

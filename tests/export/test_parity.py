@@ -12,14 +12,21 @@ from xt.core.onnx_engine import OnnxEngine, load_model
 from xt.core.text import TextEncoder, TextTokenizer
 from xt.core.torch_engine import load_encoder
 from xt.export import parity
-from xt.export.graph import PRECISIONS
+from xt.export.candidates import PRECISIONS
 
-TEXTS = parity.ParityTexts(("guten morgen welt", "la maison est grande", "nyumba ni kubwa"), ("good morning",), 3)
+TEXTS = parity.ParityTexts(
+    foreign=("guten morgen welt", "la maison est grande", "nyumba ni kubwa"),
+    translations=("good morning",) * 3,
+    english=("good morning",),
+    of_language=("deu", "fra", "swh"),
+    long=(),
+)
 
 
 def stage(**values):
     good = {"cosine_min": 1.0, "cosine_p1": 1.0, "cosine_mean": 1.0, "neighbour_agreement": 1.0}
-    return parity.Stage(**{"stage": "fused", **good, "batch_cosine_min": 1.0, "megabytes": 1.0, **values})
+    more = {"batch_cosine_min": 1.0, "bit_equal": 1.0, "padding_cosine_min": 1.0, "megabytes": 1.0}
+    return parity.Stage(**{"stage": "fused", **good, **more, **values})
 
 
 class Fixed:
@@ -61,7 +68,7 @@ def test_a_language_of_few_sentences_gives_each_once(corpus):
     assert len(texts.english) == 4
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "auto"])
 def test_every_precision_has_the_four_thresholds_and_they_are_asked_for(precision):
     thresholds = parity.THRESHOLDS[precision]
     assert set(thresholds) == {"cosine_min", "cosine_p1", "neighbour_agreement", "batch_cosine_min"}
@@ -90,7 +97,9 @@ def test_an_encoder_is_its_own_equal(tiny, corpus):
 def test_measures_of_known_vectors(tiny):
     """Three foreign texts against two English: one of five vectors is turned by 90 degrees."""
     tokenizer = TextTokenizer(tiny.path / "tokenizer.json", 64)
-    texts = parity.ParityTexts(("guten", "katze", "haus"), ("good", "cat"), 1)
+    texts = parity.ParityTexts(
+        ("guten", "katze", "haus"), ("good", "cat", "cat"), ("good", "cat"), ("deu",) * 3, ("guten",)
+    )
     first = [int(ids[2]) for ids in tokenizer([*texts.foreign, *texts.english], prefix="query: ")[0]]
     table = np.zeros((max(first) + 1, 32), np.float32)
     table[first] = np.eye(32, dtype=np.float32)[[0, 0, 1, 0, 1]]
@@ -99,8 +108,8 @@ def test_measures_of_known_vectors(tiny):
     table[first[2]] = np.eye(32)[0]  # "haus" now lies at "good", not at "cat"
     found = parity.measure("x", TextEncoder(tiny.spec, tokenizer, Fixed(table), pad_id=1), expected, texts, 1)
     assert found.cosine_min == 0
-    assert found.cosine_mean == pytest.approx(4 / 5)
-    assert found.cosine_p1 == pytest.approx(0.04)  # between the smallest, 0, and the next, 1: 1 % of four steps
+    assert found.cosine_mean == pytest.approx(5 / 6)
+    assert found.cosine_p1 == pytest.approx(0.05)  # between the smallest, 0, and the next, 1: 1 % of five steps
     assert found.neighbour_agreement == pytest.approx(2 / 3)
 
 
@@ -110,8 +119,11 @@ def test_vectors_that_depend_on_batch_mates_are_found(tiny):
     texts = TEXTS.foreign
     good = TextEncoder(tiny.spec, tokenizer, Fixed(table), pad_id=1)
     bad = TextEncoder(tiny.spec, tokenizer, Fixed(table, mates=0.1), pad_id=1)
-    assert parity.batch_invariance(good, texts) == pytest.approx(1, abs=1e-6)
-    assert parity.batch_invariance(bad, texts) < 0.999
+    cosine, equal = parity.batch_invariance(good, texts)
+    assert (cosine, equal) == (pytest.approx(1, abs=1e-6), 1.0)
+    cosine, equal = parity.batch_invariance(bad, texts)
+    assert cosine < 0.999
+    assert equal == pytest.approx(1 / 9)  # nine comparisons; the third text is alone in its batch of two at most
 
 
 def test_other_weights_do_not_pass(tiny, corpus):
@@ -146,7 +158,9 @@ def test_the_bundled_encoders_int8_export_passes_its_parity(bundled_model):
     assert result == artifact.facts["parity"]
     assert result["passed"] is True
     assert result["languages"] == 6
-    assert [s["stage"] for s in result["stages"]] == ["onnx", "fused", "int8"] == [x.split(":")[0] for x in lines]
+    assert [s["stage"] for s in result["stages"]] == ["onnx", "fused", "int8"] == [x.split(":")[0] for x in lines[1:]]
+    assert lines[0] == "provider: openvino (OpenVINOExecutionProvider)"
+    assert result["stages"][-1]["bit_equal"] == 1.0
     for measured, precision in zip(result["stages"], ("fp32", "fp32", "int8"), strict=True):
         for key, least in parity.THRESHOLDS[precision].items():
             assert measured[key] >= least

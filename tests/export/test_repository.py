@@ -22,43 +22,7 @@ from xt.core.spec import EncoderSpec
 from xt.export.repository import export_model, triton_config
 
 FILES = ["1/golden.json", "1/model.onnx", "1/model.py", "1/tokenizer.json", "config.pbtxt", "parity.json"]
-GOLDEN_CONFIG = """\
-name: "some-name"
-max_batch_size: 256
-input {
-  name: "text"
-  data_type: TYPE_STRING
-  dims: 1
-}
-output {
-  name: "embedding"
-  data_type: TYPE_FP32
-  dims: 384
-}
-output {
-  name: "tokens"
-  data_type: TYPE_INT32
-  dims: 1
-}
-output {
-  name: "truncated"
-  data_type: TYPE_BOOL
-  dims: 1
-}
-instance_group {
-  count: 1
-  kind: KIND_CPU
-}
-dynamic_batching {
-}
-parameters {
-  key: "xt"
-  value {
-    string_value: "{\\"a\\": \\"\\\\\\"\\\\u00fc\\", \\"b\\": 1}"
-  }
-}
-backend: "python"
-"""
+GOLDEN_CONFIG = (Path(__file__).parent / "golden-config.pbtxt").read_text()
 
 
 def quiet(line: str) -> None:
@@ -115,10 +79,15 @@ def test_tritons_own_parser_reads_the_config(tiny, tiny_repository):
     shapes = {t.name: (model_config_pb2.DataType.Name(t.data_type), list(t.dims)) for t in config.output}
     assert shapes == {
         "embedding": ("TYPE_FP32", [tiny.spec.dim]),
+        "embedding_fp16": ("TYPE_FP16", [tiny.spec.dim]),
+        "embedding_int8": ("TYPE_INT8", [tiny.spec.dim]),
+        "scale": ("TYPE_FP32", [1]),
         "tokens": ("TYPE_INT32", [1]),
         "truncated": ("TYPE_BOOL", [1]),
     }
-    assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [("text", model_config_pb2.TYPE_STRING, [1])]
+    inputs = {t.name: (model_config_pb2.DataType.Name(t.data_type), list(t.dims)) for t in config.input}
+    assert inputs == {"text": ("TYPE_STRING", [1]), "ids": ("TYPE_INT32", [-1]), "packed": ("TYPE_UINT8", [-1])}
+    assert all(t.optional for t in config.input)
     assert config.HasField("dynamic_batching")
     assert not config.dynamic_batching.HasField("default_queue_policy")
     (group,) = config.instance_group
@@ -248,8 +217,10 @@ def test_force_replaces_one_model_and_leaves_the_others(tiny, corpus, copy):
 
 def test_a_threshold_that_cannot_hold_writes_nothing(tiny, corpus, tmp_path):
     repository = tmp_path / "repository"
-    with pytest.raises(CheckFailed, match=r"nothing was written: .*int8: cosine_p1 0\.99\d+ is below 1\.1") as error:
-        export_model(tiny, repository, corpus=corpus, min_cosine=1.1, report=quiet)
+    with pytest.raises(
+        CheckFailed, match=r"nothing was written: int8-blocks: cosine_p1 0\.99\d+ is below 1\.1"
+    ) as error:
+        export_model(tiny, repository, corpus=corpus, precision="int8-blocks", min_cosine=1.1, report=quiet)
     assert error.value.exit_code == 3
     assert "--min-cosine" in error.value.hint
     assert list(repository.iterdir()) == []
@@ -283,7 +254,7 @@ def test_a_name_that_triton_or_the_disk_would_not_take_is_refused(tiny, corpus, 
 def test_an_unknown_precision_is_answered_with_the_near_one(tiny, corpus, tmp_path):
     with pytest.raises(XtError, match=r"Unknown precision 'int-8'\. Did you mean int8") as error:
         export_model(tiny, tmp_path / "r", corpus=corpus, precision="int-8", report=quiet)
-    assert error.value.hint == "Known: fp16, fp32, int8."
+    assert error.value.hint == "Known: auto, bf16, fp16, fp32, int8, int8-blocks."
     assert not (tmp_path / "r").exists()
 
 

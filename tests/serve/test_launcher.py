@@ -121,7 +121,7 @@ def test_a_killed_parent_takes_the_server_along(tiny_repository, tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env)
     try:
         prefix = parent.stdout.readline().strip()
-        assert re.fullmatch(r"xt\d+[0-9a-f]{8}", prefix)
+        assert re.fullmatch(r"xt\d+p[0-9a-f]{8}", prefix)
         assert len(processes(prefix)) == 2
     finally:
         parent.kill()

@@ -13,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from xt.core.artifact import MANIFEST, new_artifact, read_manifest
 from xt.core.errors import XtError
 from xt.core.onnx_engine import load_model
+from xt.core.packed import pack
 from xt.core.torch_engine import load_encoder
 from xt.core.triton_engine import TritonEncoder
 from xt.serve.launcher import TritonServer, free_ports
@@ -55,6 +58,22 @@ def client(server):
     raw = grpc.InferenceServerClient(server.url)
     yield raw
     raw.close()
+
+
+def with_settings(source, repository, **settings):
+    """Copy the repository's encoder with other parameters in its config.pbtxt."""
+    source = source / "encoder"
+    manifest = read_manifest(source)
+    with new_artifact(repository / "encoder", kind="model") as draft:
+        shutil.copytree(source, draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+        file = draft.path / "config.pbtxt"
+        config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+        for name, value in settings.items():
+            assert name in config.parameters
+            config.parameters[name].string_value = str(value)
+        file.write_text(text_format.MessageToString(config))
+        draft.facts = manifest["facts"]
+    return repository
 
 
 def ask(client, texts, model="encoder", **options):
@@ -290,23 +309,15 @@ def test_no_request_sleeps_in_the_batcher(server):
 def test_a_callers_own_deadline_is_an_error_of_its_name(server):
     impatient = TritonEncoder(server.url, timeout_seconds=0.0005)
     with pytest.raises(XtError, match="DEADLINE_EXCEEDED"):
-        impatient.infer(["good morning"] * 200)
+        impatient.infer(sentences(200, longest=50))
     impatient.close()
 
 
 def test_a_full_queue_is_refused_at_once_and_tried_again(tiny_repository, tmp_path):
     """A server that lets one request wait: a burst of others gets UNAVAILABLE; xt's client tries again, then says so."""
-    source = tiny_repository / "encoder"
-    manifest = read_manifest(source)
-    with new_artifact(tmp_path / "repository" / "encoder", kind="model") as draft:
-        shutil.copytree(source, draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
-        config = (draft.path / "config.pbtxt").read_text()
-        assert "dynamic_batching {\n}" in config
-        policy = "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
-        (draft.path / "config.pbtxt").write_text(config.replace("dynamic_batching {\n}", policy))
-        draft.facts = manifest["facts"]
-    texts = [" ".join(WORDS[:12] * 5)] * 256
-    with TritonServer(tmp_path / "repository") as server:
+    repository = with_settings(tiny_repository, tmp_path / "repository", max_waiting_requests=1, cache_megabytes=0)
+    texts = [" ".join(WORDS[:12] * 5) + f" word{i}" for i in range(256)]
+    with TritonServer(repository) as server:
         raw = grpc.InferenceServerClient(server.url)
         outcomes = []
 
@@ -322,7 +333,7 @@ def test_a_full_queue_is_refused_at_once_and_tried_again(tiny_repository, tmp_pa
         refusals = [o for o in outcomes if o != "answered"]
         assert "answered" in outcomes
         assert refusals
-        assert all("UNAVAILABLE" in o and "Exceeds maximum queue size" in o for o in refusals)
+        assert all("UNAVAILABLE" in o and "The queue is full" in o for o in refusals)
 
         ours = TritonEncoder(server.url)
         stop = threading.Event()
@@ -335,7 +346,7 @@ def test_a_full_queue_is_refused_at_once_and_tried_again(tiny_repository, tmp_pa
         for thread in load:
             thread.start()
         try:
-            with pytest.raises(XtError, match=r"UNAVAILABLE: .*Exceeds maximum queue size"):
+            with pytest.raises(XtError, match=r"UNAVAILABLE: .*The queue is full"):
                 for _ in range(12):
                     ours.infer(["good"])
         finally:
@@ -369,3 +380,182 @@ def test_a_model_that_xt_did_not_make_and_several_models_are_told_apart(tiny_rep
         first = TritonEncoder(server.url, "first")
         assert first.encode(["good"]).vectors.shape == (1, 32)
         first.close()
+
+
+# The other ways in and out
+
+
+def send(client, name, data, kind, outputs=None, **parameters):
+    """One request with one input of any kind."""
+    tensor = grpc.InferInput(name, list(data.shape), kind)
+    tensor.set_data_from_numpy(data)
+    wanted = [grpc.InferRequestedOutput(o) for o in outputs] if outputs else None
+    return client.infer("encoder", [tensor], outputs=wanted, parameters=parameters or None, client_timeout=60)
+
+
+def padded_ids(onnx, texts):
+    rows, _ = onnx.tokenizer(texts, prefix="query: ")
+    ids = np.full((len(rows), max(map(len, rows)) + 3), -1, np.int32)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    return ids
+
+
+def test_text_ids_and_a_packed_blob_give_the_same_vectors(client, onnx):
+    texts = sentences(40, seed=7)
+    expected = onnx.encode(texts)
+    for answer in (
+        send(client, "text", np.array([[t.encode()] for t in texts], object), "BYTES"),
+        send(client, "ids", padded_ids(onnx, texts), "INT32"),
+        send(client, "packed", pack(texts)[None], "UINT8"),
+    ):
+        assert cosine(answer.as_numpy("embedding"), expected.vectors).min() >= 0.99999
+        np.testing.assert_array_equal(answer.as_numpy("tokens")[:, 0], expected.tokens)
+        assert not answer.as_numpy("truncated").any()
+
+
+def test_a_packed_request_takes_more_texts_than_rows_of_a_tensor(client, onnx):
+    texts = sentences(1024, longest=8, seed=9)
+    answer = send(client, "packed", pack(texts)[None], "UINT8")
+    assert cosine(answer.as_numpy("embedding"), onnx.encode(texts).vectors).min() >= 0.99999
+    with pytest.raises(grpc.InferenceServerException, match="packed has 1025 texts; a request takes 1 to 1024"):
+        send(client, "packed", pack([*texts, "one more"])[None], "UINT8")
+
+
+def test_vectors_come_as_float16_and_int8_and_only_what_is_named_is_sent(client):
+    blob = pack(sentences(20, seed=11))[None]
+    full = send(client, "packed", blob, "UINT8").as_numpy("embedding")
+    half = send(client, "packed", blob, "UINT8", outputs=["embedding_fp16"])
+    assert [o.name for o in half.get_response().outputs] == ["embedding_fp16"]
+    np.testing.assert_array_equal(half.as_numpy("embedding_fp16"), full.astype(np.float16))
+    small = send(client, "packed", blob, "UINT8", outputs=["embedding_int8", "scale"])
+    codes, scale = small.as_numpy("embedding_int8"), small.as_numpy("scale")
+    assert codes.dtype == np.int8
+    np.testing.assert_array_equal(np.abs(codes.astype(int)).max(axis=1), 127)  # the whole range is used
+    assert np.abs(codes * scale - full).max() <= scale.max() * 0.501
+    named_none = send(client, "packed", blob, "UINT8")
+    assert sorted(o.name for o in named_none.get_response().outputs) == ["embedding", "tokens", "truncated"]
+
+
+def test_fewer_dimensions_are_the_first_ones_at_unit_length(client):
+    blob = pack(sentences(10, seed=12))[None]
+    full = send(client, "packed", blob, "UINT8").as_numpy("embedding").astype(np.float64)
+    for n in (1, 8, 32):
+        found = send(client, "packed", blob, "UINT8", dimensions=n).as_numpy("embedding")
+        expected = full[:, :n] / np.sqrt((full[:, :n] ** 2).sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    half = send(client, "packed", blob, "UINT8", outputs=["embedding_fp16"], dimensions=8)
+    assert half.as_numpy("embedding_fp16").shape == (10, 8)
+
+
+GOOD = np.array([[0, 5, 8, 2, -1]], np.int32)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kind", "parameters", "message"),
+    [
+        ("packed", np.zeros((1, 2), np.uint8), "UINT8", {}, "packed has 2 bytes; it starts with a count of 4"),
+        ("packed", np.zeros((2, 4), np.uint8), "UINT8", {}, "packed has 2 rows; a request takes one blob"),
+        ("packed", pack(["a", ""])[None], "UINT8", {}, "text 1 is empty"),
+        ("packed", pack(["a", "a\0b"])[None], "UINT8", {}, "text 1 holds a NUL"),
+        ("packed", pack(["a", "b " * 100])[None], "UINT8", {}, "text 1 has 103 tokens; the encoder reads at most 64"),
+        ("ids", np.array([[0, 5], [0, -2]], np.int32), "INT32", {}, "ids 1 holds -2 at position 1; expected 0 to 12"),
+        ("ids", np.array([[0, 999999]], np.int32), "INT32", {}, "ids 0 holds 999999 at position 1; expected 0 to 12"),
+        ("ids", np.array([[0, -1, 2]], np.int32), "INT32", {}, "ids 0 holds -1 at position 1"),
+        ("ids", np.array([[0, 2], [-1, -1]], np.int32), "INT32", {}, "ids 1 is empty"),
+        ("ids", np.full((1, 65), 5, np.int32), "INT32", {}, "ids 0 has 65 tokens; the encoder reads at most 64"),
+        ("ids", GOOD, "INT32", {"prefix": "query"}, "prefix goes with texts"),
+        ("ids", GOOD, "INT32", {"dimensions": 0}, "dimensions is 0, expected 1 to 32"),
+        ("ids", GOOD, "INT32", {"dimensions": 33}, "dimensions is 33, expected 1 to 32"),
+        ("ids", GOOD, "INT32", {"dimensions": True}, "dimensions is True, expected a whole number"),
+        ("ids", GOOD.astype(np.int64), "INT64", {}, "data-type"),
+        ("text", np.array([[b"a", b"b"]], object), "BYTES", {}, "text"),
+        ("words", np.array([[b"a"]], object), "BYTES", {}, "unexpected inference input 'words'"),
+    ],
+)
+def test_what_is_wrong_with_an_input_is_said_by_name(client, name, data, kind, parameters, message):
+    with pytest.raises(grpc.InferenceServerException) as error:
+        send(client, name, data, kind, **parameters)
+    assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert message in error.value.message()
+    assert send(client, "ids", GOOD, "INT32").as_numpy("tokens").tolist() == [[4]]
+
+
+def test_ids_that_are_too_long_are_cut_when_asked_and_the_last_token_is_kept(client):
+    ids = np.array([[0, *[8] * 80, 2]], np.int32)
+    answer = send(client, "ids", ids, "INT32", truncate=True)
+    assert (answer.as_numpy("tokens").tolist(), answer.as_numpy("truncated").tolist()) == ([[64]], [[True]])
+    same = send(client, "ids", np.array([[0, *[8] * 62, 2]], np.int32), "INT32")
+    assert cosine(answer.as_numpy("embedding"), same.as_numpy("embedding")).min() >= 0.99999
+
+
+def test_a_request_brings_exactly_one_input(client):
+    ids = grpc.InferInput("ids", [1, 5], "INT32")
+    ids.set_data_from_numpy(GOOD)
+    text = grpc.InferInput("text", [1, 1], "BYTES")
+    text.set_data_from_numpy(np.array([[b"a"]], object))
+    for inputs, message in (([text, ids], "text and ids, expected exactly one"), ([], "request has 0 inputs")):
+        with pytest.raises(grpc.InferenceServerException, match=message) as error:
+            client.infer("encoder", inputs, client_timeout=20)
+        assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+# What is counted
+
+
+def scrape(server):
+    """xt's metrics, by name and labels but those that say whose they are; of a model's processes the sum."""
+    time.sleep(0.7)  # they are handed over every half second
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = {}
+    for line in lines:
+        if line.startswith("xt_"):
+            name, _, rest = line.partition("{")
+            labels, _, value = rest.rpartition("} ")
+            own = ",".join(x for x in labels.split(",") if not x.startswith(("model=", "version=", "process=")))
+            key = f"{name} {own}".strip()
+            found[key] = found.get(key, 0) + float(value)
+    return found
+
+
+def test_metrics_count_what_was_done(server, client, onnx):
+    texts = sentences(30, seed=21)
+    rows, _ = onnx.tokenizer(texts, prefix="query: ")
+    tokens = sum(map(len, rows))
+    before = scrape(server)
+    blob = pack([*texts, " ".join(["metrics", *WORDS * 5])])[None]
+    first = send(client, "packed", blob, "UINT8", truncate=True)
+    second = send(client, "packed", blob, "UINT8", truncate=True)  # all of it from the cache
+    assert first.as_numpy("embedding").tobytes() == second.as_numpy("embedding").tobytes()
+    np.testing.assert_array_equal(first.as_numpy("tokens"), second.as_numpy("tokens"))
+    np.testing.assert_array_equal(first.as_numpy("truncated"), second.as_numpy("truncated"))
+    refused(client, [b""])
+    after = scrape(server)
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert grown["xt_texts_total"] == 62
+    assert grown["xt_cache_misses_total"] == 31
+    assert grown["xt_cache_hits_total"] == 31
+    assert grown["xt_tokens_total"] == tokens + 64
+    assert tokens + 64 <= grown["xt_padded_tokens_total"] <= 1.5 * (tokens + 64)
+    assert 1 <= grown["xt_micro_batches_total"] <= 31
+    assert grown["xt_truncated_total"] == 2
+    assert grown['xt_refused_total reason="invalid"'] == 1
+    assert after['xt_refused_total reason="error"'] == 0
+    assert after["xt_waiting_requests"] == after["xt_waiting_tokens"] == 0
+    for stage in ("queue", "tokenise", "forward", "post"):
+        assert 0 < grown[f'xt_seconds_total stage="{stage}"'] < 5
+
+
+def test_the_cache_tells_prefixes_and_truncation_apart(client):
+    def vector(**parameters):
+        return send(client, "packed", pack(["the same cat"])[None], "UINT8", **parameters).as_numpy("embedding")
+
+    query, passage, plain = vector(), vector(prefix="passage"), vector(prefix="none")
+    assert cosine(query, passage).max() < 0.9999
+    assert cosine(query, plain).max() < 0.9999
+    assert vector(prefix="query").tobytes() == query.tobytes()
+    long = pack([" ".join(WORDS * 5)])[None]
+    send(client, "packed", long, "UINT8", truncate=True)
+    with pytest.raises(grpc.InferenceServerException, match="reads at most 64"):
+        send(client, "packed", long, "UINT8")

@@ -1,73 +1,200 @@
-"""The encoder as Triton's Python backend runs it: ONNX Runtime in this process, one batching engine for all requests.
+"""The encoder as Triton's Python backend runs it: ONNX Runtime in this process, one queue for all requests.
 
-Inputs: text (n, 1). Request parameters: `prefix` (a role of the encoder, or "none"), `truncate` (bool).
-Outputs: embedding (n, dim), tokens (n, 1), truncated (n, 1).
+Inputs, one of: text (n, 1); ids (n, tokens), each row filled up with -1; packed (1, bytes), see `xt.core.packed`.
+Request parameters: `prefix` (a role of the encoder, or "none"), `truncate` (bool), `dimensions` (int).
+Outputs, those that the request names: embedding (n, dim), embedding_fp16 (n, dim), embedding_int8 (n, dim) with scale
+(n, 1), tokens (n, 1), truncated (n, 1). A request that names none gets embedding, tokens and truncated.
 """
 
-import json
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from xt.core.cache import VectorCache
 from xt.core.errors import XtError
 from xt.core.onnx_engine import check_golden, load_model
+from xt.core.packed import unpack
+from xt.core.served import ServedModel, check_count
+
+LIGHT_BYTES = 8192
+"""Requests of up to so much text are tokenised where they arrive; larger ones would keep the next ones waiting."""
+INPUTS = ("text", "ids", "packed")
+OUTPUTS = ("embedding", "tokens", "truncated", "embedding_fp16", "embedding_int8", "scale")
+USUAL = OUTPUTS[:3]
+"""Given where none is named. Triton then names all; the JSON of its HTTP endpoint has no float16, so all would fail."""
 
 
-class TritonPythonModel:
-    """Loaded once an instance; `execute` gets whatever requests the dynamic batcher put together."""
+@dataclass
+class Plan:
+    """How a request's answer is put together."""
 
-    def initialize(self, args):
+    keys: list
+    """What the cache calls each text."""
+    entries: list
+    """What the cache had: an entry or None."""
+    places: dict
+    """Of the texts that were not there: key -> row."""
+    lengths: list
+    """Tokens of each row."""
+    cut: list
+    """Whether the row's text was cut."""
+    dimensions: int
+
+
+class TritonPythonModel(ServedModel):
+    """Loaded once an instance."""
+
+    def load(self, folder, version_folder, device):
         """Load the model beside this file and check its golden vectors; a model that fails does not become ready."""
-        folder = Path(args["model_repository"])
-        device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
         self.encoder, artifact = load_model(folder, device=device)
         worst = check_golden(self.encoder, folder, artifact)
-        pb_utils.Logger.log_info(f"{args['model_name']}: golden vectors agree (cosine at least {worst:.6f})")
+        pb_utils.Logger.log_info(f"{self.name}: golden vectors agree (cosine at least {worst:.6f})")
+        self.engine_budget = self.encoder.token_budget
+        self.bucketed = self.encoder.bucketed
+        self.speed = self.encoder.warm_up()
+        pb_utils.Logger.log_info(f"{self.name}: {self.speed:.0f} tokens/s")
+        self.vocabulary = self.encoder.tokenizer.vocabulary
+        self.cache = VectorCache(self.settings.cache_megabytes * 1_000_000)
 
-    def execute(self, requests):
-        """Tokenise every request, run all their texts through length-sorted micro-batches, hand the rows back."""
-        parts = [self._tokenise(request) for request in requests]
-        ids = [row for part in parts if not isinstance(part, XtError) for row in part[0]]
-        vectors = self.encoder.encode_ids(ids)
-        responses, start = [], 0
-        for part in parts:
-            if isinstance(part, XtError):
-                error = pb_utils.TritonError(str(part), pb_utils.TritonError.INVALID_ARG)
-                responses.append(pb_utils.InferenceResponse([], error=error))
-                continue
-            rows, cut = part
-            tokens = np.array([[len(row)] for row in rows], np.int32)
-            outputs = [
-                pb_utils.Tensor("embedding", vectors[start : start + len(rows)]),
-                pb_utils.Tensor("tokens", tokens),
-                pb_utils.Tensor("truncated", cut[:, None]),
-            ]
-            responses.append(pb_utils.InferenceResponse(outputs))
-            start += len(rows)
-        return responses
+    def measured_speed(self):
+        """Give the tokens a second of the warm-up."""
+        return self.speed
 
-    def _tokenise(self, request):
-        """Token ids and cut flags of one request, or the error that answers it alone."""
-        try:
-            parameters = json.loads(request.parameters() or "{}")
-            unknown = sorted(set(parameters) - {"prefix", "truncate"})
-            if unknown:
-                raise XtError(f"Unknown parameter {unknown[0]!r}.", "Known: prefix, truncate.")
-            prefix, truncate = parameters.get("prefix"), parameters.get("truncate", False)
-            if not (prefix is None or isinstance(prefix, str)):
-                raise XtError(f"The parameter prefix is {prefix!r}, expected text.")
-            if not isinstance(truncate, bool):
-                raise XtError(f"The parameter truncate is {truncate!r}, expected true or false.")
-            raw = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel()
-            texts = [_decode(value, index) for index, value in enumerate(raw)]
-            return self.encoder.tokenizer(texts, prefix=self.encoder.spec.prefix(prefix), truncate=truncate)
-        except XtError as error:
-            return error
+    def is_light(self, request):
+        """Say whether the texts are few and short."""
+        if not super().is_light(request):
+            return False
+        for tensor in request.inputs():
+            if tensor.name() == "packed" and int(np.prod(tensor.shape())) > LIGHT_BYTES:
+                return False
+            if tensor.name() == "text" and sum(map(len, tensor.as_numpy().ravel())) > LIGHT_BYTES:
+                return False
+        return True
 
+    def read(self, request):
+        """Decode, look up and tokenise the texts of one request, or check its token ids."""
+        found = self.parameters(request, {"prefix": str, "truncate": bool, "dimensions": int})
+        dimensions = found.get("dimensions", self.encoder.spec.dim)
+        if not 1 <= dimensions <= self.encoder.spec.dim:
+            raise XtError(f"The parameter dimensions is {dimensions}, expected 1 to {self.encoder.spec.dim}.")
+        given = [name for name in INPUTS if pb_utils.get_input_tensor_by_name(request, name) is not None]
+        if len(given) != 1:
+            raise XtError(
+                f"The request has {' and '.join(given) or 'no input'}, expected exactly one of text, ids and packed."
+            )
+        truncate = found.get("truncate", False)
+        if given[0] == "ids":
+            if "prefix" in found:
+                raise XtError("The parameter prefix goes with texts; ids are taken as they are.")
+            return self._read_ids(request, truncate, dimensions)
+        prefix = self.encoder.spec.prefix(found.get("prefix"))
+        if given[0] == "text":
+            texts = self.texts(request)
+        else:
+            blob = pb_utils.get_input_tensor_by_name(request, "packed").as_numpy()
+            if blob.shape[0] != 1:
+                raise XtError(f"packed has {blob.shape[0]} rows; a request takes one blob of shape (1, bytes).")
+            texts = unpack(blob.ravel(), max_texts=self.settings.max_texts)
 
-def _decode(value, index):
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise XtError(f"text {index} is not valid UTF-8: {error.reason} at byte {error.start}.") from None
+        def tokenise(rows):
+            return self.encoder.tokenizer(rows, prefix=prefix, truncate=truncate)
+
+        return self._plan([(prefix, text, truncate) for text in texts], texts, tokenise, dimensions)
+
+    def _read_ids(self, request, truncate, dimensions):
+        ids = pb_utils.get_input_tensor_by_name(request, "ids").as_numpy()
+        check_count(len(ids), "ids", self.settings.max_texts)
+        filled = ids != -1
+        width = ids.shape[1]
+        lengths = np.where(filled.any(axis=1), width - filled[:, ::-1].argmax(axis=1), 0) if width else filled.sum(1)
+        inside = np.arange(width) < lengths[:, None]
+        wrong = inside & ((ids < 0) | (ids >= self.vocabulary))
+        longest = self.encoder.spec.max_length
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise XtError(
+                f"ids {row} holds {ids[row, column]} at position {column}; expected 0 to {self.vocabulary - 1}, "
+                "and -1 only after the last token."
+            )
+        if (lengths == 0).any():
+            raise XtError(f"ids {int(lengths.argmin())} is empty.", "Remove it.")
+        cut = lengths > longest
+        if cut.any() and not truncate:
+            row = int(cut.argmax())
+            raise XtError(
+                f"ids {row} has {lengths[row]} tokens; the encoder reads at most {longest}.",
+                "Split it, or ask for truncation (truncate=true).",
+            )
+        rows = []
+        for row, length in zip(ids, lengths, strict=True):
+            own = row[:length].astype(np.int64)
+            rows.append(own if length <= longest else np.concatenate([own[: longest - 1], own[-1:]]))
+        keys = [(row.astype(np.int32).tobytes(), bool(was_cut)) for row, was_cut in zip(rows, cut, strict=True)]
+
+        def pick(indices):
+            return [rows[i] for i in indices], cut[indices]
+
+        return self._plan(keys, range(len(rows)), pick, dimensions)
+
+    def _plan(self, keys, items, tokenise, dimensions):
+        """Split texts into those that the cache has and those to be run, each different one once."""
+        entries = self.cache.get(keys)
+        missing = [i for i, entry in enumerate(entries) if entry is None]
+        places, firsts = {}, []
+        for i in missing:
+            if keys[i] not in places:
+                places[keys[i]] = len(firsts)
+                firsts.append(i)
+        rows, cut = [], []
+        if firsts:
+            try:
+                rows, cut = tokenise([items[i] for i in firsts])
+            except XtError:
+                if len(firsts) < len(keys):
+                    tokenise(items)  # raises again, counting as the request does
+                raise
+        if self.settings.cache_megabytes:
+            self.meters.add("xt_cache_hits_total", len(keys) - len(missing))
+            self.meters.add("xt_cache_misses_total", len(missing))
+        lengths = [len(row) for row in rows]
+        return rows, lengths, Plan(keys, entries, places, lengths, [bool(c) for c in cut], dimensions)
+
+    def run(self, rows):
+        """Run one micro-batch."""
+        return self.encoder.encode_ids(rows, self.settings.token_budget)
+
+    def answer(self, request, context, results):
+        """Put the rows in the request's order and give the outputs that it asked for."""
+        n = len(context.keys)
+        vectors = np.empty((n, self.encoder.spec.dim), np.float32)
+        tokens = np.empty((n, 1), np.int32)
+        cut = np.empty((n, 1), bool)
+        for i, (key, entry) in enumerate(zip(context.keys, context.entries, strict=True)):
+            if entry is None:
+                place = context.places[key]
+                vectors[i], tokens[i], cut[i] = results[place], context.lengths[place], context.cut[place]
+            else:
+                vectors[i], tokens[i], cut[i] = entry.vector, entry.tokens, entry.truncated
+        if self.settings.cache_megabytes and results:
+            self.cache.put(
+                (key, results[place], context.lengths[place], context.cut[place])
+                for key, place in context.places.items()
+            )
+        self.meters.add("xt_texts_total", n)
+        if cut.any():
+            self.meters.add("xt_truncated_total", int(cut.sum()))
+        if context.dimensions < vectors.shape[1]:
+            vectors = np.ascontiguousarray(vectors[:, : context.dimensions])
+            if self.encoder.spec.normalize:
+                vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        wanted = set(request.requested_output_names())
+        if wanted == set(OUTPUTS):
+            wanted = set(USUAL)
+        outputs = {"tokens": lambda: tokens, "truncated": lambda: cut, "embedding": lambda: vectors}
+        outputs["embedding_fp16"] = lambda: vectors.astype(np.float16)
+        if wanted & {"embedding_int8", "scale"}:
+            scale = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12) / np.float32(127)
+            outputs["scale"] = lambda: scale
+            outputs["embedding_int8"] = lambda: np.rint(vectors / scale).astype(np.int8)
+        return [pb_utils.Tensor(name, give()) for name, give in outputs.items() if name in wanted]

@@ -1,0 +1,271 @@
+"""A searchable corpus: FAISS's index file, the documents beside it, and answers with probabilities.
+
+What is served needs faiss and numpy alone. The documents stay on disk and are read by row, through a memory map, so
+that a large corpus costs the memory of its vectors only.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.core.artifact import Artifact, open_artifact
+from xt.core.calibrators import CalibrationTable
+from xt.core.errors import XtError, require
+from xt.core.text import Encoded, Vectors
+
+INDEX_FILE = "index.faiss"
+DOCUMENTS_FILE = "documents.jsonl"
+OFFSETS_FILE = "offsets.npy"
+MAX_K = 100
+"""Most documents that one query may ask for."""
+NO_SCORE = -1.0
+"""The score of an answer's empty place: an approximate index may find fewer documents than were asked for."""
+GOLDEN_K = 5
+GOLDEN_TOLERANCE = 0.02
+"""How far a cosine may be from what it was on the machine that installed the index (int8 graphs differ by machine)."""
+Rows = npt.NDArray[np.int64]
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Scale (n, dim) vectors to length 1, so that inner products are cosines; zero stays zero.
+
+    Raises XtError for NaN or infinity.
+    """
+    vectors = np.asarray(vectors, np.float32)
+    if not np.isfinite(vectors).all():
+        raise XtError("Vectors hold NaN or infinity.", "The encoder is damaged; check it with `xt check`.")
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(norms, 1e-12), np.float32)
+
+
+class Documents:
+    """The documents of an index, read by row: objects with `id`, `text`, perhaps `title` and `language`."""
+
+    def __init__(self, file: Path, offsets: Path) -> None:
+        try:
+            starts = np.load(offsets, allow_pickle=False)
+            size = file.stat().st_size
+            with file.open("rb") as stream:
+                self._lines = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise XtError(f"The documents {file} cannot be read: {error}", "Copy or make the index again.") from error
+        if starts.ndim != 1 or len(starts) < 2 or starts[0] != 0 or starts[-1] != size:
+            raise XtError(f"{offsets} does not fit {file}.", "Copy or make the index again.")
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        line = self._lines[int(self._starts[row]) : int(self._starts[row + 1])]
+        return dict(json.loads(line))
+
+
+def shown(document: Mapping[str, Any]) -> str:
+    """Give what is encoded and displayed of a document: its title, where it has one, and its text."""
+    title = document.get("title")
+    return f"{title} {document['text']}" if title else str(document["text"])
+
+
+class Index:
+    """Vectors of unit length and their documents."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the three files of an index in `folder`; whoever calls has checked their hashes."""
+        require("faiss", extra="cpu", purpose="Vector search")
+        import faiss
+
+        file = folder / INDEX_FILE
+        try:
+            self._faiss = faiss.read_index(str(file))
+        except RuntimeError as error:
+            raise XtError(f"FAISS cannot read {file}: {error}", "Copy or make the index again.") from error
+        self.documents = Documents(folder / DOCUMENTS_FILE, folder / OFFSETS_FILE)
+        self.dim = int(self._faiss.d)
+        if self._faiss.ntotal != len(self.documents):
+            raise XtError(
+                f"{file} holds {self._faiss.ntotal} vectors, but there are {len(self.documents)} documents.",
+                "Copy or make the index again.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
+        """Find the `k` documents nearest to each of `vectors` (n, dim), which need not be of unit length.
+
+        Gives cosines and rows, both (n, min(k, documents)), best first; where an approximate index found fewer, the
+        cosine is -inf and the row -1.
+        """
+        vectors = np.asarray(vectors, np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise XtError(
+                f"The vectors have shape {vectors.shape}; the index holds vectors of length {self.dim}.",
+                "Use the encoder that the index was made with.",
+            )
+        scores, rows = self._faiss.search(unit(vectors), min(k, len(self)))
+        return np.where(rows < 0, -np.inf, scores).astype(np.float32), np.asarray(rows, np.int64)
+
+
+def open_index(folder: Path) -> tuple[Index, Artifact]:
+    """Open an index folder that `xt index` wrote, every file checked."""
+    artifact = open_artifact(folder, kind="index")
+    return Index(folder), artifact
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The documents for one query, best first."""
+
+    ids: list[str]
+    documents: list[str]
+    scores: Vectors
+    """(k,) cosines."""
+    probabilities: npt.NDArray[np.float32] | None
+    """(k,) that each is the right one; None without a calibration."""
+    none: float | None
+    """That the right one is not among the calibration's candidates; None without a calibration."""
+    calibration: str
+    """Which calibrator spoke: "zero-shot", "pooled", "per-language:deu", or "none"."""
+
+
+def answer(
+    documents: Documents,
+    scores: Vectors,
+    rows: Rows,
+    *,
+    k: int,
+    table: CalibrationTable | None = None,
+    language: str | None = None,
+) -> Answer:
+    """Put together the answer to one query from the best candidates that a search gave.
+
+    Probabilities are over all the candidates that the calibrator was fitted with, whatever `k` is, so that asking for
+    fewer documents does not change what is said of one. A document beyond them has probability 0: its mass is part
+    of "none".
+
+    Args:
+        documents: of the index.
+        scores: (depth,) cosines, best first, -inf where nothing was found.
+        rows: (depth,) which documents they are, -1 where nothing was found.
+        k: how many to give; at most `depth`.
+        table: the calibration; None: no probabilities.
+        language: of the query, where known; it may have a calibrator of its own.
+    """
+    found = [documents[int(r)] if r >= 0 else None for r in rows[:k]]
+    ids = [str(d["id"]) if d else "" for d in found]
+    texts = [shown(d) if d else "" for d in found]
+    cosines = np.where(rows[:k] < 0, NO_SCORE, scores[:k]).astype(np.float32)
+    if table is None:
+        return Answer(ids, texts, cosines, None, None, "none")
+    calibrator, name = table.choose(language)
+    if (rows < 0).all():
+        return Answer(ids, texts, cosines, np.zeros(len(ids), np.float32), 1.0, name)
+    mass = calibrator(scores[None, : table.candidates])[0]  # (candidates + 1,)
+    probabilities = np.zeros(len(ids), np.float32)
+    inside = min(len(ids), len(mass) - 1)
+    probabilities[:inside] = mass[:inside]
+    return Answer(ids, texts, cosines, probabilities, float(mass[-1]), name)
+
+
+def depth(table: CalibrationTable | None) -> int:
+    """How many candidates to search for, so that any `k` and the calibration are served by one search."""
+    return max(MAX_K, table.candidates if table else 0)
+
+
+def retrieve(
+    encode: Any,
+    index: Index,
+    queries: Sequence[str],
+    *,
+    k: int,
+    prefix: str | None = None,
+    truncate: bool = False,
+    table: CalibrationTable | None = None,
+    language: str | None = None,
+) -> tuple[list[Answer], Encoded]:
+    """Encode queries, search and calibrate, in this process; the encodings say what was cut.
+
+    Args:
+        encode: `encode` of any encoder (see `xt.core.text.TextEncoder.encode`).
+        index: what to search.
+        queries: texts.
+        k: documents for each, 1 to 100.
+        prefix: the role whose prefix goes before each query.
+        truncate: cut a query that is too long instead of raising.
+        table: the calibration; None: no probabilities.
+        language: of the queries, where known.
+    """
+    check_k(k)
+    encoded = encode(list(queries), prefix=prefix, truncate=truncate)
+    scores, rows = index.search(encoded.vectors, depth(table))
+    answers = [
+        answer(index.documents, s, r, k=k, table=table, language=language) for s, r in zip(scores, rows, strict=True)
+    ]
+    return answers, encoded
+
+
+def check_k(k: object) -> int:
+    """Give `k`, or raise XtError that names the limit."""
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
+        raise XtError(f"k is {k!r}, expected a whole number from 1 to {MAX_K}.")
+    return k
+
+
+def role(prefixes: Mapping[str, str], wanted: str) -> str:
+    """Name the prefix that texts in a role get: the role's own where the encoder has one, else "none".
+
+    >>> role({"query": "query: "}, "passage")
+    'none'
+    """
+    return wanted if wanted in prefixes else "none"
+
+
+def golden_searches(encode: Any, index: Index, rows: Sequence[int], prefix: str) -> dict[str, Any]:
+    """Search for some documents' own texts, so that whoever loads the index can compare what it finds.
+
+    rows: of the documents; prefix: the role that queries get. Gives what `check_searches` reads.
+    """
+    queries = [shown(index.documents[row]) for row in rows]
+    answers, _ = retrieve(encode, index, queries, k=GOLDEN_K, prefix=prefix, truncate=True)
+    return {
+        "prefix": prefix,
+        "queries": queries,
+        "ids": [a.ids for a in answers],
+        "scores": [[float(s) for s in a.scores] for a in answers],
+        "tolerance": GOLDEN_TOLERANCE,
+    }
+
+
+def check_searches(encode: Any, index: Index, golden: Mapping[str, Any]) -> float:
+    """Search for the golden queries; give the largest difference of a cosine to when the index was installed.
+
+    Raises XtError when a cosine differs by more than the tolerance, or when a document that was found first is not
+    found among those that are within it of the best.
+    """
+    answers, _ = retrieve(encode, index, golden["queries"], k=GOLDEN_K, prefix=golden["prefix"], truncate=True)
+    worst, tolerance = 0.0, float(golden["tolerance"])
+    for query, found, ids, scores in zip(golden["queries"], answers, golden["ids"], golden["scores"], strict=True):
+        if len(found.scores) != len(scores):
+            raise XtError(f"A golden search finds {len(found.scores)} documents, expected {len(scores)}: {query!r}.")
+        difference = float(np.abs(found.scores - np.asarray(scores, np.float32)).max())
+        worst = max(worst, difference)
+        near = {i for i, s in zip(found.ids, found.scores, strict=True) if s >= found.scores[0] - 2 * tolerance}
+        crowded = len(near) == len(found.ids)  # as many equals as places: the expected one may be beyond them
+        if not difference <= tolerance or not (ids[0] in near or crowded):
+            raise XtError(
+                f"A golden search finds {found.ids[0]!r} (cosine {found.scores[0]:.4f}), expected {ids[0]!r} "
+                f"({scores[0]:.4f}): {query!r}.",
+                "The index, its documents or the encoder are others than at installation; install the index again.",
+            )
+    return worst

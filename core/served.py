@@ -1,0 +1,392 @@
+"""What the models that Triton serves share: requests in, xt's own queue between, one answer a request.
+
+`execute` reads requests and puts them into a `Scheduler`; worker threads answer them through response senders. So the
+bound of the queue, deadlines and refusals are xt's: `execute` is never busy with a forward pass, and a request that
+cannot be taken is told so at once. No torch and no transformers here; Triton's module exists only inside Triton.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from xt.core.errors import XtError, unknown
+from xt.core.meters import Meters
+from xt.core.scheduler import Cancelled, Expired, Job, Overloaded, Scheduler
+from xt.core.text import TOKEN_BUDGET, bucket
+
+WAITING_SECONDS = 2.0
+"""Work that may wait where `max_waiting_tokens` is 0: this many seconds at the speed measured at load."""
+LEAST_WAITING_TOKENS = 4096
+LIGHT_TEXTS = 4
+"""Requests of up to this many texts are read in `execute`; larger ones on a thread of their own: they hold up none."""
+DRAIN_SECONDS = 8.0
+"""Time to answer what waits when the model is unloaded: less than Triton's own exit timeout."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of a served model in its config.pbtxt."""
+
+    token_budget: int = 0
+    """Tokens of one forward pass, padding included; 0: what suits the engine."""
+    max_waiting_tokens: int = 0
+    """With so many tokens waiting, requests are refused; 0: two seconds of work at the speed measured at load."""
+    max_waiting_requests: int = 2048
+    """With so many requests waiting, others are refused."""
+    max_texts: int = 1024
+    """Texts of one request."""
+    cache_megabytes: int = 64
+    """Size of the vector cache; 0: none."""
+    workers: int = 1
+    """Forward passes under way at once."""
+
+    @classmethod
+    def read(cls, parameters: Mapping[str, Any]) -> Settings:
+        """Read them from the `parameters` of a model's configuration; others are not ours and are left alone."""
+        values = {}
+        for f in fields(cls):
+            if f.name not in parameters:
+                continue
+            text = str(parameters[f.name]["string_value"])
+            least = 0 if f.name in ("token_budget", "max_waiting_tokens", "cache_megabytes") else 1
+            if not text.isdecimal() or int(text) < least:
+                raise XtError(
+                    f"The parameter {f.name} of config.pbtxt is {text!r}, expected a whole number of at least {least}.",
+                    "Correct config.pbtxt.",
+                )
+            values[f.name] = int(text)
+        return cls(**values)
+
+
+class ServedModel:
+    """Base of every served model's `TritonPythonModel`.
+
+    A subclass gives `load`, `read`, `run` and `answer`, and may give `rehearse`, `close` and `is_light`. It finds
+    `self.settings`, `self.meters`, `self.name` and `self.config` (the model's configuration) when `load` is called.
+    """
+
+    settings: Settings
+    meters: Meters
+    name: str
+    config: dict[str, Any]
+    engine_budget: int = TOKEN_BUDGET
+    """Tokens of a forward pass that suit the engine; `load` may set it. After `load`, `settings.token_budget` holds."""
+    bucketed: bool = False
+    """Whether a micro-batch holds rows of one bucket only (`xt.core.text.bucket`); `load` may set it."""
+
+    # What a subclass gives
+
+    def load(self, folder: Path, version_folder: Path, device: str) -> None:
+        """Load the model of `folder` (its files of this version in `version_folder`) for `device`: cpu or cuda.
+
+        What it raises keeps the model from becoming ready.
+        """
+        raise NotImplementedError
+
+    def read(self, request: Any) -> tuple[list[Any], list[int], Any]:
+        """Decode and tokenise a request: rows to run, their lengths in tokens, and what `answer` needs to know.
+
+        Raises XtError, naming the field and the limit, for what the client must mend. May be called on any thread.
+        """
+        raise NotImplementedError
+
+    def run(self, rows: list[Any]) -> Sequence[Any]:
+        """Run one micro-batch: one result a row."""
+        raise NotImplementedError
+
+    def answer(self, request: Any, context: Any, results: list[Any]) -> list[Any]:
+        """Give the output tensors of a request: `context` is what `read` gave, `results` one a row, in its order."""
+        raise NotImplementedError
+
+    def rehearse(self) -> tuple[list[Any], list[int]]:
+        """Give rows of one full micro-batch and their lengths, from which the speed is measured; none: not measured."""
+        return [], []
+
+    def measured_speed(self) -> float:
+        """Give the tokens a second that the model runs, where `load` measured them; 0: `rehearse` is timed."""
+        return 0.0
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """Give the tokens, padding included, that `run` computes for rows of these lengths."""
+        return sum(map(bucket, lengths)) if self.bucketed else max(lengths) * len(lengths)
+
+    def row_length(self, row: Any) -> int:
+        """Give the tokens of a row, for the counts."""
+        return len(row)
+
+    def is_light(self, request: Any) -> bool:
+        """Whether `read` takes so little time that `execute` may do it itself."""
+        return all(_rows(tensor) <= LIGHT_TEXTS for tensor in request.inputs())
+
+    def close(self) -> None:
+        """Let go of what `load` opened."""
+
+    # What Triton calls
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load, measure the speed, and open the queue."""
+        import triton_python_backend_utils as pb_utils
+
+        self._pb = pb_utils
+        self.name = args["model_name"]
+        self.config = json.loads(args["model_config"])
+        self.settings = Settings.read(self.config.get("parameters", {}))
+        self.meters = Meters()
+        folder = Path(args["model_repository"])
+        device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
+        self.load(folder, folder / args["model_version"], device)
+        self.settings = replace(self.settings, token_budget=self.settings.token_budget or self.engine_budget)
+        bound = self.settings.max_waiting_tokens or self._measured_bound()
+        self.scheduler = Scheduler(
+            self._run,
+            token_budget=self.settings.token_budget,
+            max_waiting_tokens=bound,
+            max_waiting_requests=self.settings.max_waiting_requests,
+            workers=self.settings.workers,
+            bucketed=self.bucketed,
+        )
+        self._reader = _Thread("xt-reader", self.settings.max_waiting_requests)
+        self._sender = _Thread("xt-sender")
+        self.meters.start(
+            pb_utils,
+            # Triton keeps one object for two metrics of like labels, and frees it when the first of them goes: while a
+            # model is reloaded, the old process and the new one both have theirs.
+            {"model": self.name, "version": args["model_version"], "process": str(os.getpid())},
+            {
+                "xt_waiting_requests": lambda: self.scheduler.waiting_requests,
+                "xt_waiting_tokens": lambda: self.scheduler.waiting_tokens,
+            },
+        )
+        pb_utils.Logger.log_info(f"{self.name}: requests are refused while {bound} tokens wait")
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Take requests in; each is answered by its response sender, from here when refused, else when computed."""
+        for request in requests:
+            _Exchange(self, request).take()
+
+    def finalize(self) -> None:
+        """Answer what waits, then let go."""
+        self._reader.close()
+        self.scheduler.close(DRAIN_SECONDS)
+        self._sender.close()
+        self.meters.close()
+        self.close()
+
+    def _measured_bound(self) -> int:
+        if speed := self.measured_speed():
+            return max(LEAST_WAITING_TOKENS, int(WAITING_SECONDS * speed))
+        rows, lengths = self.rehearse()
+        if not rows:
+            return 64 * self.settings.token_budget
+        self.run(rows)
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            self.run(rows)
+            seconds.append(time.perf_counter() - start)
+        return max(LEAST_WAITING_TOKENS, int(WAITING_SECONDS * sum(lengths) / min(seconds)))
+
+    def _run(self, rows: list[Any]) -> Sequence[Any]:
+        lengths = [self.row_length(row) for row in rows]
+        start = time.perf_counter()
+        results = self.run(rows)
+        self.meters.add("xt_seconds_total", time.perf_counter() - start, "forward")
+        self.meters.add("xt_micro_batches_total")
+        self.meters.add("xt_tokens_total", sum(lengths))
+        self.meters.add("xt_padded_tokens_total", self.padded_tokens(lengths))
+        return results
+
+    # What a subclass's `read` may use
+
+    def parameters(self, request: Any, known: Mapping[str, type]) -> dict[str, Any]:
+        """Give a request's parameters; XtError for one that is not `known` or of another type (bool, int, str)."""
+        found = json.loads(request.parameters() or "{}")
+        for name, value in found.items():
+            if name not in known:
+                raise unknown("parameter", name, known)
+            if type(value) is not known[name]:
+                expected = {bool: "true or false", int: "a whole number", str: "text"}[known[name]]
+                raise XtError(f"The parameter {name} is {value!r}, expected {expected}.")
+        return dict(found)
+
+    def texts(self, request: Any, name: str = "text") -> list[str] | None:
+        """Give the texts of a STRING input, or None when the request has no such input.
+
+        XtError for too many and for what is not UTF-8; what else is no text is for the tokenizer to say.
+        """
+        tensor = self._pb.get_input_tensor_by_name(request, name)
+        return None if tensor is None else decode(tensor.as_numpy().ravel().tolist(), name, self.settings.max_texts)
+
+
+def decode(raw: Sequence[bytes], name: str, max_texts: int) -> list[str]:
+    r"""Decode UTF-8. XtError names the field, the index and the limit.
+
+    >>> decode([b"caf\xc3\xa9"], "text", 8)
+    ['café']
+    """
+    check_count(len(raw), name, max_texts)
+    try:
+        return [value.decode("utf-8") for value in raw]
+    except UnicodeDecodeError:
+        pass
+    for index, value in enumerate(raw):
+        try:
+            value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise XtError(f"{name} {index} is not valid UTF-8: {error.reason} at byte {error.start}.") from None
+    raise AssertionError("unreachable")
+
+
+def check_count(count: int, name: str, max_texts: int) -> None:
+    """Raise XtError when a request brings no texts, or more than the model takes."""
+    if not 1 <= count <= max_texts:
+        raise XtError(f"{name} has {count} texts; a request takes 1 to {max_texts}.", "Send several requests.")
+
+
+def _rows(tensor: Any) -> int:
+    shape = tensor.shape()
+    return int(shape[0]) if len(shape) else 1
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, model: ServedModel, request: Any) -> None:
+        self.model = model
+        self.request = request
+        self.sender = request.get_response_sender()
+        self.arrived = time.monotonic()
+        micros = request.timeout()
+        self.deadline = self.arrived + micros / 1e6 if micros else None
+        self.context: Any = None
+        self.job: Job | None = None
+
+    def take(self) -> None:
+        """Refuse, or read here, or hand over to be read."""
+        try:
+            self.model.scheduler.check_room()
+            if self.model.is_light(self.request):
+                self.read()
+            else:
+                self.model._reader.put(self.read)
+        except Exception as error:
+            self.fail(error)
+
+    def read(self) -> None:
+        """Tokenise and queue."""
+        model = self.model
+        try:
+            model.scheduler.check_room()
+            start = time.perf_counter()
+            try:
+                rows, lengths, self.context = model.read(self.request)
+            except XtError as error:
+                self.fail(error, invalid=True)
+                return
+            finally:
+                model.meters.add("xt_seconds_total", time.perf_counter() - start, "tokenise")
+            self.job = Job(rows, lengths, self.done, self.deadline, self.request.is_cancelled)
+            model.scheduler.submit(self.job)
+        except Exception as error:
+            self.fail(error)
+
+    def done(self, outcome: list[Any] | Exception) -> None:
+        """Take the outcome: the scheduler calls this once.
+
+        Handing an answer to Triton takes longer than a short text's share of a forward pass. While others wait, that is
+        left to another thread, so that the next pass begins; a lone caller is spared the change of threads.
+        """
+        if self.model.scheduler.waiting_requests:
+            self.model._sender.put(lambda: self._answer(outcome))
+        else:
+            self._answer(outcome)
+
+    def _answer(self, outcome: list[Any] | Exception) -> None:
+        model = self.model
+        if isinstance(outcome, Exception):
+            self.fail(outcome)
+            return
+        start = time.perf_counter()
+        try:
+            outputs = model.answer(self.request, self.context, outcome)
+        except Exception as error:
+            self.fail(error)
+            return
+        self._send(model._pb.InferenceResponse(output_tensors=outputs))
+        model.meters.add("xt_seconds_total", time.perf_counter() - start, "post")
+        if self.job is not None and self.job.started is not None:
+            model.meters.add("xt_seconds_total", self.job.started - self.job.submitted, "queue")
+
+    def fail(self, error: Exception, *, invalid: bool = False) -> None:
+        """Send an error: what the client must mend, what it may try again, or our own."""
+        codes = self.model._pb.TritonError
+        meters = self.model.meters
+        if isinstance(error, Cancelled):
+            code = codes.CANCELLED
+            meters.add("xt_cancelled_total")
+        elif isinstance(error, (Overloaded, Expired)):
+            code = codes.UNAVAILABLE
+            meters.add("xt_refused_total", 1, "full" if isinstance(error, Overloaded) else "deadline")
+        elif invalid:
+            code = codes.INVALID_ARG
+            meters.add("xt_refused_total", 1, "invalid")
+        else:
+            code = codes.INTERNAL
+            meters.add("xt_refused_total", 1, "error")
+            self.model._pb.Logger.log_error(f"{self.model.name}: {''.join(traceback.format_exception(error)).rstrip()}")
+        message = str(error) if isinstance(error, XtError) else f"{type(error).__name__}: {error}"
+        self._send(self.model._pb.InferenceResponse(output_tensors=[], error=codes(message, code)))
+
+    def _send(self, response: Any) -> None:
+        flags = self.model._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        try:
+            self.sender.send(response, flags=flags)
+        except Exception as error:  # the answer could not be handed over: nobody is left to be told but the log
+            self.model._pb.Logger.log_error(f"{self.model.name}: an answer could not be sent: {error}")
+
+
+class _Thread:
+    """A thread that does what it is given, in order; at most `most` tasks wait (0: any number)."""
+
+    def __init__(self, name: str, most: int = 0) -> None:
+        self._most = most
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._some = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, task: Callable[[], None]) -> None:
+        with self._some:
+            if self._closed:
+                raise Overloaded("The model is shutting down.", "Ask another server, or try again.")
+            if self._most and len(self._tasks) >= self._most:
+                raise Overloaded(f"The queue is full: {self._most} requests wait to be read.", "Try again later.")
+            self._tasks.append(task)
+            self._some.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._some:
+                while not self._tasks:
+                    if self._closed:
+                        return
+                    self._some.wait()
+                task = self._tasks.popleft()
+            task()
+
+    def close(self) -> None:
+        """Do what was given before, then end."""
+        with self._some:
+            self._closed = True
+            self._some.notify()
+        self._thread.join()

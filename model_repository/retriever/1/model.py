@@ -1,0 +1,113 @@
+"""The retriever as Triton's Python backend runs it: encoder, index and calibration of one version, loaded together.
+
+Inputs: text (n, 1); language (n, 1), optional, the code of each query's language ("" where it is not known). Request
+parameters: `k` (1 to 100, default 10), `prefix` (a role of the encoder, or "none"; default: query), `truncate` (bool).
+Outputs: ids, documents, scores (cosines), probabilities, each (n, k), best first; none (n, 1), the probability that
+the right document is not among the calibration's candidates; calibration (n, 1), which calibrator spoke; tokens,
+truncated (n, 1). Where an approximate index finds fewer than k documents, a row ends with empty ids and scores of -1.
+
+Probabilities are over the candidates that the calibration was fitted with (100), whatever k is. A model installed
+without a calibration answers without probabilities and none, and refuses a request that names them.
+"""
+
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from xt.core.calibrators import CalibrationTable
+from xt.core.errors import XtError
+from xt.core.index import Index, answer, check_k, check_searches, depth, role
+from xt.core.onnx_engine import check_golden, load_model
+from xt.core.served import ServedModel
+from xt.core.text import ROWS
+
+PARAMETERS = {"k": int, "prefix": str, "truncate": bool}
+K = 10
+
+
+class TritonPythonModel(ServedModel):
+    """One version of a retriever."""
+
+    def load(self, folder, version_folder, device):
+        """Load encoder, index and calibration; golden vectors and golden searches must be as at installation."""
+        self.encoder, artifact = load_model(folder, device=device)
+        cosine = check_golden(self.encoder, folder, artifact)
+        self.engine_budget = self.encoder.token_budget
+        self.bucketed = self.encoder.bucketed
+        self.encoder.warm_up()
+        self.index = Index(version_folder)
+        facts = artifact.facts
+        self.table = None
+        if facts["calibration"]:
+            self.table = CalibrationTable.from_json(_json(folder / facts["calibration"]))
+        difference = check_searches(self.encoder.encode, self.index, _json(folder / facts["searches"]))
+        self.prefix = role(self.encoder.spec.prefixes, "query")
+        self.depth = depth(self.table)
+        self.outputs = len(self.config["output"])
+        pb_utils.Logger.log_info(
+            f"{self.name}: {len(self.index)} documents; golden vectors agree (cosine at least {cosine:.6f}), golden "
+            f"searches too (cosines within {difference:.6f})"
+        )
+
+    def read(self, request):
+        """Tokenise the queries; refuse what the calibration cannot give."""
+        parameters = self.parameters(request, PARAMETERS)
+        k = check_k(parameters.get("k", K))
+        wanted = set(request.requested_output_names())
+        asked = wanted & {"probabilities", "none"}
+        # Without a list of outputs Triton names them all: only a list of one's own is a request for probabilities.
+        if self.table is None and asked and len(wanted) < self.outputs:
+            raise XtError(
+                f"{self.name} has no calibration, so it cannot give {' and '.join(sorted(asked))}.",
+                "Ask for ids and scores, or install it with --calibration.",
+            )
+        texts = self.texts(request)
+        languages = self.texts(request, "language") or [""] * len(texts)
+        if len(languages) != len(texts):
+            raise XtError(f"language has {len(languages)} rows, text {len(texts)}.", "Give one for each text.")
+        prefix = self.encoder.spec.prefix(parameters.get("prefix", self.prefix))
+        rows, cut = self.encoder.tokenizer(texts, prefix=prefix, truncate=parameters.get("truncate", False))
+        lengths = [len(row) for row in rows]
+        return rows, lengths, (k, languages, lengths, cut, wanted)
+
+    def run(self, rows):
+        """Vectors of the queries, and the best candidates of each: (cosines, document rows)."""
+        vectors = self.encoder.encode_ids(rows, self.settings.token_budget)
+        return list(zip(*self.index.search(vectors, self.depth), strict=True))
+
+    def answer(self, request, context, results):
+        """Documents and probabilities of each query."""
+        k, languages, lengths, cut, wanted = context
+        answers = [
+            answer(self.index.documents, scores, rows, k=k, table=self.table, language=language)
+            for (scores, rows), language in zip(results, languages, strict=True)
+        ]
+        values = {
+            "ids": lambda: _strings([a.ids for a in answers]),
+            "documents": lambda: _strings([a.documents for a in answers]),
+            "scores": lambda: np.stack([a.scores for a in answers]),
+            "calibration": lambda: _strings([[a.calibration] for a in answers]),
+            "tokens": lambda: np.array(lengths, np.int32)[:, None],
+            "truncated": lambda: cut[:, None],
+        }
+        if self.table is not None:
+            values["probabilities"] = lambda: np.stack([a.probabilities for a in answers])
+            values["none"] = lambda: np.array([[a.none] for a in answers], np.float32)
+        self.meters.add("xt_texts_total", len(results))
+        self.meters.add("xt_truncated_total", int(cut.sum()))
+        return [pb_utils.Tensor(name, value()) for name, value in values.items() if name in wanted]
+
+    def rehearse(self):
+        """One document's text as often as fills a micro-batch: the speed measured is that of vectors and search."""
+        (row,), _ = self.encoder.tokenizer([self.index.documents[0]["text"]], truncate=True)
+        rows = [row] * max(1, min(ROWS, self.settings.token_budget // len(row)))
+        return rows, [len(row) for row in rows]
+
+
+def _json(file):
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _strings(rows):
+    return np.array([[text.encode("utf-8") for text in row] for row in rows], np.object_)

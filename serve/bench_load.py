@@ -1,0 +1,339 @@
+"""The load generator: closed and open loops over an endpoint, in one process, and the arithmetic of what they saw.
+
+A closed loop has so many callers, each waiting for its answer before it asks again. An open loop sends at given times
+whatever the answers do, and counts a latency from the time a request was *due*, so that a stall of the server (or of
+this client) is seen by every request it held up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.core.errors import XtError
+
+REFUSED_SECONDS = 0.05
+"""A refusal that takes longer than this comes too late to be of use."""
+PAUSE_SECONDS = 0.01
+"""How long a caller of the closed loop waits after a refusal: asking again at once only burns CPU."""
+ANSWER_SECONDS = 60.0
+"""How long an answer is waited for after the end; what has not come by then is an error."""
+MOST_LINKS = 256
+"""Connections of an open loop; more requests than that at once wait here, and their waiting counts."""
+PREPARED = 20_000
+"""Requests that are built before the clock starts."""
+
+Status = Literal["ok", "refused", "error"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one request."""
+
+    status: Status
+    tokens: int | None = None
+    """Tokens the server read, where it says so."""
+    truncated: int = 0
+    note: str = ""
+    """What the server said, for a refusal or an error."""
+
+
+class Link(Protocol):
+    """One connection to an endpoint: one request at a time."""
+
+    def ask(self, request: Any) -> Awaitable[Answer]:
+        """Send a prepared request and wait for its answer; never raises for what the server answers."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class Endpoint(Protocol):
+    """Where requests go."""
+
+    def prepare(self, rows: Sequence[int]) -> Any:
+        """Build the request for these texts (indices), ready to be sent."""
+        ...
+
+    async def connect(self) -> Link:
+        """Open a connection."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that is ready to be sent."""
+
+    payload: Any
+    sentences: int
+    tokens: int
+    """Tokens of its texts as counted here; 0 where nothing counts them."""
+
+
+class Deck:
+    """Deals out texts in order, each once before any comes again, over all measurements of one endpoint."""
+
+    def __init__(self, count: int, lengths: Sequence[int] | None = None) -> None:
+        if count < 1:
+            raise XtError("There are no texts to send.", "Name a corpus that has some.")
+        self.count = count
+        self.lengths = lengths
+        self.dealt = 0
+        """Texts that were sent so far; over `count`, some were sent before."""
+
+    def requests(self, endpoint: Endpoint, batch: int) -> Iterator[Request]:
+        """Give requests of `batch` texts without end; the first ones are built before this returns."""
+        if batch > self.count:
+            raise XtError(f"A request of {batch} texts needs as many; the corpus has {self.count}.", "Ask for fewer.")
+        most = max(1, min(self.count // batch, PREPARED))
+        first = self.dealt
+        ready = [self._build(endpoint, first + i * batch, batch) for i in range(most)]
+
+        def deal() -> Iterator[Request]:
+            index = 0
+            while True:
+                request = ready[index] if index < most else self._build(endpoint, first + index * batch, batch)
+                index += 1
+                self.dealt += batch
+                yield request
+
+        return deal()
+
+    def _build(self, endpoint: Endpoint, start: int, batch: int) -> Request:
+        rows = [(start + i) % self.count for i in range(batch)]
+        tokens = sum(self.lengths[i] for i in rows) if self.lengths is not None else 0
+        return Request(endpoint.prepare(rows), batch, tokens)
+
+
+@dataclass
+class Seen:
+    """What a loop saw of the requests that were due from `start` on."""
+
+    latencies: list[float] = field(default_factory=list)
+    """Seconds, of the answered requests."""
+    refusals: list[float] = field(default_factory=list)
+    """Seconds, of those the server refused (UNAVAILABLE)."""
+    lags: list[float] = field(default_factory=list)
+    """Open loop: seconds between when a request was due and when it was sent."""
+    errors: int = 0
+    first_error: str = ""
+    sentences: int = 0
+    """In answered requests."""
+    tokens: int = 0
+    truncated: int = 0
+    start: float = 0.0
+    ended: float = 0.0
+    """When the last answer came, or the loop's end if that is later."""
+
+    def note(self, request: Request, answer: Answer, due: float, done: float) -> None:
+        """Count one answer."""
+        self.ended = max(self.ended, done)
+        if answer.status == "ok":
+            self.latencies.append(done - due)
+            self.sentences += request.sentences
+            self.tokens += request.tokens if answer.tokens is None else answer.tokens
+            self.truncated += answer.truncated
+        elif answer.status == "refused":
+            self.refusals.append(done - due)
+        else:
+            self.errors += 1
+            self.first_error = self.first_error or answer.note
+
+    @property
+    def wall(self) -> float:
+        """Seconds from the start to the last answer."""
+        return self.ended - self.start
+
+    def quantiles(self) -> tuple[float, float, float, float]:
+        """p50, p95, p99 and the largest latency of the answered requests, in ms; interpolated between two requests.
+
+        >>> Seen(latencies=[0.010, 0.020]).quantiles()[0]
+        15.0
+        """
+        if not self.latencies:
+            raise XtError(
+                f"No request was answered ({len(self.refusals)} refused, {self.errors} errors"
+                + (f": {self.first_error}" if self.first_error else "")
+                + ").",
+                "Give --seconds more, or less load.",
+            )
+        p50, p95, p99, most = (float(x) * 1000 for x in np.quantile(self.latencies, [0.5, 0.95, 0.99, 1.0]))
+        return round(p50, 6), round(p95, 6), round(p99, 6), round(most, 6)
+
+    def refused_in_time(self) -> float | None:
+        """Share of the refusals that came within 50 ms; None when there were none."""
+        if not self.refusals:
+            return None
+        return sum(1 for x in self.refusals if x <= REFUSED_SECONDS) / len(self.refusals)
+
+
+def poisson(rate: float, seconds: float, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Arrival times in [0, seconds) of a Poisson process of `rate` a second: exponential gaps, the same every time."""
+    if not rate > 0:
+        raise XtError(f"A rate of {rate:g} requests a second sends nothing.", "Give one above 0.")
+    rng = np.random.default_rng(seed)
+    times = np.empty(0)
+    last = 0.0
+    while last < seconds:
+        gaps = rng.exponential(1 / rate, max(16, int(rate * seconds * 1.1)))
+        times = np.concatenate([times, last + np.cumsum(gaps)])
+        last = float(times[-1])
+    return times[times < seconds]
+
+
+Snapshot = Callable[[], None]
+
+
+def now() -> float:
+    """Seconds by the running loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
+async def _at(moment: float, snapshot: Snapshot) -> None:
+    """Call `snapshot` at `moment`, in a thread: it reads files and pages, and the loop must not wait for it."""
+    await asyncio.sleep(max(0.0, moment - now()))
+    await asyncio.to_thread(snapshot)
+
+
+async def closed_loop(
+    endpoint: Endpoint,
+    requests: Iterator[Request],
+    *,
+    callers: int,
+    seconds: float,
+    warm_up: float,
+    at_start: Snapshot = lambda: None,
+) -> Seen:
+    """Let `callers` ask for `seconds`, after a warm-up that is not counted.
+
+    A request that is under way at the end counts, and so does the time until its answer.
+    """
+    links = [await endpoint.connect() for _ in range(callers)]
+    seen = Seen(start=now() + warm_up)
+    end = seen.ended = seen.start + seconds
+
+    async def call(link: Link) -> None:
+        while (sent := now()) < end:
+            request = next(requests)
+            answer = await link.ask(request.payload)
+            if sent >= seen.start:
+                seen.note(request, answer, sent, now())
+            if answer.status != "ok":
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    seen.ended = seen.start  # only answers move it: few callers with slow answers end together, not at `end`
+    tasks = [asyncio.ensure_future(call(link)) for link in links]
+    await _at(seen.start, at_start)
+    _, late = await asyncio.wait(tasks, timeout=max(0.0, end - now()) + ANSWER_SECONDS)
+    await _give_up(late, seen)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()):
+            raise error
+    for link in links:
+        link.close()
+    return seen
+
+
+async def open_loop(
+    endpoint: Endpoint,
+    requests: Iterator[Request],
+    *,
+    arrivals: Sequence[float] | npt.NDArray[np.float64],
+    seconds: float,
+    warm_up: float,
+    most_links: int = MOST_LINKS,
+    at_start: Snapshot = lambda: None,
+) -> Seen:
+    """Send a request at each of `arrivals` (seconds from now on), whatever the answers do.
+
+    Those due before `warm_up` are not counted; `seconds` is what follows. Every latency counts from the due time.
+    """
+    free: deque[Link] = deque([await endpoint.connect() for _ in range(min(8, most_links))])
+    links = list(free)
+    waiting: deque[asyncio.Future[Link]] = deque()
+    zero = now()
+    seen = Seen(start=zero + warm_up, ended=zero + warm_up + seconds)
+    snapshot = asyncio.ensure_future(_at(seen.start, at_start))
+
+    opening = 0
+
+    async def link_for() -> Link:
+        nonlocal opening
+        if free:
+            return free.pop()
+        if len(links) + opening < most_links:
+            opening += 1
+            try:
+                link = await endpoint.connect()
+            finally:
+                opening -= 1
+            links.append(link)
+            return link
+        turn: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        return await turn
+
+    async def send(request: Request, due: float) -> None:
+        link = await link_for()
+        sent = now()
+        answer = await link.ask(request.payload)
+        done = now()
+        if waiting:
+            waiting.popleft().set_result(link)
+        else:
+            free.append(link)
+        if due >= seen.start:
+            seen.lags.append(sent - due)
+            seen.note(request, answer, due, done)
+
+    tasks: set[asyncio.Task[None]] = set()
+    for offset in arrivals:
+        due = zero + float(offset)
+        if (left := due - now()) > 0:
+            await asyncio.sleep(left)
+        task = asyncio.ensure_future(send(next(requests), due))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await snapshot
+    if tasks:
+        pending = set(tasks)
+        done, late = await asyncio.wait(pending, timeout=ANSWER_SECONDS)
+        await _give_up(late, seen)
+        for task in done:
+            if error := task.exception():
+                raise error
+    for link in links:
+        link.close()
+    return seen
+
+
+async def _give_up(late: set[asyncio.Future[None]] | set[asyncio.Task[None]], seen: Seen) -> None:
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=1)
+        seen.errors += len(late)
+        seen.first_error = seen.first_error or f"no answer within {ANSWER_SECONDS:.0f} s"
+
+
+def run(loop: Callable[[], Awaitable[Seen]]) -> Seen:
+    """Run a loop to its end, the garbage collector kept from stopping it half-way."""
+
+    async def whole() -> Seen:
+        return await loop()
+
+    gc.collect()
+    gc.freeze()
+    try:
+        return asyncio.run(whole())
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,168 @@
+"""What every request to the gateway passes: a trace id, the size limit, the token, and a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("xt.gateway")
+BODY_SECONDS = 30.0
+"""How long a client may take to send its request."""
+OPEN = frozenset({"/", "/health", "/ready", "/page/style.css", "/page/page.js", "/page/icon.svg"})
+"""What needs no token: the page, which asks for it, and what a probe reads."""
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+def error_body(message: str, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """Give an error in the shape of OpenAI's."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def trace_of(headers: list[tuple[bytes, bytes]]) -> str:
+    """Give the request's trace id: of `traceparent` (W3C), else `x-request-id`, else a new one.
+
+    >>> trace_of([(b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")])
+    '4bf92f3577b34da6a3ce929d0e0e4736'
+    """
+    found = {name: value.decode("latin-1") for name, value in headers if name in (b"traceparent", b"x-request-id")}
+    match = TRACEPARENT.fullmatch(found.get(b"traceparent", ""))
+    if match and set(match[1]) != {"0"}:
+        return match[1]
+    given = found.get(b"x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+class Guard:
+    """ASGI: around the whole application, so that also what it refuses has a trace id and a line in the log."""
+
+    def __init__(self, app: App, *, token: str | None, max_body_bytes: int) -> None:
+        self.app = app
+        self.token = token.encode() if token is not None else None
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        trace = trace_of(scope["headers"])
+        scope.setdefault("state", {})["trace"] = trace
+        start = time.perf_counter()
+        status = 0
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", trace.encode())]
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, told)
+        finally:
+            milliseconds = (time.perf_counter() - start) * 1e3
+            what = f"{scope['method']} {scope['path']}"
+            log.info("%s %s %.1f ms trace=%s", what, status or "client left", milliseconds, trace)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._may(scope):
+            message = "The token is missing or wrong: send it as 'Authorization: Bearer TOKEN'."
+            body = error_body(message, "authentication_error", "invalid_api_key")
+            await refuse(send, 401, body, (b"www-authenticate", b"Bearer"))
+            return
+        try:
+            body_bytes = await asyncio.wait_for(self._body(scope, receive), BODY_SECONDS)
+        except asyncio.TimeoutError:
+            message = f"The request did not arrive whole within {BODY_SECONDS:.0f} s."
+            await refuse(send, 408, error_body(message, "invalid_request_error", "timeout"))
+            return
+        except _TooLarge:
+            message = f"The body is larger than {self.max_body_bytes} bytes; send several requests."
+            body = error_body(message, "invalid_request_error", "body_too_large")
+            await refuse(send, 413, body, (b"connection", b"close"))
+            return
+        if body_bytes is None:  # the client left in the middle of its request
+            return
+        await self._run(scope, body_bytes, receive, send)
+
+    def _may(self, scope: Scope) -> bool:
+        if self.token is None or scope["path"] in OPEN:
+            return True
+        given = next((v for n, v in scope["headers"] if n == b"authorization"), b"")
+        kind, _, value = given.partition(b" ")
+        return hmac.compare_digest(value.strip(), self.token) and kind.lower() == b"bearer"
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        declared = next((v for n, v in scope["headers"] if n == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > self.max_body_bytes:
+            raise _TooLarge
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self.max_body_bytes:
+                raise _TooLarge
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Run the application; when the client leaves, cancel it, and with it the request to Triton."""
+        given = False
+        gone = asyncio.Event()
+
+        async def replay() -> Message:
+            nonlocal given
+            if not given:
+                given = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
+
+        answer = asyncio.ensure_future(self.app(scope, replay, send))
+        watcher = asyncio.ensure_future(watch())
+        try:
+            await asyncio.wait({answer, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                answer.cancel()
+            await asyncio.gather(answer, return_exceptions=gone.is_set())
+        except asyncio.CancelledError:
+            if not gone.is_set():
+                raise
+        finally:
+            answer.cancel()
+            watcher.cancel()
+
+
+class _TooLarge(Exception):
+    pass
+
+
+async def refuse(send: Send, status: int, body: dict[str, Any], *headers: tuple[bytes, bytes]) -> None:
+    """Answer with JSON, past the application."""
+    data = json.dumps(body).encode()
+    own = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
+    await send({"type": "http.response.body", "body": data})

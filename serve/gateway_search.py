@@ -1,0 +1,168 @@
+"""POST /search and POST /rerank: answers with calibrated probabilities, and the mass of "none of these"."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+
+from xt.core.index import role
+from xt.serve.gateway_models import Models, calibration_of
+from xt.serve.gateway_state import State, state_of, timed
+from xt.serve.wire import Found, InvalidRequest, Served
+
+router = APIRouter()
+UNCALIBRATED = "Scores are cosines only: no calibrator is served, so they are no probabilities."
+RERANKED = (
+    "Probabilities are over these candidates and none of these; the calibrator was fitted on the best candidates of a "
+    "whole corpus."
+)
+
+
+class SearchRequest(BaseModel):
+    """The body of POST /search."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: StrictStr | None = None
+    queries: list[StrictStr] | None = None
+    """Instead of `query`, several."""
+    k: StrictInt = Field(default=10, ge=1)
+    language: StrictStr | None = None
+    """Of the queries, where known: it may have a calibrator of its own."""
+    model: StrictStr | None = None
+    truncate: bool = False
+
+
+class RerankRequest(BaseModel):
+    """The body of POST /rerank."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: StrictStr
+    documents: list[StrictStr] | None = None
+    texts: list[StrictStr] | None = None
+    """`documents` by another name."""
+    model: StrictStr | None = None
+    top_n: StrictInt | None = Field(default=None, ge=1)
+    language: StrictStr | None = None
+    return_documents: bool = True
+    truncate: bool = False
+
+
+def answer_json(query: str, found: Found) -> dict[str, Any]:
+    """Write the answers to one query."""
+    hits = [{"id": h.id, "score": h.score, "probability": h.probability, "document": h.document} for h in found.hits]
+    return {
+        "query": query,
+        "results": hits,
+        "none": found.none,
+        "calibration": found.calibration,
+        "tokens": found.tokens,
+        "truncated": found.truncated,
+    }
+
+
+@router.post("/search")
+async def search(body: SearchRequest, request: Request) -> dict[str, Any]:
+    """Ask the retriever."""
+    state = state_of(request)
+    if (body.query is None) == (body.queries is None):
+        raise InvalidRequest("Expected either query or queries.", "Give one of them.")
+    queries = [body.query] if body.query is not None else body.queries or []
+    state.check_count(len(queries), "queries")
+    with timed(request):
+        model = await state.models.of_kind("retriever", body.model)
+        found = await state.client.search(
+            queries,
+            k=body.k,
+            languages=body.language,
+            truncate=body.truncate,
+            model=model,
+            request_id=request.state.trace,
+        )
+    calibrated = all(f.none is not None for f in found)
+    return {
+        "model": model.name,
+        "answers": [answer_json(q, f) for q, f in zip(queries, found, strict=True)],
+        "calibrated": calibrated,
+        "note": None if calibrated else UNCALIBRATED,
+        "seconds": request.state.seconds,
+        "trace": request.state.trace,
+    }
+
+
+@router.post("/rerank")
+async def rerank(body: RerankRequest, request: Request) -> dict[str, Any]:
+    """Order texts by how likely each is the answer to the query."""
+    state = state_of(request)
+    if (body.documents is None) == (body.texts is None):
+        raise InvalidRequest("Expected either documents or texts.", "Give one of them.")
+    documents = body.documents if body.documents is not None else body.texts or []
+    state.check_count(len(documents), "documents")
+    with timed(request):
+        model = await state.models.of_kind("encoder", body.model)
+        source = await calibrated_by(state.models, model)
+        prefixes = model.facts.get("encoder", {}).get("prefixes", {})
+        roles = role(prefixes, "query"), str(source.facts.get("index", {}).get("prefix", role(prefixes, "passage")))
+        cosines, tokens = await similarities(state, model, body, documents, roles, request.state.trace)
+        calibration = calibration_of(source, body.language)
+    probabilities = none = None
+    if calibration is not None:
+        mass = calibration[0](cosines[None])[0]  # (documents + 1,)
+        probabilities, none = mass[:-1], float(mass[-1])
+    order = np.argsort(-cosines, kind="stable")[: body.top_n]
+    results = []
+    for index in order.tolist():
+        probability = float(probabilities[index]) if probabilities is not None else None
+        results.append(
+            {
+                "index": index,
+                "relevance_score": float(cosines[index]) if probability is None else probability,
+                "score": float(cosines[index]),
+                "probability": probability,
+                **({"document": documents[index]} if body.return_documents else {}),
+            }
+        )
+    return {
+        "model": model.name,
+        "results": results,
+        "none": none,
+        "calibrated": calibration is not None,
+        "calibration": calibration[1] if calibration else None,
+        "note": UNCALIBRATED if calibration is None else RERANKED,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "seconds": request.state.seconds,
+        "trace": request.state.trace,
+    }
+
+
+async def similarities(
+    state: State, model: Served, body: RerankRequest, documents: list[str], roles: tuple[str, str], trace: str
+) -> tuple[Any, int]:
+    """Encode the query and the documents, each in its role: cosines (documents,) of float64, and tokens read."""
+
+    async def encode(texts: list[str], prefix: str) -> Any:
+        return await state.client.encode_full(
+            texts, prefix=prefix, truncate=body.truncate, model=model, request_id=trace
+        )
+
+    query, corpus = await asyncio.gather(encode([body.query], roles[0]), encode(documents, roles[1]))
+    a, b = query.vectors[0].astype(np.float64), corpus.vectors.astype(np.float64)
+    cosines = b @ a / np.maximum(np.linalg.norm(a) * np.linalg.norm(b, axis=1), 1e-12)
+    return cosines, int(query.tokens.sum() + corpus.tokens.sum())
+
+
+async def calibrated_by(models: Models, encoder: Served) -> Served:
+    """Give the model whose calibrator fits the encoder: itself, or a retriever of the same checkpoint and precision."""
+    if calibration_of(encoder, None) is not None:
+        return encoder
+    same = ("checkpoint", "precision")
+    for model in await models.all():
+        alike = all(model.facts.get(name) == encoder.facts.get(name) for name in same)
+        if model.kind == "retriever" and alike and calibration_of(model, None) is not None:
+            return model
+    return encoder

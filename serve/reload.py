@@ -1,0 +1,150 @@
+"""Putting a new version of a model into a running server: checked here first, and then loaded without losing a request.
+
+Triton loads the new version beside the old one, moves new requests to it once it is ready, and ends the old one when
+its last request was answered. When the new version fails to load, the old one goes on serving.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xt.core import server_state
+from xt.core.artifact import Artifact, open_artifact
+from xt.core.errors import XtError, unknown
+from xt.serve.processes import remove_bytecode
+
+LOAD_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What a reload did. Hashes are content hashes of the model's folder."""
+
+    model: str
+    before: str | None
+    """What served before; None when the server's state does not say."""
+    after: str
+    changed: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self)
+
+
+def reload(
+    url: str,
+    model: str | None = None,
+    *,
+    repository: Path | None = None,
+    admin_key: str | None = None,
+    http_port: int | None = None,
+    force: bool = False,
+) -> Reloaded:
+    """Check the folder of `model` on disk and have the server at `url` serve it.
+
+    Args:
+        url: HOST:PORT of the server's gRPC endpoint.
+        model: its name; may be left out when the repository holds one.
+        repository: the folder that the server serves; known for a server that this user started on this machine.
+        admin_key: opens the server's model control; likewise known, or taken from XT_ADMIN_KEY.
+        http_port: the server's HTTP port, over which it is told; likewise known.
+        force: load again also when the same content serves already.
+
+    Raises XtError when the folder is incomplete, damaged or gives other vectors than at export, and when the server
+    refuses it. In each of these cases the old version goes on serving.
+    """
+    state = server_state.find(url)
+    key = admin_key or server_state.admin_key(url)
+    if state is not None:
+        repository, http_port = repository or Path(state.repository), http_port or state.http
+    missing = [o for o, v in (("--repository", repository), ("--admin-key", key), ("--http-port", http_port)) if not v]
+    if repository is None or key is None or http_port is None:
+        raise XtError(
+            f"The server at {url} was not started by this user on this machine, so its state is not known here.",
+            f"Check --url, or give {', '.join(missing)}.",
+        )
+    name, folder = _choose(repository, model)
+    artifact = _checked(folder)
+    before = state.models.get(name) if state else None
+    if before == artifact.hash and not force:
+        return Reloaded(name, before, artifact.hash, changed=False)
+    _renew(folder)
+    remove_bytecode(repository)
+    host = url.rpartition(":")[0]
+    try:
+        _load(f"{host}:{http_port}", name, key)
+    finally:
+        remove_bytecode(repository)
+    after = open_artifact(folder, kind="model").hash
+    if after != artifact.hash:
+        raise XtError(f"{folder} was changed while it was loaded.", "Run the reload again.")
+    # Read anew: the server may have been started again, or another model reloaded, while this one was checked.
+    if (state := server_state.find(url)) is not None:
+        server_state.note_model(state, name, after)
+    return Reloaded(name, before, after, changed=True)
+
+
+def _choose(repository: Path, model: str | None) -> tuple[str, Path]:
+    names = sorted(p.parent.name for p in repository.glob("*/config.pbtxt"))
+    if model is None:
+        if len(names) != 1:
+            raise XtError(f"{repository} holds {', '.join(names) or 'no model'}.", "Name the model to reload.")
+        model = names[0]
+    if model not in names:
+        raise unknown("model", model, names)
+    return model, repository / model
+
+
+def _checked(folder: Path) -> Artifact:
+    """Open the folder, every file checked; an encoder must also give its golden vectors, here and now."""
+    from xt.core.onnx_engine import check_golden, load_model
+
+    artifact = open_artifact(folder, kind="model")
+    if {"graph", "golden", "encoder"} <= artifact.facts.keys():
+        encoder, artifact = load_model(folder, threads=1)  # by the provider that it was exported for
+        check_golden(encoder, folder, artifact)
+    return artifact
+
+
+def _renew(folder: Path) -> None:
+    """Give the model's files today's date: Triton reloads only what is younger than what it serves.
+
+    So a version that was put aside and is put back would otherwise be taken for the one that serves.
+    """
+    try:
+        for file in (*folder.glob("*/model.py"), folder / "config.pbtxt"):
+            os.utime(file)
+    except OSError as error:
+        raise XtError(
+            f"{folder} cannot be marked as new: {error.strerror}.", "Reload as the user that owns the repository."
+        ) from error
+
+
+def _load(address: str, model: str, key: str) -> None:
+    connection = http.client.HTTPConnection(address, timeout=LOAD_SECONDS)
+    try:
+        headers = {server_state.KEY_HEADER: key, "Content-Type": "application/json"}
+        connection.request("POST", f"/v2/repository/models/{model}/load", body=b"{}", headers=headers)
+        answer = connection.getresponse()
+        status, text = answer.status, answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise XtError(f"The server at {address} did not answer: {error}", "Does it run? Read its log.") from error
+    finally:
+        connection.close()
+    if status == 200:
+        return
+    try:
+        text = json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    if status == 403:
+        raise XtError(f"The server at {address} refused the admin key.", "Give the key it was started with.")
+    raise XtError(
+        f"The server refused the new version of {model!r}; the old one goes on serving:\n{text.strip()}",
+        "Mend the folder, or put the old one back, and reload.",
+    )

@@ -1,0 +1,192 @@
+"""An index, its encoder and a calibration bound together into one served model: one version, reloaded as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from xt.core.artifact import (
+    MANIFEST,
+    Artifact,
+    new_artifact,
+    open_artifact,
+    read_manifest,
+    refuse_existing,
+    write_json,
+)
+from xt.core.calibrators import CalibrationTable
+from xt.core.errors import XtError
+from xt.core.index import (
+    DOCUMENTS_FILE,
+    INDEX_FILE,
+    OFFSETS_FILE,
+    golden_searches,
+    open_index,
+    role,
+)
+from xt.core.onnx_engine import load_model
+from xt.serve.calibration import FILE as CALIBRATION_FILE
+from xt.serve.calibration import model_identity
+from xt.serve.indexing import check_vectors
+
+SEARCHES_FILE = "searches.json"
+MODEL_CODE = "model.py"
+MOST_SCORE_ERROR = 1e-3
+"""Error of an approximate index's scores that probabilities bear: temperatures are near 0.005."""
+
+
+def install(
+    index_folder: Path,
+    encoder_folder: Path,
+    repository: Path,
+    *,
+    name: str = "retriever",
+    table: CalibrationTable | None = None,
+    uncalibrated: bool = False,
+    force: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Artifact:
+    """Write `repository/name`: a Triton model that holds a graph, an index and a calibration of its own.
+
+    The version folder is complete in itself (large files are hard links where the disk allows), so a server loads
+    or keeps all three together. With `force` an installed retriever is replaced by its next version number.
+
+    Args:
+        index_folder: what `xt index` wrote.
+        encoder_folder: the exported model that the index was made with.
+        repository: the model repository.
+        name: the model's name on the server.
+        table: the calibration.
+        uncalibrated: make one without a calibration, which answers no probabilities.
+        force: replace an installed one.
+        report: told warnings.
+
+    Raises XtError when the encoder is not the one of the index, and without a calibration unless `uncalibrated`.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
+        raise XtError(f"{name!r} cannot name a model.", "Use letters, digits, '-' and '_', a letter first.")
+    if (table is None) != uncalibrated:
+        raise XtError(
+            "A retriever without a calibration answers no probabilities."
+            if table is None
+            else "A calibration and --uncalibrated were both given.",
+            "Give --calibration REPORT, or --uncalibrated to serve cosines alone.",
+        )
+    target = repository / name
+    refuse_existing(target, force=force)
+    index, indexed = open_index(index_folder)
+    encoder, model = load_model(encoder_folder, device="cpu")
+    _check_encoder(indexed, model)
+    golden = check_vectors(encoder, index, indexed)
+    if table is not None:
+        _check_scores(indexed)
+        _warn_of_prefix(encoder.spec, indexed, report)
+    version = _next_version(target)
+    with new_artifact(target, kind="model", force=force) as draft:
+        folder = draft.path / str(version)
+        folder.mkdir()
+        facts = _take_encoder(model, draft.path, version)
+        for file in (INDEX_FILE, DOCUMENTS_FILE, OFFSETS_FILE):
+            _link(index_folder / file, folder / file)
+        if table is not None:
+            write_json(folder / CALIBRATION_FILE, table.to_json())
+        prefix = role(encoder.spec.prefixes, "query")
+        write_json(folder / SEARCHES_FILE, golden_searches(encoder.encode, index, golden, prefix))
+        source = resources.files("xt.model_repository") / "retriever"
+        code = (source / "1" / MODEL_CODE).read_text(encoding="utf-8")
+        (folder / MODEL_CODE).write_text(code, encoding="utf-8")
+        about = {
+            "kind": "retriever",
+            "documents": len(index),
+            "index": {k: indexed.facts[k] for k in ("factory", "prefix", "recall_at_10")} | {"hash": indexed.hash},
+            "calibrated": table.to_json() if table else None,
+        }
+        draft.facts = {
+            **facts,
+            **about,
+            "calibration": f"{version}/{CALIBRATION_FILE}" if table else "",
+            "searches": f"{version}/{SEARCHES_FILE}",
+        }
+        draft.parents = [model.as_parent(), indexed.as_parent()]
+        told = {k: facts[k] for k in ("encoder", "precision", "checkpoint")} | about
+        template = (source / "config.pbtxt").read_text(encoding="utf-8")
+        (draft.path / "config.pbtxt").write_text(_config(template, name, told), encoding="utf-8")
+    return open_artifact(target, kind="model")
+
+
+def _check_encoder(indexed: Artifact, model: Artifact) -> None:
+    """Raise unless the index was encoded by this model: itself, or over the wire by a model of the same facts."""
+    found, here = indexed.facts["encoder"], model_identity(model)
+    exact = found["parent"].get("hash") == here["hash"]
+    alike = all(found[k] == here[k] for k in ("name", "checkpoint", "precision", "dim"))
+    if exact or (found["engine"] == "triton" and alike):
+        return
+    raise XtError(
+        f"The index {indexed.path} was encoded by {found['name']} ({found['precision']}, {found['engine']}, hash "
+        f"{found['parent'].get('hash', '')[:12] or 'unknown'}); the encoder {model.path} is {here['name']} "
+        f"({here['precision']}, hash {here['hash'][:12]}).",
+        f"Index the corpus again with --encoder {model.path}, or install with the encoder that it was made with.",
+    )
+
+
+def _check_scores(indexed: Artifact) -> None:
+    error = indexed.facts["score_error_max"]
+    if error > MOST_SCORE_ERROR:
+        raise XtError(
+            f"The scores of {indexed.facts['factory']} differ from cosines by up to {error:.4f}; probabilities need "
+            f"at most {MOST_SCORE_ERROR}.",
+            f"Index again with --kind {indexed.facts['factory']},RFlat (exact scores for what is found), or install it "
+            "with --uncalibrated.",
+        )
+
+
+def _warn_of_prefix(spec: Any, indexed: Artifact, report: Callable[[str], None]) -> None:
+    """Say so when the documents have another prefix than the sentences that calibrations are fitted on."""
+    default = spec.default_prefix or "none"
+    if indexed.facts["prefix"] != default:
+        report(
+            f"note: the documents were encoded as {indexed.facts['prefix']!r}, and `xt eval` fits calibrations with "
+            f"{default!r} on both sides; probabilities may be off (index with --prefix {default} to match)"
+        )
+
+
+def _next_version(target: Path) -> int:
+    """Give the number after that of an installed model; 1 when there is none."""
+    if not (target / MANIFEST).is_file():
+        return 1
+    numbers = [name.split("/")[0] for name in read_manifest(target)["files"]]
+    return 1 + max((int(n) for n in numbers if n.isdecimal()), default=0)
+
+
+def _take_encoder(model: Artifact, draft: Path, version: int) -> dict[str, Any]:
+    """Link the encoder's version folder, its code left out; give its facts, their paths in the new version."""
+    names = {n: n.split("/", 1)[1] for n in model.manifest["files"] if "/" in n and not n.endswith(f"/{MODEL_CODE}")}
+    for old, new in names.items():
+        place = draft / str(version) / new
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _link(model.path / old, place)
+    return {k: f"{version}/{names[v]}" if isinstance(v, str) and v in names else v for k, v in model.facts.items()}
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
+
+
+def _config(template: str, name: str, facts: dict[str, Any]) -> str:
+    """Fill the committed config.pbtxt: the model's name, and the facts that a client may read."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    config = text_format.Parse(template, model_config_pb2.ModelConfig())
+    config.name = name
+    config.parameters["xt"].string_value = json.dumps(facts, sort_keys=True)
+    return str(text_format.MessageToString(config))
