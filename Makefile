@@ -19,7 +19,7 @@ quickstart: $(STAMP) ## train, export, serve, retrieve, calibrate and report, sm
 	$(BIN)/xt quickstart --out quickstart
 
 test: $(STAMP)-dev ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)-dev .types ## ruff, mypy, and the rooms' import rule
 	$(BIN)/ruff check .

@@ -135,6 +135,11 @@ class Scheduler:
         """Jobs that wait now, with at least one row."""
         return len(self._jobs)
 
+    @property
+    def alone(self) -> bool:
+        """Whether the one micro-batch that runs now is all there is to do; for `run` to ask."""
+        return self._running == 1 and not self._jobs
+
     def check_room(self) -> None:
         """Raise Overloaded when a job would be refused now."""
         if self._closed:

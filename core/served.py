@@ -46,8 +46,8 @@ class Settings:
     """Texts of one request."""
     cache_megabytes: int = 64
     """Size of the vector cache; 0: none."""
-    workers: int = 1
-    """Forward passes under way at once."""
+    workers: int = 0
+    """Forward passes under way at once; 0: what suits the engine."""
 
     @classmethod
     def read(cls, parameters: Mapping[str, Any]) -> Settings:
@@ -57,7 +57,7 @@ class Settings:
             if f.name not in parameters:
                 continue
             text = str(parameters[f.name]["string_value"])
-            least = 0 if f.name in ("token_budget", "max_waiting_tokens", "cache_megabytes") else 1
+            least = 0 if f.name in ("token_budget", "max_waiting_tokens", "cache_megabytes", "workers") else 1
             if not text.isdecimal() or int(text) < least:
                 raise XtError(
                     f"The parameter {f.name} of config.pbtxt is {text!r}, expected a whole number of at least {least}.",
@@ -80,6 +80,8 @@ class ServedModel:
     config: dict[str, Any]
     engine_budget: int = TOKEN_BUDGET
     """Tokens of a forward pass that suit the engine; `load` may set it. After `load`, `settings.token_budget` holds."""
+    engine_workers: int = 1
+    """Forward passes at once that suit the engine; likewise."""
     bucketed: bool = False
     """Whether a micro-batch holds rows of one bucket only (`xt.core.text.bucket`); `load` may set it."""
 
@@ -144,7 +146,11 @@ class ServedModel:
         folder = Path(args["model_repository"])
         device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
         self.load(folder, folder / args["model_version"], device)
-        self.settings = replace(self.settings, token_budget=self.settings.token_budget or self.engine_budget)
+        self.settings = replace(
+            self.settings,
+            token_budget=self.settings.token_budget or self.engine_budget,
+            workers=self.settings.workers or self.engine_workers,
+        )
         bound = self.settings.max_waiting_tokens or self._measured_bound()
         self.scheduler = Scheduler(
             self._run,
@@ -204,6 +210,13 @@ class ServedModel:
         self.meters.add("xt_tokens_total", sum(lengths))
         self.meters.add("xt_padded_tokens_total", self.padded_tokens(lengths))
         return results
+
+    # What a subclass's `run` may ask
+
+    def has_company(self) -> bool:
+        """Whether other micro-batches run or wait, so that this one shares the cores."""
+        scheduler: Scheduler | None = getattr(self, "scheduler", None)  # none while the speed is measured at load
+        return scheduler is not None and not scheduler.alone
 
     # What a subclass's `read` may use
 

@@ -6,10 +6,11 @@ No torch and no transformers here: this file is what a served model runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,16 @@ class Engine(Protocol):
 
     def forward(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
         """(batch, tokens) of int64, twice -> (batch, dim) of float32."""
+        ...
+
+
+class EngineOfMany(Engine, Protocol):
+    """An engine that runs several micro-batches at once, each on its share of the cores."""
+
+    workers: int
+
+    def forward_beside(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
+        """What `forward` gives; called from up to `workers` threads."""
         ...
 
 
@@ -178,6 +189,8 @@ class TextEncoder:
         self.bucketed = bool(getattr(engine, "bucketed", False))
         """Whether micro-batches hold texts of one bucket only; then a vector depends on its text alone, bit for bit."""
         self.token_budget = int(getattr(engine, "token_budget", TOKEN_BUDGET))
+        self.workers = int(getattr(engine, "workers", 1))
+        """Micro-batches at once, from as many threads, that give the most tokens a second."""
 
     def encode(
         self,
@@ -202,37 +215,68 @@ class TextEncoder:
         """Run the network over rows of token ids: (rows, dim), in the order given."""
         out = np.empty((len(ids), self.spec.dim), np.float32)
         budget = token_budget or self.token_budget
-        for batch in micro_batches([len(row) for row in ids], budget, bucketed=self.bucketed):
+        batches: Iterable[list[int]] = micro_batches([len(row) for row in ids], budget, bucketed=self.bucketed)
+        if self.workers > 1:
+            batches = list(batches)
+            if len(batches) >= 2 * self.workers:  # with fewer, some threads would wait for the last ones
+                with ThreadPoolExecutor(self.workers) as pool:
+                    vectors = pool.map(lambda batch: self.forward([ids[i] for i in batch], beside=True), batches)
+                    for batch, rows in zip(batches, vectors, strict=True):
+                        out[batch] = rows
+                return out
+        for batch in batches:
             out[batch] = self.forward([ids[i] for i in batch])
         return out
 
-    def forward(self, rows: Sequence[npt.NDArray[np.int64]]) -> Vectors:
-        """Run one micro-batch: rows of token ids, of one bucket if the engine has buckets -> (rows, dim)."""
+    def forward(self, rows: Sequence[npt.NDArray[np.int64]], *, beside: bool = False) -> Vectors:
+        """Run one micro-batch: rows of token ids, of one bucket if the engine has buckets -> (rows, dim).
+
+        `beside`: others run at the same time, so that one core is its share where the engine has `workers`.
+        """
         width = min(bucket(max(len(row) for row in rows)), self.spec.max_length) if self.bucketed else 0
-        return self.engine.forward(*pad(rows, self.pad_id, width=width))
+        return self._forward(*pad(rows, self.pad_id, width=width), beside=beside)
+
+    def _forward(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], *, beside: bool) -> Vectors:
+        if beside and self.workers > 1:
+            return cast("EngineOfMany", self.engine).forward_beside(ids, mask)
+        return self.engine.forward(ids, mask)
 
     def warm_up(self) -> float:
-        """Run what is slow the first time, and give the tokens a second that a full micro-batch then runs at.
+        """Run what is slow the first time, and give the tokens a second that full micro-batches then run at.
 
         An engine that compiles for every shape is run in every shape up to `WARM_TOKENS` tokens a text, and with one
-        text and with a full batch of the wider ones.
+        text and with a full batch of the wider ones; the way of a lone micro-batch, where it is another, with one text.
         """
-        widths = sorted({bucket(n) for n in range(1, min(WARM_TOKENS, self.spec.max_length) + 1)})
         if getattr(self.engine, "compiles", False):
-            for width in widths:
-                for rows in range(1, min(ROWS, max(self.token_budget // width, 1)) + 1):
-                    self._run_blank(rows, width)
-            for width in range(WARM_TOKENS + 32, self.spec.max_length + 1, 32):
-                for rows in {1, max(self.token_budget // width, 1)}:
-                    self._run_blank(rows, width)
+            for rows, width in self._shapes():
+                self._run_blank(rows, width)
+                if self.workers > 1 and rows == 1:
+                    self._forward(*self._blank(rows, width), beside=False)
         width = min(48, self.spec.max_length)
         rows = max(self.token_budget // width, 1)
         self._run_blank(rows, width)
         start = time.perf_counter()
         for _ in range(3):
             self._run_blank(rows, width)
-        return 3 * rows * width / (time.perf_counter() - start)
+        return 3 * self.workers * rows * width / (time.perf_counter() - start)
+
+    def _shapes(self) -> Iterator[tuple[int, int]]:
+        longest, budget = self.spec.max_length, self.token_budget
+        for width in sorted({bucket(n) for n in range(1, min(WARM_TOKENS, longest) + 1)}):
+            for rows in range(1, min(ROWS, max(budget // width, 1)) + 1):
+                yield rows, width
+        for width in range(WARM_TOKENS + 32, longest + 1, 32):
+            for rows in {1, max(budget // width, 1)}:
+                yield rows, width
+
+    def _blank(self, rows: int, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        ids = np.full((rows, width), self.pad_id, np.int64)
+        return ids, np.ones_like(ids)
 
     def _run_blank(self, rows: int, width: int) -> None:
-        ids = np.full((rows, width), self.pad_id, np.int64)
-        self.engine.forward(ids, np.ones_like(ids))
+        """Run a micro-batch of padding on each worker, all at once, since each compiles for itself."""
+        if self.workers == 1:
+            self._forward(*self._blank(rows, width), beside=False)
+            return
+        with ThreadPoolExecutor(self.workers) as pool:
+            list(pool.map(lambda _: self._forward(*self._blank(rows, width), beside=True), range(self.workers)))

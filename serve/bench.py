@@ -194,6 +194,7 @@ class Target:
         meter = Meter(self.pids, self.metrics_url)
         requests = self.deck.requests(self.endpoint, load.batch)
         before = self.deck.dealt
+        costs: list[dict[str, Any]] = []
         if load.rate is None:
             seen = run(
                 lambda: closed_loop(
@@ -203,6 +204,7 @@ class Target:
                     seconds=seconds,
                     warm_up=warm_up,
                     at_start=meter.start,
+                    at_end=lambda: costs.append(meter.stop()),
                 )
             )
         else:
@@ -213,7 +215,7 @@ class Target:
                     self.endpoint, requests, arrivals=arrivals, seconds=seconds, warm_up=warm_up, at_start=meter.start
                 )
             )
-        return self._row(load, seen, meter.stop(), before)
+        return self._row(load, seen, costs[0] if costs else meter.stop(), before)
 
     def _row(self, load: Load, seen: Seen, cost: dict[str, Any], before: int) -> Row:
         p50, p95, p99, most = seen.quantiles()

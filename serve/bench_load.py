@@ -126,21 +126,24 @@ class Seen:
     """Open loop: seconds between when a request was due and when it was sent."""
     errors: int = 0
     first_error: str = ""
-    sentences: int = 0
+    sentences: float = 0
     """In answered requests."""
-    tokens: int = 0
+    tokens: float = 0
     truncated: int = 0
     start: float = 0.0
     ended: float = 0.0
-    """When the last answer came, or the loop's end if that is later."""
+    """Open loop: when the last answer came, or the loop's end if that is later."""
 
-    def note(self, request: Request, answer: Answer, due: float, done: float) -> None:
-        """Count one answer."""
+    def note(self, request: Request, answer: Answer, due: float, done: float, *, share: float = 1.0) -> None:
+        """Count one answer, its texts by the share of its time that lies in what is measured."""
         self.ended = max(self.ended, done)
         if answer.status == "ok":
-            self.latencies.append(done - due)
-            self.sentences += request.sentences
-            self.tokens += request.tokens if answer.tokens is None else answer.tokens
+            if due >= self.start:
+                self.latencies.append(done - due)
+            self.sentences += share * request.sentences
+            self.tokens += share * (request.tokens if answer.tokens is None else answer.tokens)
+            if due < self.start:
+                return
             self.truncated += answer.truncated
         elif answer.status == "refused":
             self.refusals.append(done - due)
@@ -150,7 +153,7 @@ class Seen:
 
     @property
     def wall(self) -> float:
-        """Seconds from the start to the last answer."""
+        """Seconds from the start to the end."""
         return self.ended - self.start
 
     def quantiles(self) -> tuple[float, float, float, float]:
@@ -212,29 +215,33 @@ async def closed_loop(
     seconds: float,
     warm_up: float,
     at_start: Snapshot = lambda: None,
+    at_end: Snapshot = lambda: None,
 ) -> Seen:
     """Let `callers` ask for `seconds`, after a warm-up that is not counted.
 
-    A request that is under way at the end counts, and so does the time until its answer.
+    A request that is under way at the start or the end counts by the share of its time in between, so that slow
+    answers to few callers are neither lost nor waited for. Latencies are those of requests sent in between.
     """
     links = [await endpoint.connect() for _ in range(callers)]
     seen = Seen(start=now() + warm_up)
-    end = seen.ended = seen.start + seconds
+    end = seen.start + seconds
 
     async def call(link: Link) -> None:
         while (sent := now()) < end:
             request = next(requests)
             answer = await link.ask(request.payload)
-            if sent >= seen.start:
-                seen.note(request, answer, sent, now())
+            if (done := now()) > seen.start and (sent >= seen.start or answer.status == "ok"):
+                inside = min(done, end) - max(sent, seen.start)
+                seen.note(request, answer, sent, done, share=inside / (done - sent) if done > sent else 1.0)
             if answer.status != "ok":
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    seen.ended = seen.start  # only answers move it: few callers with slow answers end together, not at `end`
     tasks = [asyncio.ensure_future(call(link)) for link in links]
     await _at(seen.start, at_start)
+    await _at(end, at_end)
     _, late = await asyncio.wait(tasks, timeout=max(0.0, end - now()) + ANSWER_SECONDS)
     await _give_up(late, seen)
+    seen.ended = end
     for task in tasks:
         if not task.cancelled() and (error := task.exception()):
             raise error

@@ -307,3 +307,26 @@ def test_a_job_without_rows_is_answered_by_nothing(make, network):
 def test_bounds_below_one_are_refused(name):
     with pytest.raises(XtError, match=f"{name} is 0"):
         Scheduler(lambda rows: rows, **{name: 0})
+
+
+def test_a_micro_batch_knows_whether_it_is_all_there_is_to_do():
+    """One short job alone, then two rows that do not fit into one micro-batch: only the last of these is alone."""
+    seen = []
+    gate = threading.Event()
+
+    def run(rows):
+        gate.wait(5)
+        seen.append(scheduler.alone)
+        return rows
+
+    scheduler = Scheduler(run, token_budget=8, max_waiting_tokens=1000)
+    answers = []
+    gate.set()
+    scheduler.submit(Job([1], [8], answers.append))
+    while not answers:
+        time.sleep(0.001)
+    gate.clear()
+    scheduler.submit(Job([2, 3], [8, 8], answers.append))
+    gate.set()
+    scheduler.close(5)
+    assert seen == [True, False, True]

@@ -9,7 +9,9 @@ import pytest
 
 from xt.core import torch_engine
 from xt.core.errors import XtError
-from xt.core.text import TextTokenizer, TooLong, check_text, micro_batches, pad
+from xt.core.onnx_engine import load_model
+from xt.core.spec import EncoderSpec
+from xt.core.text import TextEncoder, TextTokenizer, TooLong, bucket, check_text, micro_batches, pad
 
 BOS, PAD, EOS = 0, 1, 2
 SIXTY_TWO = " ".join(f"word{i}" for i in range(62))
@@ -179,3 +181,54 @@ def test_a_tokenizer_file_that_pads_and_truncates_is_told_not_to(tiny_folder, tm
     other.save(str(tmp_path / "tokenizer.json"))
     ids, cut = TextTokenizer(tmp_path / "tokenizer.json", 64)(["the cat", SIXTY_TWO])
     assert [len(r) for r in ids] == [4, 64] and not cut.any()
+
+
+class Worker:
+    """An engine of three workers: a vector is the row's first id and its width; it notes which way was taken."""
+
+    workers = 3
+    bucketed = True
+    token_budget = 16
+
+    def __init__(self):
+        self.ways = []
+
+    def forward(self, ids, mask, way="alone"):
+        self.ways.append(way)
+        return np.stack([ids[:, 0], np.full(len(ids), ids.shape[1])], axis=1).astype(np.float32)
+
+    def forward_beside(self, ids, mask):
+        return self.forward(ids, mask, "beside")
+
+
+@pytest.mark.parametrize(("texts", "way"), [(40, "beside"), (3, "alone")])
+def test_many_micro_batches_run_beside_each_other_and_few_one_by_one(tokenizer, texts, way):
+    rows = [np.full(1 + i % 9, 100 + i) for i in range(texts)]
+    engine = Worker()
+    encoder = TextEncoder(EncoderSpec(name="w", dim=2, max_length=64), tokenizer, engine)
+    vectors = encoder.encode_ids(rows)
+    assert vectors[:, 0].tolist() == [100 + i for i in range(texts)]
+    assert vectors[:, 1].tolist() == [bucket(len(row)) for row in rows]
+    assert set(engine.ways) == {way}
+
+
+def test_an_error_of_one_worker_is_raised(tokenizer):
+    class Broken(Worker):
+        def forward_beside(self, ids, mask):
+            raise ValueError("a shape that does not fit")
+
+    encoder = TextEncoder(EncoderSpec(name="w", dim=2, max_length=64), tokenizer, Broken())
+    with pytest.raises(ValueError, match="does not fit"):
+        encoder.encode_ids([np.full(8, 1)] * 40)
+
+
+def test_alone_and_beside_others_the_real_graph_gives_the_same_bits(tiny_repository, sentences):
+    encoder, _ = load_model(tiny_repository / "encoder")
+    if encoder.workers == 1:
+        pytest.skip("one core, or no OpenVINO: there is one way only")
+    ids, _ = encoder.tokenizer(sentences)
+    for row in ids[:20]:
+        assert encoder.forward([row]).tobytes() == encoder.forward([row], beside=True).tobytes()
+    together = encoder.encode_ids(ids, 64)
+    assert len(list(micro_batches([len(r) for r in ids], 64, bucketed=True))) >= 2 * encoder.workers
+    assert together.tobytes() == np.concatenate([encoder.forward([row]) for row in ids]).tobytes()

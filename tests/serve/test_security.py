@@ -238,6 +238,6 @@ def test_open_to_other_machines_is_said_aloud_and_the_key_of_a_file_is_taken(tin
         assert "Warning: 0.0.0.0 is open to other machines" in "".join(said)
         assert server_state.find(f"127.0.0.1:{ports.grpc}").admin_key == KEY
     finally:
-        process.send_signal(2)
+        process.terminate()
         process.wait(30)
     assert server_state.find(f"127.0.0.1:{ports.grpc}") is None

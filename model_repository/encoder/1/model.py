@@ -51,6 +51,7 @@ class TritonPythonModel(ServedModel):
         worst = check_golden(self.encoder, folder, artifact)
         pb_utils.Logger.log_info(f"{self.name}: golden vectors agree (cosine at least {worst:.6f})")
         self.engine_budget = self.encoder.token_budget
+        self.engine_workers = self.encoder.workers
         self.bucketed = self.encoder.bucketed
         self.speed = self.encoder.warm_up()
         pb_utils.Logger.log_info(f"{self.name}: {self.speed:.0f} tokens/s")
@@ -162,7 +163,7 @@ class TritonPythonModel(ServedModel):
 
     def run(self, rows):
         """Run one micro-batch."""
-        return self.encoder.encode_ids(rows, self.settings.token_budget)
+        return self.encoder.forward(rows, beside=self.has_company())
 
     def answer(self, request, context, results):
         """Put the rows in the request's order and give the outputs that it asked for."""

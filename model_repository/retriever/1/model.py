@@ -34,6 +34,7 @@ class TritonPythonModel(ServedModel):
         self.encoder, artifact = load_model(folder, device=device)
         cosine = check_golden(self.encoder, folder, artifact)
         self.engine_budget = self.encoder.token_budget
+        self.engine_workers = self.encoder.workers
         self.bucketed = self.encoder.bucketed
         self.encoder.warm_up()
         self.index = Index(version_folder)
@@ -73,7 +74,7 @@ class TritonPythonModel(ServedModel):
 
     def run(self, rows):
         """Vectors of the queries, and the best candidates of each: (cosines, document rows)."""
-        vectors = self.encoder.encode_ids(rows, self.settings.token_budget)
+        vectors = self.encoder.forward(rows, beside=self.has_company())
         return list(zip(*self.index.search(vectors, self.depth), strict=True))
 
     def answer(self, request, context, results):
