@@ -19,7 +19,8 @@ quickstart: $(STAMP) ## train, export, serve, retrieve, calibrate and report, sm
 	$(BIN)/xt quickstart --out quickstart
 
 test: $(STAMP)-dev ## run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 lint: $(STAMP)-dev .types ## ruff, mypy, and the rooms' import rule
 	$(BIN)/ruff check .

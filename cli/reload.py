@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xt.cli.console import Json, Url, emit, say
+from xt.cli.console import Json, emit, say
 
 EPILOG = """Examples:
 
@@ -25,7 +25,7 @@ def reload(
     model: Annotated[
         str | None, typer.Argument(help="The model; may be left out when the server holds one.", show_default=False)
     ] = None,
-    url: Url = "127.0.0.1:8001",
+    url: Annotated[str, typer.Option("--url", help="HOST:PORT of a Triton server's gRPC endpoint.")] = "127.0.0.1:8001",
     repository: Annotated[
         Path | None,
         typer.Option("--repository", help="The folder it serves. Known for a server that you started on this machine."),

@@ -18,6 +18,8 @@ from xt.core.artifact import MANIFEST, new_artifact, read_manifest
 from xt.core.packed import pack
 from xt.serve.launcher import TritonServer
 
+pytestmark = pytest.mark.alone  # it asks when answers come: no other test may have the cores
+
 WAITING_SECONDS = 1.0
 """Work that may wait on the server of these tests."""
 TEXT_TOKENS = 63

@@ -99,8 +99,17 @@ class Tab:
         self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url)})")
 
     def type(self, selector: str, text: str):
-        self.value(f"document.querySelector({json.dumps(selector)}).focus()")
-        self.call("Input.insertText", text=text)
+        """Keys go to the tab in front: type again what a tab not yet in front did not take."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        end = time.monotonic() + WAIT_SECONDS
+        while True:
+            self.call("Page.bringToFront")
+            self.value(f"{found}.focus()")
+            self.call("Input.insertText", text=text)
+            if self.value(f"{found}.value").endswith(text):
+                return
+            assert time.monotonic() < end, f"{selector} takes no text"
+            time.sleep(0.1)
 
     def press(self, key: str):
         for kind in ("keyDown", "keyUp"):
