@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from xt.core.errors import XtError, require
+from xt.core.server_state import LOCAL_HOSTS
+from xt.serve.gateway_guard import LOOPBACK_NAMES
 from xt.serve.wire import Tls
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def create_app(
     timeout_seconds: float = TIMEOUT_SECONDS,
     tls: Tls | None = None,
     admin_key: str | None = None,
+    hosts: frozenset[str] | None = None,
 ) -> Guard:
     """Make the ASGI application.
 
@@ -48,6 +51,7 @@ def create_app(
         timeout_seconds: of one request to Triton.
         tls: the files of an encrypted connection to Triton.
         admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does.
+        hosts: names that callers may call it by (the header Host); others are told 421. None: any.
     """
     for module in ("fastapi", "uvicorn"):
         require(module, extra="serve", purpose="The gateway")
@@ -62,15 +66,21 @@ def create_app(
     client = AsyncClient(triton_url, timeout_seconds=timeout_seconds, retries=0, tls=tls, admin_key=admin_key)
     stats = Stats(metrics_url)
     known = Models(client, stats, models)
-    return build(client, stats, known, token=token, max_body_bytes=max_body_bytes, max_texts=max_texts)
+    return build(client, stats, known, token=token, max_body_bytes=max_body_bytes, max_texts=max_texts, hosts=hosts)
 
 
 class Gateway:
     """A running gateway, in a thread of this process; use it as a context manager."""
 
     def __init__(self, triton_url: str, *, host: str = "127.0.0.1", port: int, **options: Any) -> None:
-        """Take where to listen, and the options of `create_app`."""
+        """Take where to listen, and the options of `create_app`.
+
+        On the loopback address without a token only this machine's own names for itself are answered: a page of
+        another site could else read the answers under a name that it points here.
+        """
         self.host, self.port = host, port
+        if host in LOCAL_HOSTS and not options.get("token"):
+            options.setdefault("hosts", LOOPBACK_NAMES)
         self._app = create_app(triton_url, **options)
         self._server: Any = None
         self._thread: threading.Thread | None = None

@@ -37,7 +37,14 @@ PAGE_HEADERS = {
 
 
 def build(
-    client: AsyncClient, stats: Stats, models: Models, *, token: str | None, max_body_bytes: int, max_texts: int
+    client: AsyncClient,
+    stats: Stats,
+    models: Models,
+    *,
+    token: str | None,
+    max_body_bytes: int,
+    max_texts: int,
+    hosts: frozenset[str] | None = None,
 ) -> Guard:
     """Put the application together."""
 
@@ -58,7 +65,7 @@ def build(
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_fault)
-    return Guard(app, token=token, max_body_bytes=max_body_bytes)
+    return Guard(app, token=token, max_body_bytes=max_body_bytes, hosts=hosts)
 
 
 def page_route(file: str, kind: str) -> Any:

@@ -24,6 +24,9 @@ BODY_SECONDS = 30.0
 OPEN = frozenset({"/", "/health", "/ready", "/page/style.css", "/page/page.js", "/page/icon.svg"})
 """What needs no token: the page, which asks for it, and what a probe reads."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(?::\d*)?")
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""What a client on this machine may call it."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -49,8 +52,12 @@ def trace_of(headers: list[tuple[bytes, bytes]]) -> str:
 class Guard:
     """ASGI: around the whole application, so that also what it refuses has a trace id and a line in the log."""
 
-    def __init__(self, app: App, *, token: str | None, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: App, *, token: str | None, max_body_bytes: int, hosts: frozenset[str] | None = None
+    ) -> None:
+        """Take what to hand requests to, the token, the size limit, and the names it may be called by (None: any)."""
         self.app = app
+        self.hosts = hosts
         self.token = token.encode() if token is not None else None
         self.max_body_bytes = max_body_bytes
 
@@ -79,6 +86,11 @@ class Guard:
             log.info("%s %s %.1f ms trace=%s", what, status or "client left", milliseconds, trace)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (name := self._stranger(scope)) is not None:
+            names = ", ".join(sorted(self.hosts or ()))
+            message = f"The gateway is not called {name[:100]!r}; expected {names}, or a gateway with a token."
+            await refuse(send, 421, error_body(message, "invalid_request_error", "wrong_host"))
+            return
         if not self._may(scope):
             message = "The token is missing or wrong: send it as 'Authorization: Bearer TOKEN'."
             body = error_body(message, "authentication_error", "invalid_api_key")
@@ -98,6 +110,19 @@ class Guard:
         if body_bytes is None:  # the client left in the middle of its request
             return
         await self._run(scope, body_bytes, receive, send)
+
+    def _stranger(self, scope: Scope) -> str | None:
+        """Give the name that the client calls this server by when it is none of ours.
+
+        Else a page of another site whose name was made to point at the loopback address could read the answers (DNS
+        rebinding).
+        """
+        if self.hosts is None:
+            return None
+        given = next((v for n, v in scope["headers"] if n == b"host"), b"").decode("latin-1")
+        match = HOST.fullmatch(given)
+        name = match[1].lower() if match else given
+        return None if name in self.hosts else name
 
     def _may(self, scope: Scope) -> bool:
         if self.token is None or scope["path"] in OPEN:

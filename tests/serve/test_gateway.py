@@ -173,6 +173,23 @@ def test_a_token_is_asked_for_everywhere_but_by_probes_and_the_page(server):
         Gateway(server.url, port=port, token="")
 
 
+@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1.evil.example:8080", "", "[::2]:80"])
+def test_a_page_that_points_a_name_of_its_own_here_reads_nothing(gateway, http, name):
+    for path in ("/", "/v1/models", "/health"):
+        told = http.get(path, headers={"Host": name})
+        assert (told.status_code, told.json()["error"]["code"]) == (421, "wrong_host")
+    port = gateway.url.rpartition(":")[2]
+    for own in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}", "LOCALHOST"):
+        assert http.get("/health", headers={"Host": own}).status_code == 200
+
+
+def test_with_a_token_or_for_other_machines_any_name_will_do(server):
+    for options in ({"token": "open-sesame"}, {"host": "0.0.0.0"}):
+        (port,) = free_ports(1)
+        with Gateway(server.url, port=port, **options) as open_to_names:
+            assert httpx.get(f"{open_to_names.url}/health", headers={"Host": "search.example"}).status_code == 200
+
+
 def test_a_body_without_a_length_is_bounded_too(gateway):
     def chunks():
         for _ in range(100):

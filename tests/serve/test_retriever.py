@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import threading
+import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from xt.serve.calibration import model_identity, read_calibration
 from xt.serve.encode_files import Settings
 from xt.serve.indexing import index_corpus
 from xt.serve.launcher import TritonServer
+from xt.serve.reload import reload
 from xt.serve.retriever import install
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
@@ -85,8 +89,17 @@ def repository(model_folder, index_folder, tmp_path_factory):
 def client(repository):
     with TritonServer(repository) as server:
         raw = grpc.InferenceServerClient(server.url)
+        raw.metrics = f"http://127.0.0.1:{server.ports.metrics}/metrics"
         yield raw
         raw.close()
+
+
+def counted(client, name):
+    """What one of the calibrated retriever's counters says, once it has been told."""
+    time.sleep(0.7)
+    with urllib.request.urlopen(client.metrics, timeout=10) as page:
+        lines = [line for line in page.read().decode().splitlines() if line.startswith(name + "{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines if 'model="retriever"' in line)
 
 
 def ask(client, texts, *, model="retriever", languages=None, outputs=None, **parameters):
@@ -228,6 +241,63 @@ def test_an_installed_retriever_is_replaced_by_its_next_version(model_folder, in
     facts = open_artifact(tmp_path / "retriever").facts
     assert (facts["graph"], facts["searches"], facts["calibration"]) == ("2/model.onnx", "2/searches.json", "")
     assert not (tmp_path / "retriever/1").exists()
+
+
+def test_a_new_index_and_calibration_are_loaded_under_load_and_a_bad_one_leaves_the_old(
+    model, model_folder, index_folder, tmp_path
+):
+    install(index_folder, model_folder, tmp_path / "r", table=TABLE)
+    fewer = make_index(tmp_path / "fewer", model[0], identity_of(model[1]), sentences(DOCUMENTS)[: DOCUMENTS // 2])
+    other = CalibrationTable(RetrievalTemperature(0.05, 0.7), "pooled", {}, candidates=100)
+    (query,) = sentences(1, seed=8)
+    with TritonServer(tmp_path / "r") as server:
+        client = grpc.InferenceServerClient(server.url)
+        before = ask(client, [query], k=3)
+        ended, lost, seen = threading.Event(), [], set()
+
+        def call():
+            with grpc.InferenceServerClient(server.url) as own:
+                while not ended.is_set():
+                    try:
+                        seen.add(strings(ask(own, [query], k=3), "calibration")[0][0])
+                    except Exception as error:
+                        lost.append(error)
+
+        callers = [threading.Thread(target=call) for _ in range(3)]
+        for thread in callers:
+            thread.start()
+        install(fewer, model_folder, tmp_path / "r", table=other, force=True)
+        assert reload(server.url).changed
+        time.sleep(0.3)
+        ended.set()
+        for thread in callers:
+            thread.join()
+        assert not lost
+        assert seen == {"zero-shot", "pooled"}
+        after = ask(client, [query], k=3)
+        assert strings(after, "calibration") == [["pooled"]]
+        assert all(int(i[1:]) < DOCUMENTS // 2 for i in strings(after, "ids")[0])
+        assert after.as_numpy("probabilities")[0, 0] != before.as_numpy("probabilities")[0, 0]
+        install(index_folder, model_folder, tmp_path / "r", table=TABLE, force=True)
+        file = next((tmp_path / "r/retriever").glob("*/calibration.json"))
+        file.write_text(file.read_text().replace("0.02", "0.03"))
+        with pytest.raises(XtError, match="calibration.json"):
+            reload(server.url)
+        same = ask(client, [query], k=3)
+        np.testing.assert_array_equal(same.as_numpy("probabilities"), after.as_numpy("probabilities"))
+        client.close()
+
+
+def test_a_query_asked_again_is_not_computed_again(client):
+    queries = sentences(6, seed=9)
+    fresh = ask(client, queries, k=4, languages=["de", *[""] * 5])
+    computed = counted(client, "xt_tokens_total")
+    again = ask(client, [*reversed(queries), queries[0], "word7 alone"], k=4, languages=[*[""] * 5, "de", "", ""])
+    for name in ("ids", "documents", "scores", "probabilities", "none", "tokens", "truncated", "calibration"):
+        np.testing.assert_array_equal(again.as_numpy(name)[:6], fresh.as_numpy(name)[::-1], err_msg=name)
+    assert strings(again, "ids")[6] == strings(fresh, "ids")[0]
+    assert strings(again, "calibration")[6:] == [["zero-shot"], ["zero-shot"]]
+    assert counted(client, "xt_tokens_total") - computed == 5  # of the one new query: <s> query: word7 alone </s>
 
 
 def test_an_index_of_another_encoder_is_refused(model, model_folder, tmp_path):

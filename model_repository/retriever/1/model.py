@@ -7,14 +7,17 @@ the right document is not among the calibration's candidates; calibration (n, 1)
 truncated (n, 1). Where an approximate index finds fewer than k documents, a row ends with empty ids and scores of -1.
 
 Probabilities are over the candidates that the calibration was fitted with (100), whatever k is. A model installed
-without a calibration answers without probabilities and none, and refuses a request that names them.
+without a calibration answers without probabilities and none, and refuses a request that names them. What was found for
+a query is kept for when it is asked again.
 """
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from xt.core.cache import VectorCache
 from xt.core.calibrators import CalibrationTable
 from xt.core.errors import XtError
 from xt.core.index import Index, answer, check_k, check_searches, depth, role
@@ -24,6 +27,26 @@ from xt.core.text import ROWS
 
 PARAMETERS = {"k": int, "prefix": str, "truncate": bool}
 K = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request asks for, and which of its queries have been searched for before."""
+
+    k: int
+    languages: list
+    tokens: list
+    """Of each query."""
+    cut: np.ndarray
+    """(n,) whether the query was truncated."""
+    wanted: set
+    """Names of outputs."""
+    keys: list
+    """The token ids of each query, as the cache calls it."""
+    entries: list
+    """What the cache had: an entry, whose vector is what `run` gives, or None."""
+    places: dict
+    """Key of a query to be run -> its row."""
 
 
 class TritonPythonModel(ServedModel):
@@ -45,6 +68,7 @@ class TritonPythonModel(ServedModel):
         difference = check_searches(self.encoder.encode, self.index, _json(folder / facts["searches"]))
         self.prefix = role(self.encoder.spec.prefixes, "query")
         self.depth = depth(self.table)
+        self.cache = VectorCache(self.settings.cache_megabytes * 1_000_000)
         self.outputs = len(self.config["output"])
         pb_utils.Logger.log_info(
             f"{self.name}: {len(self.index)} documents; golden vectors agree (cosine at least {cosine:.6f}), golden "
@@ -69,35 +93,58 @@ class TritonPythonModel(ServedModel):
             raise XtError(f"language has {len(languages)} rows, text {len(texts)}.", "Give one for each text.")
         prefix = self.encoder.spec.prefix(parameters.get("prefix", self.prefix))
         rows, cut = self.encoder.tokenizer(texts, prefix=prefix, truncate=parameters.get("truncate", False))
-        lengths = [len(row) for row in rows]
-        return rows, lengths, (k, languages, lengths, cut, wanted)
+        keys = [np.asarray(row, np.int32).tobytes() for row in rows]
+        entries = self.cache.get(keys)
+        places = {}
+        for key, entry in zip(keys, entries, strict=True):
+            if entry is None:
+                places.setdefault(key, len(places))
+        if self.settings.cache_megabytes:
+            missing = sum(entry is None for entry in entries)
+            self.meters.add("xt_cache_hits_total", len(keys) - missing)
+            self.meters.add("xt_cache_misses_total", missing)
+        tokens = [len(row) for row in rows]
+        firsts = [rows[keys.index(key)] for key in places]
+        plan = Plan(k, languages, tokens, cut, wanted, keys, entries, places)
+        return firsts, [len(row) for row in firsts], plan
 
     def run(self, rows):
-        """Vectors of the queries, and the best candidates of each: (cosines, document rows)."""
+        """Vectors of the queries, and the best candidates of each: (2, depth), cosines over document rows."""
         vectors = self.encoder.forward(rows, beside=self.has_company())
-        return list(zip(*self.index.search(vectors, self.depth), strict=True))
+        return np.stack(self.index.search(vectors, self.depth), axis=1, dtype=np.float64)  # exact for rows below 2^53
 
     def answer(self, request, context, results):
         """Documents and probabilities of each query."""
-        k, languages, lengths, cut, wanted = context
+        found = [
+            results[context.places[key]] if entry is None else entry.vector
+            for key, entry in zip(context.keys, context.entries, strict=True)
+        ]
+        self.cache.put((key, results[place], 0, False) for key, place in context.places.items())
         answers = [
-            answer(self.index.documents, scores, rows, k=k, table=self.table, language=language)
-            for (scores, rows), language in zip(results, languages, strict=True)
+            answer(
+                self.index.documents,
+                best[0].astype(np.float32),
+                best[1].astype(np.int64),
+                k=context.k,
+                table=self.table,
+                language=language,
+            )
+            for best, language in zip(found, context.languages, strict=True)
         ]
         values = {
             "ids": lambda: _strings([a.ids for a in answers]),
             "documents": lambda: _strings([a.documents for a in answers]),
             "scores": lambda: np.stack([a.scores for a in answers]),
             "calibration": lambda: _strings([[a.calibration] for a in answers]),
-            "tokens": lambda: np.array(lengths, np.int32)[:, None],
-            "truncated": lambda: cut[:, None],
+            "tokens": lambda: np.array(context.tokens, np.int32)[:, None],
+            "truncated": lambda: context.cut[:, None],
         }
         if self.table is not None:
             values["probabilities"] = lambda: np.stack([a.probabilities for a in answers])
             values["none"] = lambda: np.array([[a.none] for a in answers], np.float32)
-        self.meters.add("xt_texts_total", len(results))
-        self.meters.add("xt_truncated_total", int(cut.sum()))
-        return [pb_utils.Tensor(name, value()) for name, value in values.items() if name in wanted]
+        self.meters.add("xt_texts_total", len(found))
+        self.meters.add("xt_truncated_total", int(context.cut.sum()))
+        return [pb_utils.Tensor(name, value()) for name, value in values.items() if name in context.wanted]
 
     def rehearse(self):
         """One document's text as often as fills a micro-batch: the speed measured is that of vectors and search."""
