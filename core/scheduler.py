@@ -20,6 +20,8 @@ from xt.core.text import ROWS, TOKEN_BUDGET, bucket
 
 STEP = 8
 """Rows whose lengths round up to the same multiple of this wait in one line."""
+KEPT = 0.9
+"""Share of what was known of the speed that is kept at each micro-batch."""
 SMALL_TOKENS = 256
 """A micro-batch below this is filled with less alike rows too: starting a forward pass costs more than padding."""
 SMALL_PADDING = 32
@@ -80,6 +82,7 @@ class Scheduler:
         max_waiting_requests: int = 1024,
         workers: int = 1,
         bucketed: bool = False,
+        max_waiting_seconds: float | None = None,
     ) -> None:
         """Start the worker threads.
 
@@ -91,6 +94,7 @@ class Scheduler:
             max_waiting_requests: with so many jobs waiting, jobs are refused.
             workers: micro-batches under way at once.
             bucketed: put only rows of one bucket (`xt.core.text.bucket`) into a micro-batch, and at most `ROWS`.
+            max_waiting_seconds: with so much work waiting, at the speed of the last micro-batches, jobs are refused.
         """
         for name, value in (
             ("token_budget", token_budget),
@@ -116,6 +120,10 @@ class Scheduler:
         self._deadlines: list[tuple[float, int, Job]] = []
         self._order = count()
         self._waiting_tokens = 0
+        self.max_waiting_seconds = max_waiting_seconds
+        self._workers = workers
+        self._lately = (0.0, 0.0)
+        """Tokens run and the seconds of one worker that they took, the newest micro-batches counting most."""
         self._running = 0
         self._closed = False
         self._watch: threading.Thread | None = None
@@ -140,8 +148,17 @@ class Scheduler:
         """Whether the one micro-batch that runs now is all there is to do; for `run` to ask."""
         return self._running == 1 and not self._jobs
 
-    def check_room(self) -> None:
-        """Raise Overloaded when a job would be refused now."""
+    @property
+    def waiting_seconds(self) -> float:
+        """How long what waits now will take, at the speed of the last micro-batches; 0 before the first."""
+        tokens, seconds = self._lately
+        return self._waiting_tokens * seconds / tokens / self._workers if tokens else 0.0
+
+    def check_room(self, deadline: float | None = None) -> None:
+        """Raise Overloaded when a job would be refused now: there is no room, or its deadline cannot be met.
+
+        Told at once, its client can ask another server in time; told when the deadline passes, it cannot.
+        """
         if self._closed:
             raise Overloaded("The model is shutting down.", "Ask another server, or try again.")
         if len(self._jobs) >= self.max_waiting_requests:
@@ -153,6 +170,16 @@ class Scheduler:
             raise Overloaded(
                 f"The queue is full: {self._waiting_tokens} tokens wait, {self.max_waiting_tokens} are enough.",
                 "Try again later.",
+            )
+        wait = self.waiting_seconds
+        if self.max_waiting_seconds is not None and wait >= self.max_waiting_seconds:
+            raise Overloaded(
+                f"The queue is full: {wait:.1f} s of work wait, {self.max_waiting_seconds:.1f} s are enough.",
+                "Try again later.",
+            )
+        if deadline is not None and time.monotonic() + wait > deadline:
+            raise Overloaded(
+                f"The deadline cannot be met: {wait:.2f} s of work wait.", "Try again later, or allow more time."
             )
 
     def submit(self, job: Job) -> None:
@@ -166,7 +193,7 @@ class Scheduler:
         if job.deadline is not None and job.deadline <= job.submitted:
             raise _expired()
         with self._lock:
-            self.check_room()
+            self.check_room(job.deadline)
             job._results = [None] * len(job.rows)
             job._open = len(job.rows)
             for index, length in enumerate(job.lengths):
@@ -181,7 +208,7 @@ class Scheduler:
                     self._watch = threading.Thread(target=self._expire, name="xt-deadlines", daemon=True)
                     self._watch.start()
                 self._deadline_set.notify()
-            self._work.notify()
+            self._work.notify(len(job.rows))
 
     def close(self, drain_seconds: float = 0.0) -> None:
         """Take no more jobs, let those that wait be run for at most `drain_seconds`, and refuse the rest."""
@@ -295,20 +322,27 @@ class Scheduler:
         return padded - width * rows - length <= allowed
 
     def _work_on(self) -> None:
+        since: float | None = None
         while True:
             with self._lock:
                 while not self._jobs:
                     if self._closed:
                         return
+                    since = None
                     self._work.wait()
                 batch = self._take()
                 self._running += 1
+            since = since or time.monotonic()
+            tokens = sum(job.lengths[index] for job, index in batch)
             try:
                 self._run_batch(batch)
             finally:
+                ended = time.monotonic()
                 with self._lock:
                     self._running -= 1
+                    self._lately = (KEPT * self._lately[0] + tokens, KEPT * self._lately[1] + ended - since)
                     self._note_idle()
+                since = ended
 
     def _run_batch(self, batch: list[tuple[Job, int]]) -> None:
         now = time.monotonic()

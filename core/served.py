@@ -7,6 +7,7 @@ cannot be taken is told so at once. No torch and no transformers here; Triton's 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import threading
@@ -24,7 +25,8 @@ from xt.core.scheduler import Cancelled, Expired, Job, Overloaded, Scheduler
 from xt.core.text import TOKEN_BUDGET, bucket
 
 WAITING_SECONDS = 2.0
-"""Work that may wait where `max_waiting_tokens` is 0: this many seconds at the speed measured at load."""
+"""Work that may wait where `max_waiting_tokens` is 0: this many seconds, at the speed measured at load and at that of
+the last micro-batches, which share the cores with the reading and answering of requests."""
 LEAST_WAITING_TOKENS = 4096
 LIGHT_TEXTS = 4
 """Requests of up to this many texts are read in `execute`; larger ones on a thread of their own: they hold up none."""
@@ -159,6 +161,7 @@ class ServedModel:
             max_waiting_requests=self.settings.max_waiting_requests,
             workers=self.settings.workers,
             bucketed=self.bucketed,
+            max_waiting_seconds=None if self.settings.max_waiting_tokens else WAITING_SECONDS,
         )
         self._reader = _Thread("xt-reader", self.settings.max_waiting_requests)
         self._sender = _Thread("xt-sender")
@@ -173,11 +176,30 @@ class ServedModel:
             },
         )
         pb_utils.Logger.log_info(f"{self.name}: requests are refused while {bound} tokens wait")
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not look through it while requests come
 
-    def execute(self, requests: Sequence[Any]) -> None:
-        """Take requests in; each is answered by its response sender, from here when refused, else when computed."""
-        for request in requests:
-            _Exchange(self, request).take()
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Take requests in: the answer of each that a full queue refuses, None for those answered later.
+
+        Refusals go back together: under overload most requests are refused, and each message to Triton of its own would
+        take CPU from the forward passes.
+        """
+        answers = [self._refusal(request) for request in requests]
+        for request, answer in zip(requests, answers, strict=True):
+            if answer is None:
+                _Exchange(self, request).take()
+        return answers
+
+    def _refusal(self, request: Any) -> Any:
+        """Give the answer to a request for which there is no room, or no time, else None."""
+        try:
+            self.scheduler.check_room(_deadline(request))
+        except Overloaded as error:
+            self.meters.add("xt_refused_total", 1, "full")
+            told = self._pb.TritonError(str(error), self._pb.TritonError.UNAVAILABLE)
+            return self._pb.InferenceResponse(output_tensors=[], error=told)
+        return None
 
     def finalize(self) -> None:
         """Answer what waits, then let go."""
@@ -270,6 +292,12 @@ def _rows(tensor: Any) -> int:
     return int(shape[0]) if len(shape) else 1
 
 
+def _deadline(request: Any) -> float | None:
+    """Give the moment (time.monotonic) by which a request wants its answer, None when it can wait."""
+    micros = request.timeout()
+    return time.monotonic() + micros / 1e6 if micros else None
+
+
 class _Exchange:
     """One request and its answer."""
 
@@ -277,16 +305,13 @@ class _Exchange:
         self.model = model
         self.request = request
         self.sender = request.get_response_sender()
-        self.arrived = time.monotonic()
-        micros = request.timeout()
-        self.deadline = self.arrived + micros / 1e6 if micros else None
+        self.deadline = _deadline(request)
         self.context: Any = None
         self.job: Job | None = None
 
     def take(self) -> None:
-        """Refuse, or read here, or hand over to be read."""
+        """Read here, or hand over to be read."""
         try:
-            self.model.scheduler.check_room()
             if self.model.is_light(self.request):
                 self.read()
             else:
@@ -298,7 +323,7 @@ class _Exchange:
         """Tokenise and queue."""
         model = self.model
         try:
-            model.scheduler.check_room()
+            model.scheduler.check_room(self.deadline)
             start = time.perf_counter()
             try:
                 rows, lengths, self.context = model.read(self.request)

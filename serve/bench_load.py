@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,10 @@ PAUSE_SECONDS = 0.01
 """How long a caller of the closed loop waits after a refusal: asking again at once only burns CPU."""
 ANSWER_SECONDS = 60.0
 """How long an answer is waited for after the end; what has not come by then is an error."""
-MOST_LINKS = 256
-"""Connections of an open loop; more requests than that at once wait here, and their waiting counts."""
+MOST_LINKS = 8192
+"""Connections of an open loop; more requests than that at once, or than files may be open, wait here, and their waiting
+counts. More than a full queue holds, so that an overloaded server is seen to refuse."""
+SPARE_FILES = 128
 PREPARED = 20_000
 """Requests that are built before the clock starts."""
 
@@ -264,6 +267,7 @@ async def open_loop(
 
     Those due before `warm_up` are not counted; `seconds` is what follows. Every latency counts from the due time.
     """
+    most_links = max(1, min(most_links, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
     free: deque[Link] = deque([await endpoint.connect() for _ in range(min(8, most_links))])
     links = list(free)
     waiting: deque[asyncio.Future[Link]] = deque()

@@ -21,11 +21,13 @@ class Network:
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Semaphore(0)
+        self.seconds = 0.0
 
     def __call__(self, rows):
         self.batches.append(rows)
         self.entered.release()
         assert self.go.wait(10)
+        time.sleep(self.seconds)
         if any(row[0] == "bad" for row in rows):
             raise ValueError("bad row")
         return [(name, 2 * length) for name, length in rows]
@@ -239,6 +241,43 @@ def test_an_expired_job_is_told_at_its_deadline_and_costs_no_pass(make, network)
     assert patient.result() == [("patient", 10)]
     holder.result()
     assert not any(name == "late" for rows in network.batches for name, _ in rows)
+
+
+def test_one_large_job_is_run_by_all_workers(make, network):
+    scheduler = make(token_budget=100, workers=2)
+    network.go.clear()
+    call = Call(scheduler, "large", [100] * 6)
+    assert network.entered.acquire(timeout=5)
+    assert network.entered.acquire(timeout=5)  # a second pass while the first is held
+    network.go.set()
+    assert len(call.result()) == 6
+
+
+def test_the_speed_of_the_last_passes_says_how_long_the_queue_takes(make, network):
+    """By hand: passes of 100 tokens in 0.02 s, two workers at once, so 10,000 tokens a second."""
+    network.seconds = 0.02
+    network.go.set()
+    scheduler = make(token_budget=100, workers=2, max_waiting_seconds=0.25, max_waiting_tokens=10**6)
+    assert scheduler.waiting_seconds == 0
+    Call(scheduler, "first", [100] * 40).result()
+    network.go.clear()
+    holder = Call(scheduler, "holder", [100] * 2)
+    end = time.monotonic() + 5
+    while scheduler.waiting_tokens:
+        assert time.monotonic() < end
+    large = Call(scheduler, "large", [100] * 20)
+    assert scheduler.waiting_seconds == pytest.approx(0.2, rel=0.3)
+    scheduler.check_room(time.monotonic() + 1)
+    with pytest.raises(Overloaded, match=r"The deadline cannot be met: 0\.[12]\d s of work wait"):
+        scheduler.check_room(time.monotonic() + 0.1)
+    with pytest.raises(Overloaded, match="deadline cannot be met"):
+        scheduler.submit(Job(["x"], [5], lambda outcome: None, deadline=time.monotonic() + 0.1))
+    more = Call(scheduler, "more", [100] * 15)
+    with pytest.raises(Overloaded, match=r"0.[34] s of work wait, 0.2 s are enough"):
+        scheduler.check_room()
+    network.go.set()
+    for call in (holder, large, more):
+        assert all(isinstance(row, tuple) for row in call.result())
 
 
 def test_a_deadline_that_has_passed_is_refused_at_submit(make, network):

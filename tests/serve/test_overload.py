@@ -186,7 +186,7 @@ def test_a_client_that_goes_away_costs_no_forward_pass(slow):
     assert metric(slow, "xt_tokens_total") - before[0] == 4 * 256 * TEXT_TOKENS
 
 
-def test_a_request_whose_deadline_passes_while_it_waits_is_told_then(slow):
+def test_a_request_whose_deadline_cannot_be_met_is_told_at_once(slow):
     tokens = metric(slow, "xt_tokens_total")
     calls = Calls(slow)
     for seed in range(7):
@@ -199,8 +199,8 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_told_then(slow):
     ended = {kind: (error, seconds) for kind, error, seconds in outcomes}
     error, seconds = ended["late"]
     assert error.status() == "StatusCode.UNAVAILABLE"
-    assert "deadline passed while it waited" in error.message()
-    assert 0.1 <= seconds <= 0.3
+    assert "The deadline cannot be met" in error.message()
+    assert seconds <= 0.05
     assert ended["patient"][0] is None
     assert held >= 2
     assert metric(slow, "xt_tokens_total") - tokens == (held * 256 + 1) * TEXT_TOKENS
