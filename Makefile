@@ -51,7 +51,7 @@ lock: ## write the hashed requirement locks anew
 	for a in cpu gpu; do for d in "" dev; do \
 	  uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.10 -q \
 	    --override requirements/override.txt \
-	    --extra $$a --extra quickstart --extra train --extra serve --extra quantize $${d:+--extra emoji --extra dev} pyproject.toml -o requirements/$$a$${d:+-dev}.txt || exit 1; \
+	    --extra $$a --extra quickstart --extra train --extra serve --extra quantize $${d:+--extra emoji --extra mteb --extra dev} pyproject.toml -o requirements/$$a$${d:+-dev}.txt || exit 1; \
 	done; done
 	uv pip compile --generate-hashes --no-header --no-annotate -q --python-version 3.12 --python-platform x86_64-manylinux_2_39 \
 	  deploy/requirements-serve-gpu.in -o requirements/serve-gpu.txt
