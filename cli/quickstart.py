@@ -32,13 +32,13 @@ def quickstart(
     json: Json = False,
 ) -> None:
     """Train, export, serve, retrieve, calibrate, measure and report, small, on the bundled encoder and corpus."""
-    from xt.cli import bench, evaluate, train
+    from xt.cli import bench, evaluate_show, train
     from xt.studies.quickstart import Settings, run
 
     settings = Settings(out=out, steps=steps, seconds=seconds, seed=seed, force=force)
     result = run(settings, report=say, counter=Counter)
     train.show(result.metrics["training"])
-    evaluate.show_metrics(result.metrics["encoders"], languages=False)
+    evaluate_show.show_metrics(result.metrics["encoders"], languages=False)
     bench.show_rows(result.metrics["serving"]["rows"])
     say(f"\nreport: {result.page}")
     if json:

@@ -31,6 +31,8 @@ class Bitext:
     language: str
     foreign: tuple[str, ...]
     english: tuple[str, ...]
+    left_out: int = 0
+    """Sentences of either side that had no partner, where pairs are found by identifiers."""
 
     def __post_init__(self) -> None:
         if len(self.foreign) != len(self.english):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xt.core import languages
+from xt.core import confidence_maps, languages
 from xt.core.errors import XtError, unknown
 
 Floats = npt.NDArray[np.float64]
@@ -53,12 +53,103 @@ class RetrievalTemperature:
     def from_json(cls, value: Mapping[str, Any]) -> RetrievalTemperature:
         """Read what `to_json` wrote."""
         if value.get("kind") != "retrieval-temperature":
-            raise XtError(f"Unknown calibrator {value.get('kind')!r}.", "Known: retrieval-temperature.")
+            raise XtError(
+                f"Unknown calibrator {value.get('kind')!r}.",
+                "Known: retrieval-temperature, retrieval-margin, retrieval-rescaled.",
+            )
         none = value.get("none_score")
         return cls(float(value["temperature"]), -math.inf if none is None else float(none))
 
 
-SCOPES = ("zero-shot", "pooled")
+@dataclass(frozen=True)
+class RetrievalMargin:
+    """A temperature whose "none of these" has the mean cosine of the next nine candidates, and a margin.
+
+    An answer has then to stand out from its neighbours, not to reach a cosine: cosines differ in height between
+    languages and corpora far more than they do around the right one. The margin is that of Artetxe & Schwenk 2019
+    (arXiv 1811.01136, section 3), on the query's side, as a difference.
+    """
+
+    temperature: float
+    margin: float
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and math.isfinite(self.temperature) and math.isfinite(self.margin)):
+            raise XtError(
+                f"A temperature must be positive, a margin a number; found {self.temperature}, {self.margin}."
+            )
+
+    def __call__(self, scores: npt.NDArray[Any]) -> Floats:
+        """Give probabilities (n, k + 1) for similarities (n, k), best first; the last column is "none of these"."""
+        scores = np.asarray(scores, np.float64)
+        none = confidence_maps.near(scores) + self.margin
+        logits = np.concatenate([scores, none[:, None]], axis=1) / self.temperature
+        logits -= logits.max(axis=1, keepdims=True)
+        odds = np.exp(logits)
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """As calibration.json keeps it."""
+        return {"kind": "retrieval-margin", "temperature": self.temperature, "margin": self.margin}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RetrievalMargin:
+        """Read what `to_json` wrote."""
+        return cls(float(value["temperature"]), float(value["margin"]))
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """A temperature whose confidence in the best candidate goes through a map.
+
+    What the best candidate loses goes to "none of these"; what it gains is taken from the others and "none of these"
+    in proportion.
+    """
+
+    base: RetrievalTemperature
+    map: confidence_maps.ConfidenceMap
+
+    @property
+    def temperature(self) -> float:
+        """The temperature under the map."""
+        return self.base.temperature
+
+    def __call__(self, scores: npt.NDArray[Any]) -> Floats:
+        """Give probabilities (n, k + 1) for similarities (n, k); the last column is "none of these"."""
+        p = self.base(scores)
+        before = p[:, 0]
+        after = np.clip(self.map(before, np.asarray(scores, np.float64)), 0.0, 1.0)
+        factor = np.minimum(1.0, (1 - after) / np.maximum(1 - before, 1e-300))
+        p[:, 1:] *= factor[:, None]
+        p[:, 0] = after
+        p[:, -1] += np.maximum(0.0, 1 - p.sum(1))
+        return p
+
+    def to_json(self) -> dict[str, Any]:
+        """As calibration.json keeps it."""
+        return {"kind": "retrieval-rescaled", "base": self.base.to_json(), "map": confidence_maps.to_json(self.map)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Rescaled:
+        """Read what `to_json` wrote."""
+        return cls(RetrievalTemperature.from_json(value["base"]), confidence_maps.from_json(value["map"]))
+
+
+Calibrator = RetrievalTemperature | RetrievalMargin | Rescaled
+
+
+def read_calibrator(value: Mapping[str, Any]) -> Calibrator:
+    """Read what a calibrator's `to_json` wrote, of whatever kind."""
+    readers: dict[str, Callable[[Mapping[str, Any]], Calibrator]] = {
+        "retrieval-rescaled": Rescaled.from_json,
+        "retrieval-margin": RetrievalMargin.from_json,
+    }
+    return readers.get(str(value.get("kind")), RetrievalTemperature.from_json)(value)
+
+
+NONE = "none-of-these"
+"""Fitted with queries that have no answer among the others: its mass for "none of these" means something."""
+SCOPES = ("zero-shot", "pooled", NONE)
 """What a query whose language has no calibrator of its own may be scored by, the preferred first."""
 CANDIDATES = 100
 """Candidates that retrieval temperatures are fitted with, unless the corpora were smaller."""
@@ -69,10 +160,10 @@ TABLE_KIND = "retrieval-calibration"
 class CalibrationTable:
     """The calibrators that a retriever answers with: one for any language, and those of single languages."""
 
-    default: RetrievalTemperature
+    default: Calibrator
     scope: str
-    """What the default was fitted on: "zero-shot" or "pooled"."""
-    by_language: Mapping[str, RetrievalTemperature]
+    """What the default is of: `SCOPES`."""
+    by_language: Mapping[str, Calibrator]
     """ISO 639-3 code (or a code outside the table, as it was written) -> calibrator."""
     candidates: int = CANDIDATES
     """How many of the best documents, with "none of these", the probabilities sum over."""
@@ -83,7 +174,7 @@ class CalibrationTable:
         if isinstance(self.candidates, bool) or not isinstance(self.candidates, int) or self.candidates < 1:
             raise XtError(f"A calibration must be over at least one candidate; found {self.candidates!r}.")
 
-    def choose(self, language: str | None) -> tuple[RetrievalTemperature, str]:
+    def choose(self, language: str | None) -> tuple[Calibrator, str]:
         """Give the calibrator for a query's language and its name; the default where the language has none.
 
         >>> table = CalibrationTable(RetrievalTemperature(0.1), "zero-shot", {"deu": RetrievalTemperature(0.2)})
@@ -113,9 +204,9 @@ class CalibrationTable:
             raise XtError(f"Unknown calibration {value.get('kind')!r}.", f"Expected {TABLE_KIND}.")
         try:
             return cls(
-                RetrievalTemperature.from_json(value["default"]),
+                read_calibrator(value["default"]),
                 str(value["scope"]),
-                {code: RetrievalTemperature.from_json(c) for code, c in value["languages"].items()},
+                {code: read_calibrator(c) for code, c in value["languages"].items()},
                 value["candidates"],
                 dict(value.get("provenance", {})),
             )
@@ -134,7 +225,8 @@ class CalibrationTable:
         """Take the calibrators of one encoder and one direction as calibration.json of a report holds them.
 
         Args:
-            methods: "zero-shot", "pooled" and "per-language" -> calibrators, some of them.
+            methods: "zero-shot", "pooled", "none-of-these" -> a calibrator, "shrunk" or "per-language" -> one for each
+                language; some of them. With "none-of-these" as the scope it answers for every language.
             scope: which is the default; None: zero-shot where it is there, else pooled.
             candidates: how many candidates they were fitted with.
             provenance: kept as it is.
@@ -152,9 +244,9 @@ class CalibrationTable:
             )
         chosen = scope or there[0]
         try:
-            default = RetrievalTemperature.from_json(methods[chosen])
-            own = methods.get("per-language", {})
-            known = {language_key(code): RetrievalTemperature.from_json(c) for code, c in own.items()}
+            default = read_calibrator(methods[chosen])
+            own = {} if chosen == NONE else methods.get("shrunk") or methods.get("per-language", {})
+            known = {language_key(code): read_calibrator(c) for code, c in own.items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise XtError(f"The calibration lacks or misstates {error}.", "Make the report again.") from error
         return cls(default, chosen, known, candidates, dict(provenance or {}))

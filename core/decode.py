@@ -15,6 +15,9 @@ from xt.core.tasks import Task
 
 LONGEST_ANSWER = 30
 """Tokens of an answer at most."""
+N_BEST = 20
+"""Spans of a context, the best ones, that the probability of an answer is over when it is calibrated: as many as
+SQuAD's own n-best lists hold."""
 Array = npt.NDArray[np.float32]
 
 
@@ -27,6 +30,10 @@ class Prediction:
     the answer (text, empty for none)."""
     probabilities: Array | None = None
     """(labels,) of pair, single and choice; (words, labels) of tagging; (2,) the answer's and none's score of qa."""
+    logits: Array | None = None
+    """What can be calibrated, before any temperature: (labels,) or (choices,) of pair, single and choice; (words,
+    labels) of tagging, zeros for a word that was not read; (`N_BEST` + 1,) of qa: the scores of the best spans, best
+    first, then that of none, -inf for what there is not. None for regression."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,17 @@ def best_span(
     >>> best_span(np.array([9., 1, 5], np.float32), np.array([9., 7, 2], np.float32), np.array([False, True, True]))
     (1, 1, 8.0)
     """
-    scores = np.where(inside, start, -np.inf)[:, None] + np.where(inside, end, -np.inf)[None, :]  # (first, last)
-    tokens = np.arange(len(start))
-    length = tokens[None, :] - tokens[:, None] + 1
-    scores = np.where((length >= 1) & (length <= longest), scores, -np.inf)
+    scores = _span_scores(start, end, inside, longest)
     first, last = np.unravel_index(int(scores.argmax()), scores.shape)
     return int(first), int(last), float(scores[first, last])
+
+
+def _span_scores(start: Array, end: Array, inside: npt.NDArray[np.bool_], longest: int) -> Array:
+    """Score every span: (first token, last token), -inf for what is no span or a longer one."""
+    scores = np.where(inside, start, -np.inf)[:, None] + np.where(inside, end, -np.inf)[None, :]
+    tokens = np.arange(len(start))
+    length = tokens[None, :] - tokens[:, None] + 1
+    return np.asarray(np.where((length >= 1) & (length <= longest), scores, -np.inf))
 
 
 def softmax(logits: Array) -> Array:
@@ -88,7 +100,11 @@ def decode(
 def _classes(
     task: Task, examples: Sequence[Any], units: Sequence[Unit], logits: Sequence[Array], temperature: float
 ) -> list[Prediction]:
-    return [Prediction(int(row.argmax()), softmax(row[~np.isneginf(row)] / np.float32(temperature))) for row in logits]
+    found = []
+    for row in logits:
+        own = row[~np.isneginf(row)]  # without the padding of other examples' choices
+        found.append(Prediction(int(row.argmax()), softmax(own / np.float32(temperature)), own))
+    return found
 
 
 def _numbers(
@@ -102,13 +118,15 @@ def _tags(
 ) -> list[Prediction]:
     tags = [[-1] * len(e.words) for e in examples]
     chances = [np.full((len(e.words), len(task.labels)), 1 / len(task.labels), np.float32) for e in examples]
+    scores = [np.zeros((len(e.words), len(task.labels)), np.float32) for e in examples]
     for unit, values in zip(units, logits, strict=True):
         assert unit.labels is not None
         assert unit.words is not None
         for word, row in zip(unit.words, values[: len(unit.labels)][unit.labels != IGNORED], strict=True):
             tags[unit.owner][word] = int(row.argmax())
             chances[unit.owner][word] = softmax(row / np.float32(temperature))
-    return [Prediction(tuple(row), chance) for row, chance in zip(tags, chances, strict=True)]
+            scores[unit.owner][word] = row
+    return [Prediction(tuple(row), *more) for row, *more in zip(tags, chances, scores, strict=True)]
 
 
 def _inside(unit: Unit, tokens: int) -> npt.NDArray[np.bool_]:
@@ -147,10 +165,49 @@ def find_answers(task: Task, examples: Sequence[Any], units: Sequence[Unit], log
 def _answers(
     task: Task, examples: Sequence[Any], units: Sequence[Unit], logits: Sequence[Array], temperature: float
 ) -> list[Prediction]:
+    spans = find_answers(task, examples, units, logits)
+    best = best_scores(spans, units, logits)
+    if not task.no_answer:
+        for row in best:
+            row[-1] = -np.inf
     return [
-        Prediction(span.text, np.array([span.score, span.none], np.float32))
-        for span in find_answers(task, examples, units, logits)
+        Prediction(span.text, np.array([span.score, span.none], np.float32), row)
+        for span, row in zip(spans, best, strict=True)
     ]
+
+
+def best_scores(spans: Sequence[Span], units: Sequence[Unit], logits: Sequence[Array]) -> list[Array]:
+    """Give the scores of the `N_BEST` best spans of questions, best first, -inf for want of spans, then that of none.
+
+    A span is counted once, by its characters, though two windows hold it. Each of the best overall is among the best of
+    the window that scores it highest, so that no more of a window need be looked at.
+
+    spans: what `find_answers` gave for the examples.
+    """
+    found: list[dict[tuple[int, int], float]] = [{} for _ in spans]
+    for unit, (start, end) in zip(units, logits, strict=True):
+        assert unit.spans is not None
+        inside = _inside(unit, len(start))
+        if not inside.any():
+            continue
+        scores = _span_scores(start, end, inside, LONGEST_ANSWER)
+        flat = scores.ravel()
+        count = min(N_BEST, len(flat))
+        for at in np.argpartition(-flat, count - 1)[:count].tolist():
+            score, (first, last) = float(flat[at]), divmod(at, scores.shape[1])
+            if score == -np.inf:  # no span, perhaps in the padding
+                continue
+            a, b, own = unit.spans[first], unit.spans[last], found[unit.owner]
+            if a is not None and b is not None:
+                own[a[0], b[1]] = max(score, own.get((a[0], b[1]), -np.inf))
+    rows = []
+    for span, scored in zip(spans, found, strict=True):
+        row = np.full(N_BEST + 1, -np.inf, np.float32)
+        best = sorted(scored.values(), reverse=True)[:N_BEST]
+        row[: len(best)] = best
+        row[-1] = span.none
+        rows.append(row)
+    return rows
 
 
 def answer_chances(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.artifact import Artifact, open_artifact
-from xt.core.decode import Array, answer_chances, decode, find_answers
+from xt.core.decode import Array, answer_chances, best_scores, decode, find_answers
 from xt.core.errors import XtError, require
 from xt.core.examples import ChoiceExample, Example, PairExample, QaExample, ScoredExample, SingleExample, TaggedExample
 from xt.core.inputs import Ids, Inputs, Unit
@@ -83,6 +83,21 @@ class Reply:
     """(labels,) in the order of the labels, or (choices,)."""
     logits: Array | None = None
     """(labels,) or (choices,): before the temperature."""
+    details: Array | None = None
+    """What can be calibrated: `Prediction.logits`, for qa with the score of none in any case; None for regression."""
+    span: str | None = None
+    """The best span of qa, also where none is preferred to it."""
+
+    def told(self, *, details: bool = False) -> dict[str, Any]:
+        """Give the answer as JSON has it; with `details` also `logits` (`details`, -inf: null), and `span` of qa."""
+        if not details:
+            return self.answer
+        more: dict[str, Any] = {} if self.span is None else {"span": self.span}
+        if self.details is None:
+            return {**self.answer, "logits": None, **more}
+        rows = self.details.astype(object)
+        rows[np.isneginf(self.details)] = None
+        return {**self.answer, "logits": rows.tolist(), **more}
 
 
 class Network(Protocol):
@@ -184,7 +199,12 @@ class HeadModel:
 
         Raises TooLong for the first input over the encoder's length, XtError for what cannot be read, naming it.
         """
-        examples = [_example(self.task, item, index) for index, item in enumerate(items)]
+        return self.read_examples(
+            [_example(self.task, item, index) for index, item in enumerate(items)], truncate=truncate
+        )
+
+    def read_examples(self, examples: list[Example], *, truncate: bool = False) -> Read:
+        """Tokenise examples of the task's format; raises TooLong as `read` does."""
         with self._lock:
             units = self.inputs.units(self.task, examples)
         rows = [0] * len(examples)
@@ -227,25 +247,34 @@ class HeadModel:
                 found[index] = values
         return found
 
-    def replies(self, read: Read, results: Sequence[Any]) -> list[Reply]:
-        """Say what the logits of `read.rows` mean, in the order of the inputs."""
+    def unit_logits(self, read: Read, results: Sequence[Any]) -> list[Any]:
+        """Give the logits of each unit, as `xt.core.decode.decode` takes them, from those of `read.rows`."""
         at = 0
-        logits: list[Any] = []  # of each unit
+        logits: list[Any] = []
         for unit in read.units:
             rows = results[at : at + len(unit.rows)]
             logits.append(np.array(rows, np.float32) if self.task.format == "choice" else rows[0])
             at += len(unit.rows)
+        return logits
+
+    def replies(self, read: Read, results: Sequence[Any], *, details: bool = False) -> list[Reply]:
+        """Say what the logits of `read.rows` mean, in the order of the inputs.
+
+        details: whether the replies to questions also hold what they can be calibrated by, which takes a while.
+        """
+        logits = self.unit_logits(read, results)
         of: list[list[int]] = [[] for _ in read.examples]
         for index, unit in enumerate(read.units):
             of[unit.owner].append(index)
-        make = self._answers if self.task.format == "qa" else self._said
-        return make(read, logits, of)
+        if self.task.format == "qa":
+            return self._answers(read, logits, of, details)
+        return self._said(read, logits, of)
 
     def _said(self, read: Read, logits: Sequence[Any], of: Sequence[Sequence[int]]) -> list[Reply]:
         found = decode(self.task, read.examples, read.units, logits, temperature=self.temperature)
         replies = []
         for example, units, said in zip(read.examples, of, found, strict=True):
-            about = self._about(read, units)
+            about = {**self._about(read, units), "details": said.logits}
             chances = said.probabilities
             if chances is None:
                 numbers = np.array([said.value], np.float32)
@@ -268,14 +297,21 @@ class HeadModel:
             replies.append(Reply(answer, said.value, chances, **about, **more))
         return replies
 
-    def _answers(self, read: Read, logits: Sequence[Any], of: Sequence[Sequence[int]]) -> list[Reply]:
+    def _answers(self, read: Read, logits: Sequence[Any], of: Sequence[Sequence[int]], details: bool) -> list[Reply]:
         replies = []
-        for span, units in zip(find_answers(self.task, read.examples, read.units, logits), of, strict=True):
+        spans = find_answers(self.task, read.examples, read.units, logits)
+        more: list[dict[str, Any]] = [{} for _ in spans]
+        if details:
+            best = best_scores(spans, read.units, logits)
+            always = find_answers(replace(self.task, no_answer=False), read.examples, read.units, logits)
+            more = [{"details": row, "span": span.text} for row, span in zip(best, always, strict=True)]
+        for span, known, units in zip(spans, more, of, strict=True):
             windows, values = [read.units[i] for i in units], [logits[i] for i in units]
             chance, none = answer_chances(self.task, span, windows, values, temperature=self.temperature)
             where = (None, None) if span.start < 0 else (span.start, span.end)
             answer = {"answer": span.text, "start": where[0], "end": where[1], "probability": chance, "none": none}
-            replies.append(Reply(answer, span.text, np.array([chance, none], np.float32), **self._about(read, units)))
+            numbers = np.array([chance, none], np.float32)
+            replies.append(Reply(answer, span.text, numbers, **self._about(read, units), **known))
         return replies
 
     @staticmethod

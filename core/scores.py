@@ -29,37 +29,48 @@ def exact_match(predicted: str, answer: str) -> float:
     return float(normalize_answer(predicted) == normalize_answer(answer))
 
 
-def token_f1(predicted: str, answer: str) -> float:
-    """SQuAD's F1 of the bags of words, 0 to 1, after `normalize_answer`.
+def token_f1(
+    predicted: str, answer: str, *, normalize: Callable[[str], str] = normalize_answer, nothing: float = 1.0
+) -> float:
+    """SQuAD's F1 of the bags of words, 0 to 1, after `normalize`.
+
+    nothing: what it is when nothing is left of either, as of "the" and of "a": 1 in SQuAD's evaluate-v2.0.py, 0 in
+    evaluate-v1.1.py and in MLQA's script.
 
     >>> token_f1("in the blue garden", "the garden")
     0.5
     """
-    ours, theirs = normalize_answer(predicted).split(), normalize_answer(answer).split()
-    if not ours or not theirs:  # nothing left, as of "the": right when the other is nothing too (evaluate-v2.0.py)
-        return float(ours == theirs)
+    ours, theirs = normalize(predicted).split(), normalize(answer).split()
+    if not ours and not theirs:
+        return nothing
     common = sum((Counter(ours) & Counter(theirs)).values())
     return 2 * common / (len(ours) + len(theirs)) if common else 0.0
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """Find the labelled spans of a sentence: (type, first word, word after the last).
+    """Find the labelled spans of a sentence: (type, first word, word after the last), as seqeval's default mode does.
 
-    Reads IOB2 as conlleval and seqeval's default do: a span starts at B-X, and at an I-X that follows no X; a tag
-    without prefix (a part of speech) is a span of its type as long as the tag repeats.
+    The first letter of a tag says where in a span it is, and what follows the first hyphen (the whole tag, where there
+    is none) is the type. A span starts at B- and S-, where the type changes, and at I- and E- after O, S- or E-; it
+    ends after S- and E-, before B-, S- and O, and where the type changes. So IOB2 is read as conlleval reads it, and a
+    part of speech is a span of its type as long as it repeats; but one whose name starts with S (SYM, SCONJ) is read
+    as a span of one word, which XTREME's F1 of parts of speech has in it.
 
     >>> sorted(entities(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
     [('LOC', 3, 4), ('LOC', 4, 5), ('PER', 0, 2)]
+    >>> sorted(entities(["NOUN", "NOUN", "SYM", "SYM"]))
+    [('NOUN', 0, 2), ('SYM', 2, 3), ('SYM', 3, 4)]
     """
     found: set[tuple[str, int, int]] = set()
-    kind, start = "", 0
+    before, kind, start = "O", "", 0
     for at, tag in enumerate([*tags, "O"]):
-        prefix, _, name = tag.partition("-") if tag[:2] in ("B-", "I-") else ("I", "", "" if tag == "O" else tag)
-        if kind and (name != kind or prefix == "B"):
+        letter, name = tag[:1] or "O", tag.partition("-")[2] or tag or "_"
+        changed = name != kind
+        if before in "ES" or (before in "BI" and letter in "BSO") or (before not in "O." and changed):
             found.add((kind, start, at))
-            kind = ""
-        if name and not kind:
-            kind, start = name, at
+        if letter in "BS" or (before in "ESO" and letter in "EI") or (letter not in "O." and changed):
+            start = at
+        before, kind = letter, name
     return found
 
 
@@ -89,7 +100,7 @@ def _span_f1(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dict
     for example, value in zip(examples, values, strict=True):
         ours, theirs = entities([names[i] for i in value]), entities([names[i] for i in example.labels])
         right, predicted, gold = right + len(ours & theirs), predicted + len(ours), gold + len(theirs)
-    f1 = 2 * right / (predicted + gold) if predicted + gold else 1.0
+    f1 = 2 * right / (predicted + gold) if predicted + gold else 0.0  # as seqeval has it
     return {"span_f1": f1, **_accuracy(task, examples, values)}
 
 

@@ -17,7 +17,7 @@ from xt.core.errors import XtError, require
 from xt.core.examples import Example, QaExample, ReadLog, held_out
 from xt.core.languages import ALIASES, LANGUAGES, resolve
 from xt.core.rows import ending
-from xt.core.tasks import FORMATS, Hub, Task, get
+from xt.core.tasks import FORMATS, RETRIEVED, Hub, Task, get
 
 HELD_OUT = 0.2
 """The share of a file that is held out for dev when there is no file for dev (or none for training)."""
@@ -79,8 +79,9 @@ def locate(
     """
     if split not in SPLITS:
         raise XtError(f"Unknown split {split!r}.", f"Known: {', '.join(SPLITS)}.")
-    if task.format == "bitext":
-        raise XtError(f"{task.name} is parallel text, without splits.", "xt eval reads it.")
+    if task.format in RETRIEVED:
+        what = "parallel text" if task.format == "bitext" else f"for evaluation alone ({task.format})"
+        raise XtError(f"{task.name} is {what}, without splits.", "xt eval reads it.")
     language = resolve(language).iso3
     if task.train_on and not files and (split == "train" or (split == "dev" and not _has_dev(task))):
         other = get(task.train_on)
@@ -247,7 +248,7 @@ def spellings(pattern: str, language: str) -> list[str]:
 
 def _below(task: Task, split: str, language: str, folder: Path | None) -> tuple[Path, ...]:
     """Give the files of a split that are there: all that the first pattern with any matches."""
-    if language not in task.codes:
+    if language not in task.all_codes:
         return ()
     for pattern in task.files.get(split, ()):
         if folder is None and not os.path.isabs(pattern):
@@ -260,10 +261,15 @@ def _below(task: Task, split: str, language: str, folder: Path | None) -> tuple[
     return ()
 
 
+def locate_files(task: Task, split: str, language: str, folder: Path) -> tuple[Path, ...]:
+    """List the files of a split of a task that are below a folder, without dividing or downloading anything."""
+    return _below(task, split, language, folder)
+
+
 def languages_at(task: Task, split: str, data_dir: Path | None) -> list[str]:
-    """List the languages of a task whose files of a split are below the data folder, in the order of `Task.codes`."""
+    """List the languages of a task whose files of a split are below the data folder, in the order of the table."""
     folder = data_folder(data_dir)
-    return [code for code in task.codes if _below(task, split, code, folder)]
+    return [code for code in task.all_codes if _below(task, split, code, folder)]
 
 
 def there(task: Task, data_dir: Path | None) -> dict[str, list[str]]:

@@ -24,8 +24,12 @@ FORMATS = {
     "contrastive": "texts and the texts they belong to, told apart from the others of the batch",
     "image-text": "captions and the vectors of their images",
     "bitext": "sentences and their translations",
+    "mining": "sentences of two languages, some of them translations of each other",
+    "ranked": "queries, documents, and which documents answer which query",
 }
 """The formats of examples, and what an example of each is."""
+RETRIEVED = ("bitext", "mining", "ranked")
+"""Formats that are only evaluated, by vectors alone: no training data, no head."""
 METRICS = {
     "accuracy": "share of right answers, 0 to 1",
     "f1": "SQuAD's token F1, mean over questions, 0 to 1",
@@ -33,6 +37,8 @@ METRICS = {
     "spearman": "rank correlation, -1 to 1",
     "retrieval": "share of texts whose own partner is the nearest of all dev partners, 0 to 1",
     "token_accuracy": "share of hidden tokens found, 0 to 1",
+    "mining_f1": "F1 of the pairs mined, at a threshold chosen on other data, 0 to 1",
+    "map@20": "mean average precision of the best 20, 0 to 1",
 }
 
 
@@ -78,6 +84,8 @@ class Task:
     licence: str
     codes: tuple[str, ...] = ("eng",)
     """The languages as `xt.core.languages` names them."""
+    more: tuple[str, ...] = ()
+    """Further languages that only a data folder may have: XTREME-R's, where the hub's copy is XTREME's."""
     sample: bool = False
     """Whether the data are a small sample that comes with xt, no benchmark."""
     file: str = ""
@@ -108,6 +116,11 @@ class Task:
     """Whether a question may have no answer in its context (SQuAD v2.0)."""
     note: str = ""
     """What to do when the data cannot be had freely."""
+
+    @property
+    def all_codes(self) -> tuple[str, ...]:
+        """The languages, those that only a data folder may have included."""
+        return (*self.codes, *self.more)
 
     @property
     def path(self) -> Path:

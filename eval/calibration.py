@@ -1,68 +1,30 @@
-"""Fitting retrieval temperatures, and scoring them on queries that no fit has seen."""
+"""Calibrating retrieval, every method and scope; a fit scores no query that it saw, nor a translation of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from xt.core import languages
-from xt.core.calibrators import Floats, RetrievalTemperature
-from xt.core.errors import XtError
-from xt.eval import measures
+from xt.core.calibrators import Calibrator, Floats, Rescaled, RetrievalTemperature
+from xt.core.errors import XtError, unknown
+from xt.eval import measures, resampling
+from xt.eval.fitting import MAPS, MIN_QUERIES, fit_drawn, fit_map, fit_temperature, information, nll
+from xt.eval.prediction import AccuracyLine, fit_line
 from xt.eval.retrieval import FOLDS, Ranking
 
 SOURCES = ("deu", "fra", "spa", "rus", "cmn")
-"""High-resource languages that the zero-shot temperature is fitted on."""
-MIN_QUERIES = 30
-"""Fewer queries than this fit no temperature worth having."""
-
-
-def nll(calibrator: RetrievalTemperature, scores: npt.NDArray[Any], gold: Any) -> Floats:
-    """Negative log-likelihood of the gold candidate, or of "none of these" where gold is -1: (n,), in nats."""
-    probabilities = calibrator(scores)  # (n, k + 1); column -1 is "none of these", as gold -1 is
-    return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(gold)), gold], 1e-300)))
-
-
-def fit_temperature(scores: Floats, gold: Any) -> RetrievalTemperature:
-    """Fit temperature and the "none of these" score by maximum likelihood.
-
-    Args:
-        scores: (n, k) similarities of the top candidates, best first.
-        gold: (n,) position of the right one in 0..k-1, or -1 when it is not among them.
-    """
-    scores, gold = np.asarray(scores, np.float64), np.asarray(gold, np.int64)
-    if len(gold) < MIN_QUERIES:
-        raise XtError(f"{len(gold)} queries are too few to fit a temperature.", f"Expected at least {MIN_QUERIES}.")
-    rows = np.arange(len(gold))
-    absent = gold < 0
-
-    def loss(x: Floats) -> tuple[float, Floats]:
-        beta, none = float(np.exp(x[0])), float(x[1])
-        values = np.concatenate([scores, np.full((len(scores), 1), none)], axis=1)
-        logits = beta * values
-        top = logits.max(1, keepdims=True)
-        odds = np.exp(logits - top)
-        total = odds.sum(1, keepdims=True)
-        p = odds / total
-        value = (np.log(total[:, 0]) + top[:, 0] - logits[rows, gold]).mean()
-        by_beta = ((p * values).sum(1) - values[rows, gold]).mean()
-        by_none = beta * (p[:, -1] - absent).mean()
-        return float(value), np.array([by_beta * beta, by_none])
-
-    best = None
-    for start in (20.0, 100.0, 200.0):
-        x0 = np.array([np.log(start), float(np.quantile(scores[:, -1], 0.5))])
-        bounds = [(np.log(0.1), np.log(1e5)), (-1.0, 1.0)]
-        found = minimize(loss, x0, jac=True, method="L-BFGS-B", bounds=bounds)
-        if best is None or found.fun < best.fun:
-            best = found
-    assert best is not None
-    return RetrievalTemperature(float(np.exp(-best.x[0])), float(best.x[1]))
+"""High-resource languages that the zero-shot scope is fitted on."""
+MAP_SCOPES = ("zero-shot", "pooled")
+"""What the maps of confidences may be fitted on."""
+LEAST_SPREAD = 0.03
+"""Least spread of log T between languages that a shrunk temperature assumes."""
 
 
 def stack(rankings: Sequence[Ranking], keep: Sequence[Any] | None = None) -> tuple[Floats, Any]:
@@ -74,10 +36,16 @@ def stack(rankings: Sequence[Ranking], keep: Sequence[Any] | None = None) -> tup
     return scores.astype(np.float64), gold
 
 
-def fit_excluding(rankings: Sequence[Ranking], fold: int | None) -> RetrievalTemperature:
-    """Fit on all queries of some languages but those of one fold (None: on all)."""
-    keep = None if fold is None else [r.folds != fold for r in rankings]
-    return fit_temperature(*stack(rankings, keep))
+def keep_others(ranking: Ranking, folds: int | Sequence[int] | None) -> npt.NDArray[np.bool_]:
+    """Mask of the queries outside of a fold or of several (None: all)."""
+    if folds is None:
+        return np.ones(len(ranking.gold), bool)
+    return ~np.isin(ranking.folds, np.atleast_1d(folds))
+
+
+def fit_excluding(rankings: Sequence[Ranking], fold: int | Sequence[int] | None) -> RetrievalTemperature:
+    """Fit on all queries of some languages but those of one fold, or of several (None: on all)."""
+    return fit_temperature(*stack(rankings, [keep_others(r, fold) for r in rankings]))
 
 
 @dataclass(frozen=True)
@@ -93,7 +61,12 @@ class Scored:
     temperature: float
 
 
-def apply(ranking: Ranking, by_fold: Mapping[int, RetrievalTemperature]) -> Scored:
+def apply_rows(calibrator: Calibrator, ranking: Ranking, rows: Any) -> Floats:
+    """Give the probabilities of the candidates of some queries, (rows, k), without that of "none of these"."""
+    return calibrator(ranking.scores[rows])[:, :-1]
+
+
+def apply(ranking: Ranking, by_fold: Mapping[int, Calibrator]) -> Scored:
     """Score each query with the calibrator of its own fold, which was fitted without that fold."""
     n = len(ranking.gold)
     confidence, none, loss = np.empty(n), np.empty(n), np.empty(n)
@@ -117,118 +90,261 @@ class Method:
     scored: dict[str, Scored]
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibrating one direction gave."""
+
+    methods: list[Method]
+    kept: dict[str, Any]
+    """Method -> calibrators as calibration.json keeps them, fitted on everything that the method may see."""
+    notes: list[str]
+    """What could not be fitted, and why."""
+
+
+Made = TypeVar("Made")
+
+
+class CrossFit:
+    """The fits of one direction that several methods share, by fold; each is made once, when it is asked for."""
+
+    def __init__(self, rankings: Mapping[str, Ranking], others: Mapping[str, Ranking]) -> None:
+        """Take the rankings of a direction, and those of the other one, which the accuracy line may learn from too."""
+        self.rankings = rankings
+        self.others = others
+        self.sources = [c for c in rankings if is_source(c)]
+        self._fits: dict[Any, Any] = {}
+
+    def _once(self, key: Any, make: Callable[[], Made]) -> Made:
+        if key not in self._fits:
+            self._fits[key] = make()
+        return cast(Made, self._fits[key])
+
+    def over(self, codes: Sequence[str], fold: int | None) -> RetrievalTemperature:
+        """One temperature of some languages."""
+        key = (tuple(codes), fold)
+        return self._once(key, lambda: fit_excluding([self.rankings[c] for c in codes], fold))
+
+    def line(self, fold: int | None) -> AccuracyLine:
+        """The accuracy line of the sources (of all languages where there are none), both directions."""
+
+        def make() -> AccuracyLine:
+            codes = self.sources or list(self.rankings)
+            found = [r for side in (self.rankings, self.others) for c, r in side.items() if c in codes]
+            return fit_line(found, self.over(codes, fold).none_score, [keep_others(r, fold) for r in found])
+
+        return self._once(("line", fold), make)
+
+    def predicted(self, code: str, fold: int | None) -> RetrievalTemperature:
+        """The temperature of a language without a label of it."""
+        return self._once(("predicted", code, fold), lambda: self.line(fold).temperature(self.rankings[code]))
+
+    def spread(self, code: str, fold: int | None) -> float:
+        """How far the other languages' own log T lie from the predicted ones, their sampling error taken off."""
+        squares, noise = [], []
+        for other in self.rankings:
+            if other == code or not enough([self.rankings[other]]):
+                continue
+            own = self.over([other], fold)
+            keep = keep_others(self.rankings[other], fold)
+            held = self._once(("held", other, fold), partial(information, own, self.rankings[other].scores[keep]))
+            squares.append(min(1.0, math.log(own.temperature / self.predicted(other, fold).temperature) ** 2))
+            noise.append(1 / max(held, 1.0))
+        if not squares:
+            return 0.2
+        return math.sqrt(max(LEAST_SPREAD**2, float(np.mean(squares)) - float(np.mean(noise))))
+
+    def shrunk(self, code: str, fold: int | None) -> RetrievalTemperature:
+        """A language's own temperature, drawn to the predicted one."""
+        ranking = self.rankings[code]
+        keep = keep_others(ranking, fold)
+        prior, spread = self.predicted(code, fold), self.spread(code, fold)
+        make = partial(fit_drawn, ranking.scores[keep], ranking.gold[keep], prior, spread)
+        return self._once(("shrunk", code, fold), make)
+
+
 def calibrate(
-    rankings: Mapping[str, Ranking], training_temperature: float | None
-) -> tuple[list[Method], dict[str, Any]]:
+    rankings: Mapping[str, Ranking],
+    training_temperature: float | None,
+    *,
+    others: Mapping[str, Ranking] | None = None,
+    calibrate_on: str | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Calibrated:
     """Apply every method to every language; give the methods and what is kept for serving.
 
-    `cosine` (T = 1) and, where known, `training` (the temperature of the encoder's own training) need no fit.
-    `zero-shot` is fitted on `SOURCES`, `pooled` on all languages, `per-language` on the language itself; all three
-    are cross-fitted by the English sentence, so that no calibrator scores a query, or a translation of it, that it saw.
+    - `cosine` (T = 1) and `training` (the temperature of the encoder's own training, where known) need no fit.
+    - `zero-shot`: one temperature, fitted on `SOURCES`; `pooled`: on all languages; `per-language`: on each itself.
+    - `predicted`: a temperature for each language from its unlabelled scores (`xt.eval.prediction`), the accuracy line
+      fitted on the sources; `shrunk`: the language's own, drawn to that.
+    - `platt`, `isotonic`, `histogram`, `beta`: maps of the confidence that one temperature gives.
+    - `given-...`: what another report kept, which saw nothing of this corpus.
+
+    What is fitted is cross-fitted by the English sentence: no calibrator scores a query, or a translation of it, that
+    it saw. A method that cannot be fitted is left out and said in the notes.
+
+    Args:
+        rankings: language -> ranking, of one direction.
+        training_temperature: of the encoder.
+        others: the rankings of the other direction.
+        calibrate_on: what the maps are fitted on, "zero-shot" or "pooled"; None: zero-shot where it can be had.
+        given: `zero-shot`, `pooled` and `predicted` of another report's calibration.json, same direction.
     """
-    fixed = {"cosine": (RetrievalTemperature(1.0), "softmax of the cosine, T = 1")}
-    if training_temperature:
-        label = f"T = {training_temperature:g}, as the encoder was trained"
-        fixed["training"] = (RetrievalTemperature(training_temperature), label)
-    methods = [
-        Method(
-            key, label, c.temperature, {lang: apply(r, dict.fromkeys(range(FOLDS), c)) for lang, r in rankings.items()}
-        )
-        for key, (c, label) in fixed.items()
-    ]
+    if calibrate_on is not None and calibrate_on not in MAP_SCOPES:
+        raise unknown("scope", calibrate_on, MAP_SCOPES)
+    fits = CrossFit(rankings, others or {})
+    methods: list[Method] = []
     kept: dict[str, Any] = {}
+    notes: list[str] = []
 
-    def cross_fitted(key: str, label: str, sources: Sequence[str]) -> None:
-        some = [rankings[s] for s in sources]
-        by_fold = {fold: fit_excluding(some, fold) for fold in range(FOLDS)}
-        final = fit_excluding(some, None)
-        kept[key] = {**final.to_json(), "fitted_on": list(sources)}
-        scored = {lang: apply(r, by_fold) for lang, r in rankings.items()}
-        methods.append(Method(key, label, final.temperature, scored))
+    def fixed(key: str, label: str, by_language: Callable[[str], Calibrator], temperature: float | None) -> None:
+        scored = {c: apply(r, dict.fromkeys(range(FOLDS), by_language(c))) for c, r in rankings.items()}
+        methods.append(Method(key, label, temperature, scored))
 
-    sources = [c for c in rankings if _is_source(c)]
-    if _enough([rankings[s] for s in sources]):
-        cross_fitted("zero-shot", f"one temperature fitted on {', '.join(sources)}", sources)
-    if _enough(list(rankings.values())):
-        cross_fitted("pooled", "one temperature fitted on all languages", list(rankings))
-    scored, own = {}, {}
-    for lang, ranking in rankings.items():
-        if _enough([ranking]):
-            scored[lang] = apply(ranking, {f: fit_excluding([ranking], f) for f in range(FOLDS)})
-            own[lang] = fit_excluding([ranking], None).to_json()
-    if len(scored) == len(rankings):
-        methods.append(Method("per-language", "a temperature for each language", None, scored))
-        kept["per-language"] = own
-    return methods, kept
+    def fitted(key: str, label: str, fit: Callable[[str, int | None], Calibrator], temperature: float | None) -> None:
+        scored = {c: apply(r, {f: fit(c, f) for f in range(FOLDS)}) for c, r in rankings.items()}
+        methods.append(Method(key, label, temperature, scored))
+
+    fixed("cosine", "softmax of the cosine, T = 1", lambda c: RetrievalTemperature(1.0), 1.0)
+    if training_temperature:
+        own = RetrievalTemperature(training_temperature)
+        fixed(
+            "training", f"T = {training_temperature:g}, as the encoder was trained", lambda c: own, training_temperature
+        )
+    everything, sources = list(rankings), fits.sources
+    scopes = {"zero-shot": sources, "pooled": everything}
+    ready = {scope: codes for scope, codes in scopes.items() if enough([rankings[c] for c in codes])}
+    labels = {"zero-shot": f"one temperature fitted on {', '.join(sources)}", "pooled": "one temperature fitted on all"}
+    for scope, codes in ready.items():
+        final = fits.over(codes, None)
+        kept[scope] = {**final.to_json(), "fitted_on": list(codes)}
+        fitted(scope, labels[scope], partial(_ignoring_language, partial(fits.over, codes)), final.temperature)
+    for scope in scopes:
+        if scope not in ready:
+            notes.append(f"{scope}: too few queries" if scopes[scope] else f"{scope}: none of its languages is there")
+    if ready:
+        learnt = "zero-shot" if "zero-shot" in ready else "pooled"
+        fitted(
+            "predicted", f"a temperature for each language from unlabelled scores ({learnt} line)", fits.predicted, None
+        )
+        kept["predicted"] = {
+            "line": fits.line(None).to_json(),
+            "languages": {c: fits.predicted(c, None).to_json() for c in rankings},
+            "fitted_on": list(sources or everything),
+        }
+    lacking = [c for c, r in rankings.items() if not enough([r])]
+    if not lacking:
+        fitted("per-language", "a temperature for each language", lambda c, f: fits.over([c], f), None)
+        kept["per-language"] = {c: fits.over([c], None).to_json() for c in rankings}
+    else:
+        notes.append(f"per-language: too few queries in {', '.join(lacking)}")
+        if own_ones := {c: fits.over([c], None).to_json() for c in rankings if c not in lacking}:
+            kept["per-language"] = own_ones
+    if ready:
+        fitted("shrunk", "a temperature for each language, drawn to the predicted one", fits.shrunk, None)
+        kept["shrunk"] = {c: fits.shrunk(c, None).to_json() for c in rankings}
+    map_scope = calibrate_on or next(iter(ready), None)
+    if map_scope is not None and map_scope not in ready:
+        raise XtError(f"The corpus has too few queries to calibrate on {map_scope}.", f"{'; '.join(notes)}.")
+    for kind in MAPS if map_scope else ():
+        codes = ready[str(map_scope)]
+        try:
+            by_fold: dict[int | None, Rescaled] = {f: _map(fits, kind, codes, f) for f in [*range(FOLDS), None]}
+        except XtError as error:
+            notes.append(f"{kind}: {error}")
+            continue
+        kept[kind] = {**by_fold[None].to_json(), "fitted_on": list(codes), "scope": map_scope}
+        fitted(
+            kind, f"{kind} over one temperature, {map_scope}", partial(_ignoring_language, by_fold.__getitem__), None
+        )
+    for key, value in _given(given or {}, rankings).items():
+        fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
+    return Calibrated(methods, kept, notes)
 
 
-def _enough(rankings: Sequence[Ranking]) -> bool:
+def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, fold: int | None) -> Calibrator:
+    return by_fold(fold)
+
+
+def _map(fits: CrossFit, kind: str, codes: Sequence[str], fold: int | None) -> Rescaled:
+    base = fits.over(codes, fold)
+    some = [fits.rankings[c] for c in codes]
+    return Rescaled(base, fit_map(kind, base, *stack(some, [keep_others(r, fold) for r in some])))
+
+
+def _given(kept: Mapping[str, Any], rankings: Mapping[str, Ranking]) -> dict[str, Callable[[str], Calibrator]]:
+    found: dict[str, Callable[[str], Calibrator]] = {}
+    for key in MAP_SCOPES:
+        if key in kept:
+            found[key] = partial(_same, RetrievalTemperature.from_json(kept[key]))
+    if "predicted" in kept:
+        line = AccuracyLine.from_json(kept["predicted"]["line"])
+        found["predicted"] = lambda c: line.temperature(rankings[c])
+    return found
+
+
+def _same(calibrator: Calibrator, code: str) -> Calibrator:
+    return calibrator
+
+
+def enough(rankings: Sequence[Ranking]) -> bool:
     """Whether there are queries to cross-fit on: twice the least number, and the least without any one fold."""
     sizes = sum((np.bincount(r.folds, minlength=FOLDS) for r in rankings), np.zeros(FOLDS, np.int64))
     return bool(sizes.sum() >= 2 * MIN_QUERIES and sizes.sum() - sizes.max() >= MIN_QUERIES)
 
 
-def _is_source(code: str) -> bool:
+def is_source(code: str) -> bool:
+    """Whether a language is one of `SOURCES`."""
     try:
         return languages.resolve(code).iso3 in SOURCES
     except XtError:  # a code outside the table
         return False
 
 
-def summary(methods: Sequence[Method], resources: Mapping[str, str]) -> dict[str, Any]:
-    """Measure every method: per language, by resource class and overall (means over languages), and its reliability.
+def summary(
+    methods: Sequence[Method], resources: Mapping[str, str], *, repeats: int = measures.REPEATS
+) -> dict[str, Any]:
+    """Measure every method: per language, by resource class and overall (means over languages).
 
-    The interval of a mean over languages comes from resampling the queries inside each language.
+    The interval of a mean over languages comes from resampling the queries inside each language. `ece_excess` is the
+    ECE less its null value, which a perfectly calibrated model shows on average.
     """
     out: dict[str, Any] = {}
     for method in methods:
         rows: dict[str, dict[str, Any]] = {}
-        boots: dict[str, Floats] = {}
+        boots: dict[str, dict[str, Floats]] = {}
         for lang, s in method.scored.items():
-            boots[lang] = measures.ece_bootstrap(s.confidence, s.correct)
+            row, boots[lang] = measures.measure_and_draw(s.confidence, s.correct, nll=s.nll, repeats=repeats)
             rows[lang] = {
                 "n": len(s.correct),
                 "accuracy": float(s.correct.mean()),
                 "mean_confidence": float(s.confidence.mean()),
-                "ece": measures.ece(s.confidence, s.correct),
-                "ece_equal_width": measures.ece_equal_width(s.confidence, s.correct),
-                "ece_null": measures.ece_null(s.confidence),
-                "nll": float(s.nll.mean()),
-                "brier": measures.brier(s.confidence, s.correct),
-                "auroc": measures.auroc(s.confidence, s.correct),
+                **row,
+                "ece_excess": row["ece"] - row["ece_null"],
                 "temperature": s.temperature,
+                "reliability": measures.reliability(s.confidence, s.correct),
+                "risk_coverage": measures.risk_coverage(s.confidence, s.correct, points=25),
             }
-            rows[lang]["ece_ci"] = _interval(measures.ece(s.confidence, s.correct), boots[lang])
         classes = sorted(set(resources.values()))
+        confidence = np.concatenate([s.confidence for s in method.scored.values()])
+        correct = np.concatenate([s.correct for s in method.scored.values()])
+        by_class = {c: [x for x in rows if resources[x] == c] for c in classes}
         out[method.key] = {
             "label": method.label,
             "temperature": method.temperature,
             "overall": _mean(rows, boots, list(rows)),
-            "by_resource": {
-                c: _mean(rows, boots, members) for c in classes if (members := [x for x in rows if resources[x] == c])
-            },
+            "by_resource": {c: _mean(rows, boots, members) for c, members in by_class.items() if members},
             "languages": rows,
-            "reliability": measures.reliability(
-                np.concatenate([s.confidence for s in method.scored.values()]),
-                np.concatenate([s.correct for s in method.scored.values()]),
-            ),
+            "reliability": measures.reliability(confidence, correct),
+            "risk_coverage": measures.risk_coverage(confidence, correct, points=50),
         }
     return out
 
 
-def _mean(rows: Mapping[str, dict[str, Any]], boots: Mapping[str, Floats], members: Sequence[str]) -> dict[str, Any]:
-    """Mean over languages; the interval from the bootstrap of that mean."""
-    keys = ("accuracy", "mean_confidence", "ece", "ece_equal_width", "ece_null", "nll", "brier", "auroc")
+def _mean(
+    rows: Mapping[str, dict[str, Any]], boots: Mapping[str, Mapping[str, Floats]], members: Sequence[str]
+) -> dict[str, Any]:
     mean: dict[str, Any] = {"n": sum(rows[m]["n"] for m in members), "languages": len(members)}
-    for key in keys:
-        values = [rows[m][key] for m in members if rows[m][key] is not None]
-        mean[key] = float(np.mean(values)) if values else None
-    drawn = np.mean([boots[m] for m in members], axis=0)
-    mean["ece_ci"] = _interval(mean["ece"], drawn)
-    return mean
-
-
-def _interval(value: float, drawn: Floats) -> list[float]:
-    """95 % interval from resamples, centred on the value: resampling itself raises the ECE, and that is taken off."""
-    low, high = np.quantile(drawn - drawn.mean(), [0.025, 0.975])
-    return [max(0.0, float(value + low)), min(1.0, float(value + high))]
+    for key in ("accuracy", "mean_confidence", "ece_excess"):
+        mean[key] = float(np.mean([rows[m][key] for m in members]))
+    mean["worst_ece_excess"] = max(rows[m]["ece_excess"] for m in members)
+    return mean | resampling.average(rows, boots, members)

@@ -8,10 +8,10 @@ phone. Every figure carries a <title>; colour and shape always change together.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
-from xt.eval.page import DASH, attributes, fixed, is_number, percent, text
+from xt.eval.page import DASH, MINUS, is_number, percent, text
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def dot_chart(rows: Sequence[Row], scale: Scale, at: Sequence[float], style: str
     """Rows under an axis with ticks `at`, in `style` ("percent" or "decimal"); `two` columns if there is room."""
 
     def label(value: float) -> str:
-        return percent(value, 0) if style == "percent" else f"{value:g}"
+        return percent(value, 0) if style == "percent" else f"{value:g}".replace("-", MINUS)
 
     names = "".join(f'<text x="{scale.x(t)}" y="14" text-anchor="middle">{label(t)}</text>' for t in at)
     axis = f'<div class="r" aria-hidden="true"><span></span><svg class="dots">{names}</svg><span></span></div>'
@@ -275,61 +275,6 @@ def reliability(bins: Sequence[Mapping[str, Any]], series: Series, title: str) -
         f'<g class="c-{series.colour}"><polygon class="area" points="{" ".join(curve + back)}"/>{gaps}'
         f'<polyline class="curve" points="{" ".join(curve)}"/>{rug}</g>{shapes}</svg>'
     )
-
-
-@dataclass(frozen=True)
-class Point:
-    """One language in the scatter."""
-
-    name: str
-    group: str
-    """Resource class, which chooses the shape."""
-    x: float
-    y: float
-    reference: float | None = None
-
-
-SHAPES = {"high": "M-4 -4H4V4H-4Z", "mid": "M0 -5A5 5 0 1 0 0 5A5 5 0 1 0 0 -5Z", "low": "M0 -5.5L5.5 4.5H-5.5Z"}
-
-
-def shape_key(group: str) -> str:
-    """The legend's sign for a resource class."""
-    path = f'<path class="axis" fill="none" transform="translate(7 7)" d="{SHAPES.get(group, SHAPES["mid"])}"/>'
-    return f'<svg class="key" width="14" height="14" viewBox="0 0 14 14" aria-hidden="true">{path}</svg>'
-
-
-def scatter(items: Sequence[Point], series: Series, title: str, *, x: Scale, y: Scale, names: int = 5) -> str:
-    """Accuracy (x) against ECE (y), a shape for each resource class; the `names` highest are written out.
-
-    A dashed line is the median reference: the ECE that perfect calibration would show.
-    """
-    if not items:
-        return ""
-    frame = Frame(x, y, left=38, top=22, width=286, height=200)
-    x_ticks = {t: percent(t, 0) for t in ticks(x.low, x.high, 5)}
-    parts = [frame.axes(x_ticks, {t: f"{t:g}" for t in ticks(y.low, y.high, 5)}, "accuracy", "ECE")]
-    references = [p.reference for p in items if is_number(p.reference)]
-    if references:
-        _, level = frame.at(x.low, median(references))
-        parts.append(
-            f'<line class="diag" x1="{frame.left}" x2="{frame.left + frame.width}" y1="{level:.1f}" y2="{level:.1f}"/>'
-        )
-    for p in items:
-        at_x, at_y = frame.at(p.x, p.y)
-        tip = f"<title>{text(p.name)}: accuracy {percent(p.x)}, ECE {fixed(p.y)}</title>"
-        path = f'<path d="{SHAPES.get(p.group, SHAPES["mid"])}" transform="translate({at_x:.1f} {at_y:.1f})"/>'
-        parts.append(f'<g class="c-{series.colour} point">{tip}{path}</g>')
-    taken: list[tuple[float, float]] = []
-    for p in sorted(items, key=lambda p: -p.y)[:names]:
-        at_x, at_y = frame.at(p.x, p.y)
-        if all(abs(at_y - b) > 12 or abs(at_x - a) > 90 for a, b in taken):
-            taken.append((at_x, at_y))
-            right = at_x < frame.left + frame.width * 0.7
-            spot = attributes(
-                x=f"{at_x + (9 if right else -9):.1f}", y=f"{at_y + 4:.1f}", text_anchor=None if right else "end"
-            )
-            parts.append(f'<text class="tag"{spot}>{text(p.name)}</text>')
-    return f'<svg viewBox="0 0 340 260" role="img"><title>{text(title)}</title>{"".join(parts)}</svg>'
 
 
 def smooth(values: Sequence[float], width: int) -> list[float]:

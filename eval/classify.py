@@ -4,86 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xt.core import scores
-from xt.core.artifact import MANIFEST, Artifact, new_artifact, open_artifact, read_manifest, write_json
-from xt.core.encoders import resolve
-from xt.core.errors import XtError
-from xt.core.heads import MultiTaskModel, load_heads
-from xt.core.inputs import Inputs
-from xt.core.predict import Prediction, predict
+from xt.core.artifact import Artifact, new_artifact, open_artifact, write_json
+from xt.core.decode import Prediction
 from xt.core.tasks import Task
-from xt.core.torch_engine import load_network, pick_device
-from xt.eval import measures, report
+from xt.eval import head_calibration, head_summary, measures, official, report
+from xt.eval.head_engines import HeadEngine, Heads, head_for, open_checkpoint, open_heads
+from xt.eval.head_fits import some_examples
+from xt.eval.head_items import Outcomes, outcomes
+from xt.eval.retrieval import FOLDS
 from xt.eval.run import describe_run, resource_of
 from xt.eval.targets import Examples
 
+__all__ = ["Classified", "Heads", "classify", "head_for", "means", "open_checkpoint", "open_heads", "write"]
 SURE = ("pair", "single", "choice")
 """Formats with one probability an example."""
 ENGLISH = "eng"
-
-
-@dataclass(frozen=True)
-class Heads:
-    """A checkpoint with its trained heads, ready to predict."""
-
-    model: MultiTaskModel
-    tasks: Mapping[str, Task]
-    """The tasks that were trained, by name."""
-    inputs: Inputs
-    entry: dict[str, Any]
-    """Facts of the encoder for the report."""
-    parent: dict[str, str]
-
-
-def open_heads(encoder: str, *, device: str = "auto") -> Heads:
-    """Open a checkpoint with heads; XtError for an encoder without any, such as an exported model."""
-    path = Path(encoder).expanduser()
-    exported = path.is_dir() and (
-        any(path.glob("*/config.pbtxt")) or ((path / MANIFEST).is_file() and read_manifest(path)["kind"] == "model")
-    )
-    if exported:
-        raise XtError(
-            f"{path} is an exported encoder: it gives vectors and has no heads.",
-            "Name the checkpoint folder that `xt train` wrote.",
-        )
-    resolved = resolve(encoder)
-    network = load_network(resolved.path)
-    model, trained = load_heads(resolved.path, network, resolved.spec)
-    spec = resolved.spec
-    entry: dict[str, Any] = {"name": spec.name, "label": spec.name, "provenance": spec.provenance}
-    entry |= {"precision": "fp32", "engine": "pytorch", "dim": spec.dim}
-    inputs = Inputs(resolved.path / "tokenizer.json", spec)
-    return Heads(model.to(pick_device(device)).eval(), trained, inputs, entry, resolved.parent)
-
-
-def head_for(task: Task, trained: Mapping[str, Task]) -> str:
-    """Name the head that answers `task`: its own, that of the task it trains on, or one that this is a part of.
-
-    Raises XtError when there is none, or when its labels are others.
-    """
-    wanted = [name for name in (task.name, task.train_on) if name]
-    found = [name for name in wanted if name in trained]
-    found += [name for name, row in trained.items() if set(wanted) & set(row.parts)]
-    if not found:
-        raise XtError(
-            f"This checkpoint has no head for {task.name}; its heads: {', '.join(trained) or 'none'}.",
-            f"Train it on {' or '.join(wanted)} first.",
-        )
-    row = trained[found[0]]
-    if (row.format, row.labels) != (task.format, task.labels):
-        raise XtError(
-            f"The head {row.name} was trained for {row.format} with {len(row.labels)} labels "
-            f"({', '.join(row.labels[:4])}); {task.name} is {task.format} with {len(task.labels)} "
-            f"({', '.join(task.labels[:4])}).",
-            "Train it again with this version of xt.",
-        )
-    return row.name
 
 
 @dataclass(frozen=True)
@@ -93,42 +35,137 @@ class Classified:
     metrics: dict[str, Any]
     """The section `classification` of metrics.json."""
     predictions: list[dict[str, Any]]
+    calibration: dict[str, Any] = field(default_factory=dict)
+    """The section `calibration` of metrics.json: the task's name, or with `, spans` and the like, -> methods."""
+    calibrators: dict[str, Any] = field(default_factory=dict)
+    """What of the answers -> method -> calibrator as JSON, fitted on everything it may see."""
 
 
 def classify(
-    heads: Heads,
+    heads: HeadEngine,
     task: Task,
     data: Examples,
     *,
+    calibrate: bool = True,
+    english: Sequence[Any] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Classified:
-    """Predict every language's examples with the head of `task`, and score them.
+    """Answer every language's examples with the head of `task`, score the answers, and calibrate them.
 
     Args:
-        heads: the checkpoint.
+        heads: a checkpoint, exported heads or a server.
         task: what is evaluated.
         data: the test examples of each language.
+        calibrate: whether the probabilities are calibrated and measured (`xt.eval.head_calibration`).
+        english: English examples to fit zero-shot calibrators on, none of which is a test example or its translation
+            (a dev set); without them, cross-fitted on the English test examples.
         progress: told of every language before it is read.
     """
     head = head_for(task, heads.tasks)
-    asked = replace(task, name=head)
     rows: dict[str, dict[str, Any]] = {}
     predictions: list[dict[str, Any]] = []
+    found: dict[str, Outcomes] = {}
+    first: dict[str, int] = {}
     for done, (code, examples) in enumerate(data.items()):
         if progress:
             progress(done, len(data), code)
-        answers = predict(heads.model, heads.inputs, asked, examples)
-        rows[code] = score_language(task, examples, answers)
+        answers = heads.answers(task, examples)
+        found[code] = outcomes(task, code, examples, answers)
+        rows[code] = score_language(task, examples, answers, code)
+        first[code] = len(predictions)
         predictions += [{"language": code, **said(task, e, a)} for e, a in zip(examples, answers, strict=True)]
     if progress:
         progress(len(data), len(data), "")
-    section = {"task": task.name, "format": task.format, "metric": task.metric, "head": head}
-    return Classified({**section, "mean": means(rows), "languages": rows}, predictions)
+    section: dict[str, Any] = {"task": task.name, "format": task.format, "metric": task.metric, "head": head}
+    section |= {"scored_by": official.convention(task), "mean": means(rows), "languages": rows}
+    if notes := _notes(task, data, found):
+        section["notes"] = notes
+    result = Classified(section, predictions)
+    if not calibrate or task.format not in ("pair", "single", "choice", "tagging", "qa"):
+        return result
+    dev = outcomes(task, ENGLISH, english, heads.answers(task, english)) if english else None
+    _calibrate(result, task, heads.temperature(task), found, dev, first)
+    return result
 
 
-def score_language(task: Task, examples: Sequence[Any], answers: Sequence[Prediction]) -> dict[str, Any]:
-    """Score one language: n, the task's metric and what goes with it, the majority's metric, calibration of labels."""
-    row: dict[str, Any] = {"n": len(examples), **scores.score(task, examples, [a.value for a in answers])}
+def _notes(task: Task, data: Examples, found: Mapping[str, Outcomes]) -> list[str]:
+    """Say what of the examples is not as it should be, in words."""
+    notes = []
+    for code, examples in data.items():
+        rows: Sequence[Any] = examples
+        ids = [e.id for e in rows]
+        if twice := len(ids) - len(set(ids)):
+            notes.append(f"{code}: {twice} examples have the id of another; each of them was scored")
+        golds = {e.label for e in rows} if task.format in ("pair", "single") else {0, 1}
+        if len(golds) == 1:
+            notes.append(f"{code}: every example has the label {task.labels[golds.pop()]}")
+        notes += [f"{code}: {count} {why}" for why, count in found[code].left_out.items()]
+    return notes
+
+
+def _calibrate(
+    result: Classified,
+    task: Task,
+    exported: float,
+    found: Mapping[str, Outcomes],
+    dev: Outcomes | None,
+    first: Mapping[str, int],
+) -> None:
+    """Add the calibration of every kind of items, and each answer's probabilities to the predictions."""
+    for kind in dict.fromkeys(kind for outcome in found.values() for kind in outcome.items):
+        items = {code: o.items[kind] for code, o in found.items() if kind in o.items and len(o.items[kind])}
+        if not items:
+            continue
+        english = dev.items.get(kind) if dev is not None else None
+        whole = {code: len(rows) for code, rows in items.items() if len(rows) > MOST_ITEMS}
+        if kind not in ("labels", "answers"):
+            items = {code: some_examples(rows, MOST_ITEMS) for code, rows in items.items()}
+        calibration = head_calibration.calibrate(items, exported=exported, english=english)
+        calibration.notes += [
+            f"{code}: calibration is measured on {len(items[code])} of {count} {kind}, those of evenly spaced examples"
+            for code, count in whole.items()
+            if len(items[code]) < count
+        ]
+        lacking = [code for code in found if code not in items]
+        if lacking:
+            calibration.notes.append(f"there are no {kind} in {', '.join(lacking)}")
+        if kind in ("words", "spans"):
+            calibration.notes.append(f"intervals take {kind} of one sentence for independent, and are somewhat narrow")
+        name = task.name if kind in WHOLE else f"{task.name}, {kind}"
+        zero_shot = "English dev" if english is not None else f"English outside an example's fold of {FOLDS}"
+        result.calibration[name] = {
+            "of": kind,
+            "fit_languages": [ENGLISH] if "zero-shot" in calibration.kept else [],
+            "fitted_on": zero_shot if "zero-shot" in calibration.kept else "",
+            "methods": head_summary.summary(items, calibration),
+            "shots": head_summary.shots(items),
+            "notes": calibration.notes,
+        }
+        result.calibrators[kind] = calibration.kept
+        if kind not in ("labels", "answers"):
+            continue
+        for code, rows in items.items():
+            for at, place in enumerate(found[code].places[kind].tolist()):
+                line = result.predictions[first[code] + place]
+                line["correct"] = bool(rows.correct[at])
+                chances = ((m.key, m.scored[code].confidence[at]) for m in calibration.methods if code in m.scored)
+                line |= {f"p_{key}": round(float(chance), 6) for key, chance in chances}
+
+
+MOST_ITEMS = 5_000
+"""Words or spans of a language, about, that calibration is measured on at most."""
+WHOLE = ("labels", "words", "answers")
+"""The items that a task's name alone stands for in the section `calibration`."""
+
+
+def score_language(
+    task: Task, examples: Sequence[Any], answers: Sequence[Prediction], language: str = ENGLISH
+) -> dict[str, Any]:
+    """Score one language: n, the task's metric and what goes with it, the majority's metric, calibration of labels.
+
+    The scores are those of the benchmark's own script (`xt.eval.official`).
+    """
+    row: dict[str, Any] = {"n": len(examples), **official.score(task, language, examples, [a.value for a in answers])}
     baseline, label = scores.majority(task, examples)
     if label != "no baseline":
         row |= {"majority": baseline, "majority_label": label}
@@ -180,9 +217,19 @@ def said(task: Task, example: Any, answer: Prediction) -> dict[str, Any]:
 
 
 def write(
-    out: Path, heads: Heads, task: Task, result: Classified, *, facts: dict[str, Any] | None = None, force: bool = False
+    out: Path,
+    heads: HeadEngine,
+    task: Task,
+    result: Classified,
+    *,
+    facts: dict[str, Any] | None = None,
+    force: bool = False,
 ) -> tuple[Artifact, dict[str, Any]]:
-    """Write a report folder: metrics.json, predictions.jsonl, report.html; gives it, and what metrics.json holds."""
+    """Write a report folder: metrics.json, predictions.jsonl, calibration.json, report.html; and give metrics.json.
+
+    calibration.json holds every fitted calibrator, and the zero-shot temperature (pooled without English) of labels,
+    tags or answers by itself, so that `xt export --temperature calibration.json` reads it.
+    """
     rows = result.metrics["languages"]
     about = {
         "name": task.name,
@@ -192,13 +239,16 @@ def write(
         "languages": len(rows),
         "examples": sum(row["n"] for row in rows.values()),
     }
-    metrics = describe_run(
-        f"xt eval {task.name}", about, list(rows), encoders=[heads.entry], classification=result.metrics
-    )
+    sections: dict[str, Any] = {"encoders": [heads.entry], "classification": result.metrics}
+    if result.calibration:
+        sections["calibration"] = result.calibration
+    metrics = describe_run(f"xt eval {task.name}", about, list(rows), **sections)
     with new_artifact(out, kind="report", force=force) as draft:
         write_json(draft.path / "metrics.json", metrics)
         with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in result.predictions)
+        if any(result.calibrators.values()):
+            write_json(draft.path / "calibration.json", calibration_file(task, result))
         report.write(metrics, draft.path / "report.html")
         draft.parents = [heads.parent]
         draft.facts = {
@@ -208,3 +258,13 @@ def write(
             **(facts or {}),
         }
     return open_artifact(out, kind="report"), metrics
+
+
+def calibration_file(task: Task, result: Classified) -> dict[str, Any]:
+    """Give what calibration.json holds: the temperature that an export of the head takes, and all calibrators."""
+    calibrators = result.calibrators
+    whole: Mapping[str, Any] = next((calibrators[kind] for kind in WHOLE if kind in calibrators), {})
+    chosen = next((whole[scope] for scope in ("zero-shot", "pooled") if scope in whole), None)
+    given = {"temperature": chosen["temperature"]} if chosen is not None else {}
+    about = {"kind": "label-temperature", "task": result.metrics["head"], "measured_on": task.name}
+    return {**about, **given, "calibrators": calibrators}

@@ -5,6 +5,7 @@ the headlines.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -16,8 +17,9 @@ Metrics = Mapping[str, Any]
 
 DIRECTIONS = {"english-foreign": "English → foreign", "foreign-english": "foreign → English"}
 CLASSES = {"all": "All", "high": "High", "mid": "Mid", "low": "Low"}
-BEFORE, AFTER = "cosine", "zero-shot"
-"""The methods shown as before and after calibration; where AFTER is missing, the last method is."""
+BEFORE, AFTER = "cosine", ("predicted", "zero-shot")
+"""The methods shown as before and after calibration: of the latter the first that is there, none needing labels in the
+language itself; where none is, the last method."""
 
 
 def get(data: Any, *path: Any) -> Any:
@@ -101,7 +103,7 @@ def before_after(methods: Metrics) -> tuple[str | None, str | None]:
     """
     names = list(methods)
     before = BEFORE if BEFORE in methods else next(iter(names), None)
-    after = AFTER if AFTER in methods else next((n for n in reversed(names) if n != before), None)
+    after = next((n for n in AFTER if n in methods), None) or next((n for n in reversed(names) if n != before), None)
     return before, after
 
 
@@ -130,3 +132,58 @@ def fastest(rows: Iterable[Metrics], *, triton: bool) -> Metrics | None:
 def who(encoder: Metrics, series: Series) -> str:
     """An encoder's sign and name, HTML."""
     return f"{charts.key(series)}{text(name_of(encoder))}"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One calibrated set of answers: those of an encoder in one direction, or those of a head."""
+
+    title: str
+    """What it is, HTML."""
+    plain: str
+    """The same without markup."""
+    series: Series
+    methods: Metrics
+    """The methods, as `xt.eval.calibration.summary` gives them."""
+    source: Metrics
+    """What the methods stand in: also `shots`."""
+    retrieval: Metrics
+    """The scores of retrieval by language that go with it; empty for a head."""
+
+    @property
+    def key(self) -> str | None:
+        """The method that the page shows: the last of before and after."""
+        before, after = before_after(self.methods)
+        return after or before
+
+    @property
+    def shown(self) -> Metrics:
+        """That method."""
+        return get(self.methods, self.key) or {}
+
+    @property
+    def languages(self) -> Metrics:
+        """Its rows, language by language; those that are no mapping are left out."""
+        rows = get(self.shown, "languages") or {}
+        return {code: row for code, row in rows.items() if isinstance(row, Mapping)}
+
+
+def blocks(metrics: Metrics) -> list[Block]:
+    """Everything that was calibrated: the last encoder first, in each direction, then the others, then heads."""
+    found = []
+    for encoder, series in reversed(encoders(metrics)):
+        for way in directions(metrics, "calibration"):
+            source = get(encoder, "calibration", way) or {}
+            rows = get(encoder, "retrieval", way, "languages") or {}
+            title = f"{who(encoder, series)}, {text(direction_label(way))}"
+            plain = f"{name_of(encoder)}, {direction_label(way)}"
+            found.append(Block(title, plain, series, source.get("methods") or {}, source, rows))
+    for task, source in (metrics.get("calibration") or {}).items():
+        (series,) = charts.series_for(1)
+        found.append(Block(text(task), str(task), series, get(source, "methods") or {}, source or {}, {}))
+    return [b for b in found if b.languages]
+
+
+def excess(row: Any) -> float | None:
+    """How far an ECE lies above what a perfectly calibrated model would show."""
+    return difference(get(row, "ece"), get(row, "ece_null"))

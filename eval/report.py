@@ -5,18 +5,17 @@ Everything is escaped, nothing is loaded from elsewhere.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from xt.eval import charts, page
-from xt.eval.charts import Dot, Row, Scale
-from xt.eval.page import Cell, figure, fixed, is_number, percent, points, quantity, text, words
+from xt.eval import page
+from xt.eval.page import Cell, fixed, is_number, percent, points, quantity, text, words
 from xt.eval.reading import (
     Metrics,
     before_after,
+    blocks,
     codes,
     difference,
     direction_label,
@@ -26,14 +25,21 @@ from xt.eval.reading import (
     get,
     is_triton,
     known,
-    language_name,
     mean_of,
     name_of,
-    who,
 )
 from xt.eval.report_classes import classification, sentence
+from xt.eval.report_compare import comparison
+from xt.eval.report_compare import headline as compared_tiles
+from xt.eval.report_compare import sentence as compared
+from xt.eval.report_errors import examples, worst
 from xt.eval.report_layers import layers
+from xt.eval.report_map import close_sentence, languages
 from xt.eval.report_quality import calibration, retrieval
+from xt.eval.report_sets import conformal, none_of_these
+from xt.eval.report_tables import mining, ranked, summary
+from xt.eval.report_trust import reliability, risk, shots
+from xt.eval.report_work import parity, serving, training
 
 
 def write(metrics: Metrics, path: Path) -> None:
@@ -50,13 +56,24 @@ def render(metrics: Metrics) -> str:
     """The page as HTML. Only `title` is expected; whatever else is missing or None is left out."""
     metrics = known(metrics)
     parts = {
+        "comparison": ("Comparison", comparison(metrics)),
+        "summary": ("Summary", summary(metrics)),
+        "languages": ("Languages", languages(metrics)),
         "retrieval": ("Retrieval", retrieval(metrics)),
-        "classification": ("Languages", classification(metrics)),
+        "classification": ("Scores", classification(metrics)),
+        "ranked": ("Ranked", ranked(metrics)),
+        "mining": ("Mining", mining(metrics)),
         "layers": ("Layers", layers(metrics)),
         "calibration": ("Calibration", calibration(metrics)),
+        "reliability": ("Reliability", reliability(metrics)),
+        "shots": ("Shots", shots(metrics)),
+        "risk": ("Risk", risk(metrics)),
+        "none-of-these": ("None of these", none_of_these(metrics)),
+        "conformal": ("Sets", conformal(metrics)),
         "training": ("Training", training(metrics)),
         "parity": ("Export", parity(metrics)),
         "serving": ("Serving", serving(metrics)),
+        "worst": ("Errors", worst(metrics)),
         "examples": ("Examples", examples(metrics)),
         "provenance": ("Provenance", provenance(metrics)),
     }
@@ -78,7 +95,7 @@ def header(metrics: Metrics, title: str) -> str:
     notes = len(metrics.get("notes") or [])
     caveat = f"{notes} caveat{'s' if notes > 1 else ''} to read with {'them' if notes > 1 else 'it'}"
     link = f'<p class="small"><a href="#notes">{caveat}</a></p>\n' if notes else ""
-    sentence = summary(metrics)
+    sentence = in_words(metrics)
     lead = f'<p class="lead">{sentence}</p>\n' if sentence else ""
     tiles = "".join(
         f'<div class="tile"><dt>{text(label)}</dt><dd class="big">{text(big)}</dd>'
@@ -104,10 +121,10 @@ def moment(stamp: Any) -> str:
     return f"{at.day} {at:%B %Y, %H:%M}{zone}"
 
 
-def summary(metrics: Metrics) -> str:
+def in_words(metrics: Metrics) -> str:
     """The result in words, as HTML; a sentence for each part that was measured."""
     found = encoders(metrics)
-    sentences = [retrieval_sentence(metrics, d) for d in directions(metrics, "retrieval")[:1]]
+    sentences = [compared(metrics), *(retrieval_sentence(metrics, d) for d in directions(metrics, "retrieval")[:1])]
     sentences += [part] if (part := sentence(metrics)) else []
     pair = headline_ece(metrics)
     if pair and is_number(pair[1].get("ece")):
@@ -117,8 +134,9 @@ def summary(metrics: Metrics) -> str:
         against += (
             f" ({fixed(trained)} at the temperature it was trained with)" if against and is_number(trained) else ""
         )
-        whose = "Its" if sentences and sentences[0] else f"The {text(name_of(found[-1][0]))} encoder's"
+        whose = "Its" if any(sentences) else f"The {text(name_of(found[-1][0]))} encoder's"
         sentences.append(f"{whose} stated probabilities are off by <b>{fixed(pair[1]['ece'])}</b> on average{against}.")
+    sentences += [close_sentence(metrics, b) for b in blocks(metrics)[:1]]
     rows = get(metrics, "serving", "rows") or []
     best = fastest(rows, triton=True) or fastest(rows, triton=False)
     if best:
@@ -169,6 +187,7 @@ def headline_ece(metrics: Metrics) -> tuple[Metrics | None, Metrics] | None:
 def headline(metrics: Metrics) -> Iterator[tuple[str, str, str]]:
     """The tiles: what, how much, and beside what to read it."""
     found = encoders(metrics)
+    yield from compared_tiles(metrics)
     for direction in directions(metrics, "retrieval")[:1]:
         subject, first = found[-1][0], found[0][0]
         for group, label in (("all", "Accuracy, all languages"), ("low", "Accuracy, low-resource")):
@@ -192,198 +211,13 @@ def headline(metrics: Metrics) -> Iterator[tuple[str, str, str]]:
             sub = f"{fixed(per_second / other['sentences_per_second'], 1)} times {other.get('engine') or 'the other'}"
         yield "Sentences a second", quantity(per_second), sub
     task = metrics.get("task") or {}
-    languages = task.get("languages") or len(metrics.get("languages") or {})
-    if languages:
+    number = task.get("languages") or len(metrics.get("languages") or {})
+    if number and not metrics.get("comparison"):
         pairs = f"{fixed(task['pairs'], 0)} sentence pairs" if is_number(task.get("pairs")) else ""
-        yield "Languages", fixed(languages, 0), pairs
+        yield "Languages", fixed(number, 0), pairs
 
 
-# -- training, export, serving -----------------------------------------------------------------------------------------
-
-
-def training(metrics: Metrics) -> str:
-    """Each task before and after, and its loss."""
-    data = metrics.get("training") or {}
-    rows = []
-    before, after = charts.series_for(2)
-    for task in data.get("tasks") or []:
-        values = {k: task.get(k) for k in ("before", "after", "majority")}
-        said = f"{task.get('task') or page.DASH}: before {percent(values['before'])}, after {percent(values['after'])}"
-        marks = [Dot(s, values[k]) for k, s in (("before", before), ("after", after)) if is_number(values[k])]
-        drawing = (
-            charts.dots(Row("", "", "", said, marks, values["majority"]), Scale(0, 1), [0, 0.5, 1]) if marks else ""
-        )
-        name = text(task.get("task")) + (' <small class="code">sample</small>' if task.get("sample") else "")
-        row = [Cell(name, str(task.get("task") or "")), words(task.get("format")), words(task.get("metric"))]
-        row += [figure(task.get(k), fixed(task.get(k), 0)) for k in ("train", "dev")]
-        row += [figure(values[k], percent(values[k])) for k in ("majority", "before", "after")]
-        rows.append(
-            [
-                *row,
-                figure(
-                    difference(values["after"], values["before"]), points(difference(values["after"], values["before"]))
-                ),
-                Cell(drawing),
-            ]
-        )
-    facts = [
-        f"{fixed(data['steps'], 0)} steps" if is_number(data.get("steps")) else "",
-        f"{quantity(data['seconds'])} s" if is_number(data.get("seconds")) else "",
-        f"{quantity(data['tokens_per_second'])} tokens a second" if is_number(data.get("tokens_per_second")) else "",
-        f"{text(data['sampling'])} sampling" if data.get("sampling") else "",
-    ]
-    line = f"<p>{' · '.join(f for f in facts if f)}</p>\n" if any(facts) else ""
-    head = ["Task", "Format", "Metric", "train", "dev", "majority", "before", "after", "points", "0 to 100%"]
-    caption = "Intermediate tasks on their development sets. Ring: before; disc: after; tick: majority."
-    how = (
-        "The encoder is trained on all tasks at once, a head for each. <b>Majority</b> is what always giving the "
-        "commonest label scores: a task learned nothing unless it ends above it. With small development sets, "
-        "differences of a few points are noise."
-    )
-    return page.section(
-        "training", "Training", how, line, page.table(caption, head, rows), loss_panels(data.get("losses") or [])
-    )
-
-
-def loss_panels(records: Sequence[Metrics]) -> str:
-    """A loss curve for each task, on a common step axis."""
-    by_task: dict[str, list[tuple[float, float]]] = {}
-    for r in records:
-        if is_number(r.get("step")) and is_number(r.get("loss")):
-            by_task.setdefault(str(r.get("task") or "loss"), []).append((r["step"], r["loss"]))
-    last = max((step for pairs in by_task.values() for step, _ in pairs), default=0)
-    panels = ""
-    for task, pairs in by_task.items():
-        steps, values = zip(*sorted(pairs), strict=True)
-        drawing = charts.losses(steps, values, f"Loss of {task} by step", last=last)
-        if drawing:
-            end = fmean(values[-max(1, len(values) // 10) :])
-            count = f"<span>· {len(values)} steps, last tenth {fixed(end, 2)}</span>"
-            panels += f"<figure><figcaption>{text(task)} {count}</figcaption>{drawing}</figure>\n"
-    note = "Faint: every step. Solid: mean over a tenth of the steps. Losses of different tasks are not comparable."
-    return f'<h3>Loss</h3>\n<p class="note">{note}</p>\n<div class="panels strip">\n{panels}</div>\n' if panels else ""
-
-
-PARITY = {
-    "cosine_min": "cosine, least",
-    "cosine_p1": "1st percentile",
-    "cosine_mean": "mean",
-    "neighbour_agreement": "same neighbour",
-    "batch_invariance_min": "batch invariance",
-}
-
-
-def parity(metrics: Metrics) -> str:
-    """Whether the exported graphs give the vectors of the original."""
-    rows: list[Sequence[Cell] | str] = []
-    required = []
-    for encoder, series in encoders(metrics):
-        data = encoder.get("parity") or {}
-        if not data.get("stages"):
-            continue
-        sizes = [f"{fixed(data[k], 0)} {k}" for k in ("sentences", "languages") if is_number(data.get(k))]
-        rows.append(f"{who(encoder, series)} {verdict(data.get('passed'))} <small>{' in '.join(sizes)}</small>".strip())
-        for stage in data["stages"]:
-            shown = {k: percent(stage.get(k)) if k == "neighbour_agreement" else fixed(stage.get(k), 5) for k in PARITY}
-            size = figure(stage.get("megabytes"), quantity(stage.get("megabytes")))
-            rows.append([words(stage.get("stage")), *(figure(stage.get(k), shown[k]) for k in PARITY), size])
-        limits = (data.get("thresholds") or {}).items()
-        required += [f"{PARITY.get(k, k.replace('_', ' '))} at least {v:g}" for k, v in limits if is_number(v)]
-    how = (
-        "Every exported graph must give the vectors of the original. <b>Cosine</b> compares the two vectors of each "
-        "sentence (1 is equal); <b>same neighbour</b> is how often both find the same nearest sentence; <b>batch "
-        "invariance</b> is the least cosine between a sentence alone and the same sentence in a batch."
-    )
-    note = f'<p class="note">Required: {text("; ".join(dict.fromkeys(required)))}.</p>\n' if required else ""
-    caption = "Exported graphs against PyTorch in fp32; size in megabytes"
-    table = page.table(caption, ["Stage", *PARITY.values(), "MB"], rows)
-    return page.section("parity", "Export", how, table, note if table else "")
-
-
-def verdict(passed: Any) -> str:
-    """A pass or fail in a sign, a word and a colour; nothing when it is not known."""
-    signs = {True: '<span class="ok">✓ passed</span>', False: '<span class="bad">✗ failed</span>'}
-    return signs[passed] if isinstance(passed, bool) else ""
-
-
-def serving(metrics: Metrics) -> str:
-    """Throughput as bars, latency as a table."""
-    data = metrics.get("serving") or {}
-    rows = data.get("rows") or []
-    looks = {name_of(e): s for e, s in encoders(metrics)}
-    bars = []
-    for r in rows:
-        if is_number(r.get("sentences_per_second")):
-            at_once = f", {r['concurrency']} at a time" if is_number(r.get("concurrency")) else ""
-            model = f" · {r['model']}" if r.get("model") and len({x.get("model") for x in rows}) > 1 else ""
-            look = looks.get(str(r.get("model")), charts.series_for(1)[0])
-            bars.append(
-                (
-                    f"{r.get('engine') or page.DASH}{at_once}{model}",
-                    look,
-                    r["sentences_per_second"],
-                    quantity(r["sentences_per_second"]),
-                )
-            )
-    head = ["Engine", "Encoder", "at a time", "sentences/s", "tokens/s", "p50", "p95", "p99"]
-    table = []
-    for r in rows:
-        row = [
-            words(r.get("engine")),
-            words(r.get("model")),
-            figure(r.get("concurrency"), fixed(r.get("concurrency"), 0)),
-        ]
-        row += [
-            figure(r.get(k), quantity(r.get(k)))
-            for k in ("sentences_per_second", "tokens_per_second", "p50_ms", "p95_ms", "p99_ms")
-        ]
-        table.append(row)
-    sent = f'<p class="note">Sent: {text(data["texts"])}</p>\n' if data.get("texts") and rows else ""
-    how = (
-        "Requests are sent in a closed loop: as many clients as stated, each waiting for its answer before the next "
-        "request. p50, p95 and p99 are the times within which that share of requests was answered."
-    )
-    shown = f"<h3>Sentences a second</h3>\n{charts.bar_chart(bars)}" if bars else ""
-    return page.section(
-        "serving", "Serving", how, sent, shown, page.table("Throughput, and latency in milliseconds", head, table)
-    )
-
-
-# -- examples, provenance ----------------------------------------------------------------------------------------------
-
-
-def examples(metrics: Metrics) -> str:
-    """Answers that were right, and wrong ones by how sure they were."""
-    found = list(metrics.get("examples") or [])
-    ordered = sorted(found, key=lambda x: -x["probability"] if is_number(x.get("probability")) else 0)
-    right = "".join(card(metrics, x) for x in ordered if x.get("correct"))
-    wrong = "".join(card(metrics, x) for x in ordered if not x.get("correct"))
-    how = (
-        "The query, what was found, and the probability stated for it. Wrong answers given with confidence are the "
-        "ones that cost most."
-    )
-    return page.section(
-        "examples", "Examples", how,
-        f'<h3>Right</h3>\n<div class="cards">\n{right}</div>\n' if right else "",
-        f'<h3>Wrong, the surest first</h3>\n<div class="cards">\n{wrong}</div>\n' if wrong else "",
-    )  # fmt: skip
-
-
-def card(metrics: Metrics, example: Metrics) -> str:
-    """One example; every text takes its direction from its own letters."""
-    looks = {name_of(e): s for e, s in encoders(metrics)}
-    look = looks.get(str(example.get("encoder")), charts.series_for(1)[0])
-    chance, right = example.get("probability"), example.get("correct")
-    shown = {"Query": "query", "Found": "answer", **({} if right else {"Wanted": "gold"})}
-    lines = "".join(f'<dt>{label}</dt><dd dir="auto">{text(example.get(k))}</dd>' for label, k in shown.items())
-    code = str(example.get("language") or "")
-    sign = '<b class="ok">✓ right</b>' if right else '<b class="ok">✗ wrong</b>'
-    width = 100 * chance if is_number(chance) else 0
-    return (
-        f'<article class="card"><h4>{text(language_name(metrics, code))}<span>{sign}, stated {percent(chance)}'
-        f"{' · ' + text(example['encoder']) if example.get('encoder') else ''}</span></h4>"
-        f'<div class="meter c-{look.colour}"><div style="width:{width:.0f}%"></div></div><dl>{lines}</dl></article>\n'
-    )
+# -- provenance --------------------------------------------------------------------------------------------------------
 
 
 def provenance(metrics: Metrics) -> str:
@@ -418,5 +252,17 @@ def provenance(metrics: Metrics) -> str:
         f'<h3 id="notes">Caveats</h3>\n<ul class="notes">\n{notes}</ul>\n' if notes else "",
         command,
         f'<dl class="facts">\n{told}</dl>\n' if told else "",
+        hashes(metrics),
         page.table("Written by this run", ["What", "Where"], rows),
     )  # fmt: skip
+
+
+def hashes(metrics: Metrics) -> str:
+    """The files that were read, by their SHA-256."""
+    found = metrics.get("data") or {}
+    rows = [
+        [Cell(f"<code>{text(name)}</code>", str(name)), Cell(f'<code class="hash">{text(value)}</code>')]
+        for name, value in found.items()
+    ]
+    table = page.table("The data that were read", ["File", "SHA-256"], rows, tall=len(rows) > 14)
+    return table if len(rows) <= 6 else page.details(f"The {len(rows)} files that were read, with their hashes", table)

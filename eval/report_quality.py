@@ -15,6 +15,7 @@ from xt.eval.reading import (
     direction_label,
     directions,
     encoders,
+    excess,
     get,
     language_name,
     mean_of,
@@ -22,6 +23,7 @@ from xt.eval.reading import (
     resource,
     who,
 )
+from xt.eval.report_groups import beside, conventions, groups
 
 
 def encoder_legend(metrics: Metrics, *more: tuple[str, str]) -> str:
@@ -61,8 +63,9 @@ def retrieval(metrics: Metrics) -> str:
     heading = f"<h3>By language, {text(direction_label(ways[0]))}</h3>\n" if charts_by_way[0] else ""
     return page.section(
         "retrieval", "Retrieval", how,
-        about, encoder_legend(metrics), means(metrics, ways), heading, charts_by_way[0], others,
-        language_table(metrics, ways),
+        about, conventions(metrics, ways), encoder_legend(metrics), means(metrics, ways),
+        heading, charts_by_way[0], others,
+        groups(metrics, ways[0]), page.details("Both directions, and MRR, as a table", language_table(metrics, ways)),
     )  # fmt: skip
 
 
@@ -76,10 +79,12 @@ def means(metrics: Metrics, ways: Sequence[str]) -> str:
     for way in ways:
         values = [[mean_of(metrics, e, way, g) for g in shown] for e, _ in found]
         rows.append(text(direction_label(way)))
-        rows += [
-            [Cell(who(e, s)), *(figure(v, percent(v)) for v in line)]
-            for (e, s), line in zip(found, values, strict=True)
-        ]
+        for (e, s), line in zip(found, values, strict=True):
+            rows.append([Cell(who(e, s)), *(figure(v, percent(v)) for v in line)])
+            for label, more in beside(e, way):
+                rows.append(
+                    [Cell(f"<small>{text(label)}</small>"), *(figure(more.get(g), percent(more.get(g))) for g in shown)]
+                )
         if len(found) > 1:
             gains = [difference(after, before) for before, after in zip(values[0], values[-1], strict=True)]
             rows.append([words("difference, points"), *(figure(v, points(v)) for v in gains)])
@@ -207,9 +212,7 @@ def one_direction(metrics: Metrics, way: str) -> str:
             "Each mark is a bin, the shading its distance from the diagonal; strokes below are the edges of the bins."
         )
         parts.insert(1, f'<p class="note">{note}</p>\n')
-    return "".join(
-        [*parts, *error_tables(metrics, way), ece_chart(metrics, way), scatters(metrics, way), ece_table(metrics, way)]
-    )
+    return "".join([*parts, *error_tables(metrics, way), ece_chart(metrics, way), ece_table(metrics, way)])
 
 
 def bin_cells(data: Metrics) -> list[Cell]:
@@ -219,26 +222,50 @@ def bin_cells(data: Metrics) -> list[Cell]:
 
 
 def error_tables(metrics: Metrics, way: str) -> Iterator[str]:
-    """For each encoder: ECE with interval and reference, NLL, Brier, AUROC by method and resource class."""
-    head = ["Resource class", "ECE", "perfect", "NLL", "Brier", "AUROC", "mean stated", "right"]
+    """For each encoder: the errors of every method over all languages; folded, the same by resource class."""
     for encoder, _ in encoders(metrics):
         rows: list[Sequence[Cell] | str] = []
+        wholes = []
         for _, _, name, method in (m for m in methods_of(metrics, way) if m[0] is encoder):
+            label = method.get("label") or name
             blocks = {"all": method.get("overall"), **(method.get("by_resource") or {})}
-            rows.append(text(method.get("label") or name))
-            rows += [error_row(CLASSES[g], blocks[g]) for g in CLASSES if blocks.get(g)]
+            rows.append(text(label))
+            worst = {g: worst_excess(metrics, method, g) for g in CLASSES}
+            rows += [error_row(CLASSES[g], blocks[g], worst[g]) for g in CLASSES if blocks.get(g)]
+            wholes += [error_row(label, blocks["all"], worst["all"])] if blocks["all"] else []
         fitted = get(encoder, "calibration", way, "fit_languages") or []
         names = ", ".join(language_name(metrics, c) for c in fitted)
-        caption = f"Calibration of {name_of(encoder)}, {direction_label(way)}"
-        yield page.table(caption + (f". Zero-shot temperature fitted on {names}." if names else ""), head, rows)
+        said = f". Zero-shot temperature fitted on {names}." if names else ""
+        caption = f"Calibration of {name_of(encoder)}, {direction_label(way)}, means over languages{said}"
+        yield page.table(caption, ["Method", *ERRORS], wholes)
+        caption = f"Calibration of {name_of(encoder)}, {direction_label(way)}, by resource class"
+        yield page.details(f"{caption}", page.table(caption, ["Resource class", *ERRORS], rows))
 
 
-def error_row(label: str, m: Metrics) -> list[Cell]:
-    """One line of the table of errors."""
+ERRORS = ("ECE", "perfect", "excess", "farthest", "NLL", "Brier", "AUROC", "mean stated", "right")
+
+
+def worst_excess(metrics: Metrics, method: Metrics, group: str) -> tuple[float, str] | None:
+    """The greatest excess of a language of a resource class, and whose it is."""
+    rows = (method.get("languages") or {}).items()
+    gaps = [
+        (gap, language_name(metrics, c))
+        for c, r in rows
+        if (gap := excess(r)) is not None and group in ("all", resource(metrics, c))
+    ]
+    return max(gaps, default=None)
+
+
+def error_row(label: str, m: Metrics, worst: tuple[float, str] | None) -> list[Cell]:
+    """One line of the table of errors: excess is ECE less what perfect calibration would show."""
+    gap = excess(m)
     return [
         words(label),
         figure(m.get("ece"), fixed(m.get("ece")), page.interval(m.get("ece_ci"))),
-        *(figure(m.get(k), fixed(m.get(k))) for k in ("ece_null", "nll", "brier", "auroc")),
+        figure(m.get("ece_null"), fixed(m.get("ece_null"))),
+        figure(gap, fixed(gap)),
+        figure(worst and worst[0], fixed(worst and worst[0]), worst[1] if worst else ""),
+        *(figure(m.get(k), fixed(m.get(k))) for k in ("nll", "brier", "auroc")),
         *(figure(m.get(k), percent(m.get(k))) for k in ("mean_confidence", "accuracy")),
     ]
 
@@ -282,39 +309,6 @@ def ece_chart(metrics: Metrics, way: str) -> str:
         + charts.legend(entries)
         + charts.dot_chart(ordered, Scale(0, 1, root=True), at, "decimal", two=len(ordered) > 12)
     )
-
-
-def scatters(metrics: Metrics, way: str) -> str:
-    """Accuracy against ECE after calibration, a panel for each encoder on common axes."""
-    drawn: list[tuple[Metrics, Series, str, list[charts.Point]]] = []
-    for encoder, series in encoders(metrics):
-        methods = get(encoder, "calibration", way, "methods") or {}
-        name = before_after(methods)[1]
-        found = [
-            charts.Point(language_name(metrics, c), resource(metrics, c), m["accuracy"], m["ece"], m.get("ece_null"))
-            for c, m in (get(methods, name, "languages") or {}).items()
-            if is_number(m.get("accuracy")) and is_number(m.get("ece"))
-        ]
-        if found:
-            drawn.append((encoder, series, str(get(methods, name, "label") or name), found))
-    if not drawn:
-        return ""
-    every = [p for *_, found in drawn for p in found]
-    x = Scale(min(int(min(p.x for p in every) * 10) / 10, 0.9), 1.0)
-    y = Scale(0, max(0.05, 1.1 * max(p.y for p in every)))
-    groups = [g for g in ("high", "mid", "low") if any(p.group == g for p in every)]
-    signs = charts.legend([(charts.shape_key(g), f"{g}-resource") for g in groups]) if groups else ""
-    panels = "".join(
-        f"<figure><figcaption>{who(encoder, series)} <span>· {text(label)}</span></figcaption>"
-        f"{charts.scatter(found, series, f'{name_of(encoder)}: accuracy against ECE by language', x=x, y=y)}</figure>\n"
-        for encoder, series, label, found in drawn
-    )
-    note = (
-        "Languages at the upper left are both hard and badly calibrated. The dashed line is the ECE that perfect "
-        "calibration would typically show with so few queries."
-    )
-    heading = f'<h3>Accuracy against calibration</h3>\n<p class="note">{note}</p>\n'
-    return f'{heading}{signs}<div class="panels wide">\n{panels}</div>\n'
 
 
 def ece_table(metrics: Metrics, way: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.bitext import Bitext
+from xt.core.errors import XtError
 from xt.core.search import top_k
 from xt.core.text import Encoded, Vectors
 from xt.eval import measures
@@ -70,6 +71,13 @@ def encode_corpus(
         new = list(dict.fromkeys(t for t in bitext.english if t not in known))
         result = encoder.encode([*bitext.foreign, *new], truncate=truncate)
         n = len(bitext.foreign)
+        if not np.isfinite(result.vectors).all():
+            row = int(np.argmin(np.isfinite(result.vectors).all(1)))
+            text = [*bitext.foreign, *new][row]
+            raise XtError(
+                f"{bitext.language}: the encoder gave a vector that is not finite for {text[:60]!r}.",
+                "Check the checkpoint: `xt check` it, or export it again.",
+            )
         norms = np.linalg.norm(result.vectors, axis=1, keepdims=True)  # compared by cosine, also where the spec
         vectors = result.vectors / np.maximum(norms, 1e-12)  # does not normalise
         known.update(zip(new, vectors[n:], strict=True))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
 import platform
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from xt.core import __version__, bitext, languages, tasks
+from xt.core import __version__, aligned, bitext, languages, tasks
 from xt.core.artifact import Artifact, command_line, new_artifact, open_artifact, write_json
 from xt.core.bitext import Bitext
 from xt.core.errors import XtError
-from xt.eval import calibration, report, retrieval
+from xt.eval import calibration, conformal, conventions, report, retrieval, unanswerable
+from xt.eval import shots as few
 from xt.eval.retrieval import Encoder, Ranking
 
 
@@ -48,6 +52,10 @@ def is_folder(task: str) -> bool:
 
 def load_corpus(task: str, *, data_dir: Path | None = None, selection: str = "all") -> Corpus:
     """Read a corpus: a task of the table (`tatoeba`, `django`), or a folder of line-aligned files."""
+    if task.startswith("ids:"):
+        folder = Path(task.removeprefix("ids:")).expanduser().resolve()
+        found = tuple(aligned.read_id_folder(folder, selection))
+        return Corpus(folder.name, folder.name, f"files aligned by id in {folder}", "the owner's", found)
     if is_folder(task):
         folder = Path(task).expanduser().resolve()  # `.` has no name
         pairs = bitext.read_folder(folder, selection)
@@ -58,6 +66,7 @@ def load_corpus(task: str, *, data_dir: Path | None = None, selection: str = "al
     readers: dict[str, Callable[[], list[Bitext]]] = {
         "tatoeba": lambda: bitext.read_tatoeba(data_dir, selection),
         "django": lambda: bitext.read_django(selection),
+        aligned.SIB200: lambda: aligned.read_sib200(data_dir, selection),
     }
     return Corpus(row.name, row.title, row.source, row.licence, tuple(readers[task]()))
 
@@ -88,7 +97,12 @@ def evaluate(
     entry: dict[str, Any],
     temperature: float | None,
     truncate: bool = False,
+    pool: int | None = None,
+    calibrate_on: str | None = None,
+    shots: Sequence[int] = (),
+    given: Mapping[str, Any] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    calibrating: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
     """Retrieve in both directions in every language and calibrate.
 
@@ -98,27 +112,103 @@ def evaluate(
         entry: facts of the encoder for the report (name, label, provenance, precision, engine, dim).
         temperature: the softmax temperature of the encoder's own training, where known.
         truncate: cut texts that are too long, and count them, instead of stopping.
+        pool: also measure accuracy among so many candidates, drawn at random, the same number in every language.
+        calibrate_on: what the maps of confidences are fitted on (see `calibration.calibrate`).
+        shots: also measure temperatures from so many labelled queries a language.
+        given: direction -> method -> calibrator of another report, to apply here as they are.
         progress: told of every language before it is encoded.
+        calibrating: told of every step of the calibration before it is made.
     """
+    started = time.perf_counter()
     vectors = retrieval.encode_corpus(encoder, corpus.pairs, truncate=truncate, progress=progress)
+    seconds = {"encode": time.perf_counter() - started}
     resources = {b.language: resource_of(b.language) for b in corpus.pairs}
     metrics: dict[str, Any] = {**entry, "retrieval": {}, "calibration": {}}
     metrics["truncated"] = sum(v.truncated for v in vectors.values())
     predictions: list[dict[str, Any]] = []
     calibrators: dict[str, Any] = {}
-    for direction in retrieval.DIRECTIONS:
-        rankings = {b.language: retrieval.rank(b, vectors[b.language], direction) for b in corpus.pairs}
+    sources = [b.language for b in corpus.pairs if calibration.is_source(b.language)]
+    english = {b.language: b.english for b in corpus.pairs}
+    both = {
+        direction: {b.language: retrieval.rank(b, vectors[b.language], direction) for b in corpus.pairs}
+        for direction in retrieval.DIRECTIONS
+    }
+    for direction, rankings in both.items():
         rows = {code: retrieval.scores_of(r) for code, r in rankings.items()}
+        for code, ranking in rankings.items():
+            rows[code] |= conventions.figures(ranking, vectors[code], direction, pool)
         metrics["retrieval"][direction] = {"mean": retrieval.means(rows, resources), "languages": rows}
-        methods, kept = calibration.calibrate(rankings, temperature)
+        metrics["retrieval"][direction] |= conventions.section(rows, direction, resources, pool)
+    seconds["search"] = time.perf_counter() - started - sum(seconds.values())
+    sections: dict[str, dict[str, Any]] = {"none_of_these": {}, "conformal": {}}
+    steps = [f"{direction}: {what}" for direction in both for what in ("fits", "measures", "none of these", "sets")]
+
+    def tell(direction: str, what: str) -> None:
+        if calibrating:
+            calibrating(steps.index(f"{direction}: {what}"), len(steps), f"{direction}: {what}")
+
+    for direction, rankings in both.items():
+        tell(direction, "fits")
+        other = next(r for d, r in both.items() if d != direction)
+        found = calibration.calibrate(
+            rankings, temperature, others=other, calibrate_on=calibrate_on, given=(given or {}).get(direction)
+        )
+        kept = found.kept
+        tell(direction, "measures")
         metrics["calibration"][direction] = {
             "fit_languages": kept.get("zero-shot", {}).get("fitted_on", []),
-            "methods": calibration.summary(methods, resources),
+            "methods": calibration.summary(found.methods, resources),
+            "notes": found.notes,
         }
+        if shots:
+            metrics["calibration"][direction]["shots"] = few.measure(rankings, other, shots)
+        tell(direction, "none of these")
+        missing, calibrator = unanswerable.measure(rankings, english, sources)
+        if missing:
+            sections["none_of_these"][direction], kept["none-of-these"] = missing, calibrator
+        tell(direction, "sets")
+        sets = conformal.measure(rankings, sources)
+        if sets["scopes"]:
+            sections["conformal"][direction] = sets
         calibrators[direction] = kept
         for b in corpus.pairs:
-            predictions += _predictions(b, direction, rankings[b.language], methods, entry["name"])
+            predictions += _predictions(b, direction, rankings[b.language], found.methods, entry["name"])
+    if calibrating:
+        calibrating(len(steps), len(steps), "")
+    metrics |= {name: section for name, section in sections.items() if section}
+    seconds["calibrate"] = time.perf_counter() - started - sum(seconds.values())
+    metrics["seconds"] = seconds
     return Evaluation(metrics, predictions, calibrators)
+
+
+def worst(predictions: Sequence[dict[str, Any]], count: int = 40) -> list[dict[str, Any]]:
+    """Pick the most confident errors, at most three of a language and direction, the surest first."""
+    key = _confidence_of(predictions[0])
+    chosen: list[dict[str, Any]] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for p in sorted((p for p in predictions if not p["correct"]), key=lambda p: -p[key]):
+        where = (p["language"], p["direction"])
+        if seen[where] < 3 and len(chosen) < count:
+            seen[where] += 1
+            shown = {k: p[k] for k in ("language", "direction", "encoder", "query", "answer", "gold")}
+            chosen.append({**shown, "probability": p[key]})
+    return chosen
+
+
+def hashes(corpus: Corpus) -> dict[str, str]:
+    """SHA-256 of the texts of each language: its sentences and their English sides, a line each."""
+    return {
+        f"{corpus.name}, {b.language}": hashlib.sha256(
+            "\n".join(f"{f}\t{e}" for f, e in zip(b.foreign, b.english, strict=True)).encode("utf-8", "surrogatepass")
+        ).hexdigest()
+        for b in corpus.pairs
+    }
+
+
+def _confidence_of(row: dict[str, Any]) -> str:
+    """Name the column of the best probability that a row of predictions has."""
+    names = ("predicted", "zero-shot", "pooled", "training", "cosine")
+    return next(f"p_{name}" for name in names if f"p_{name}" in row)
 
 
 def _predictions(
@@ -147,7 +237,7 @@ def _predictions(
 def examples(predictions: Sequence[dict[str, Any]], each: int = 6) -> list[dict[str, Any]]:
     """Pick what shows the system at work: confident right answers and confident errors, one a language."""
     chosen = []
-    key = next((k for k in ("p_zero-shot", "p_pooled", "p_training", "p_cosine") if k in predictions[0]), "p_cosine")
+    key = _confidence_of(predictions[0])
     rows = [p for p in predictions if p["direction"] == retrieval.DIRECTIONS[0]]
     for correct in (True, False):
         seen: set[str] = set()
@@ -197,7 +287,7 @@ def describe_run(title: str, task: dict[str, Any], codes: Sequence[str], **secti
             row = languages.resolve(code)
         except XtError:
             continue
-        known[code] = {"name": row.name, "resource": row.resource, "script": row.script, "family": row.family}
+        known[code] = {k: getattr(row, k) for k in ("name", "resource", "script", "family", "joshi")}
     return {
         "schema": 1,
         "title": title,
@@ -216,6 +306,7 @@ def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **se
     entries = [e.metrics for e in evaluations]
     shown = examples(evaluations[-1].predictions)
     codes = [b.language for b in corpus.pairs]
+    sections = {"worst": worst(evaluations[-1].predictions), "data": hashes(corpus), **sections}
     return describe_run(title, corpus.describe(), codes, encoders=entries, examples=shown, **sections)
 
 

@@ -16,6 +16,7 @@ from xt.eval.run import is_folder
 FORMATS = ("pair", "single", "regression", "choice", "tagging", "qa")
 """What a head can be asked for."""
 
+ENGLISH = "eng"
 Examples = Mapping[str, Sequence[Example]]
 """language -> its examples"""
 
@@ -47,6 +48,9 @@ class Target:
     """The split, and for each language the files with their hashes, and what could not be read."""
     missing: tuple[str, ...]
     """Languages of the task that are not in the data folder."""
+    english: tuple[Example, ...] = ()
+    """The task's English dev examples, where its data folder has them beside test examples: what zero-shot calibrators
+    may be fitted on."""
 
 
 def read(task: Task, *, data_dir: Path | None = None, selection: str = "all") -> Target:
@@ -61,7 +65,7 @@ def read(task: Task, *, data_dir: Path | None = None, selection: str = "all") ->
     preset = selection.strip().lower() in languages.PRESETS
     found: dict[str, list[Example]] = {}
     facts: dict[str, Any] = {"split": split, "languages": {}}
-    for code in languages.select(selection, there if preset else task.codes):
+    for code in languages.select(selection, there if preset else task.all_codes):
         source = sources.locate(task, split, language=code, data_dir=data_dir)
         log = ReadLog()
         found[code] = list(sources.examples(source, log))
@@ -73,4 +77,23 @@ def read(task: Task, *, data_dir: Path | None = None, selection: str = "all") ->
         if not task.labels and source.task.labels:
             task = replace(task, labels=source.task.labels)
     missing = tuple(code for code in task.codes if code not in there) if preset else ()
-    return Target(task, found, facts, missing)
+    english = _english_dev(task, split, data_dir, facts)
+    return Target(task, found, facts, missing, english)
+
+
+def _english_dev(task: Task, split: str, data_dir: Path | None, facts: dict[str, Any]) -> tuple[Example, ...]:
+    """Read the English dev examples of a task whose test examples are others; empty where there are none in its folder.
+
+    What they are is noted in `facts`. Nothing is downloaded for them.
+    """
+    if split != "test" or ENGLISH not in sources.languages_at(task, "dev", data_dir):
+        return ()
+    source = sources.locate(task, "dev", language=ENGLISH, data_dir=data_dir)
+    log = ReadLog()
+    rows = tuple(sources.examples(source, log))
+    log.check(f"{task.name}, {ENGLISH} dev")
+    tests = {digest for language in facts["languages"].values() for digest in language["files"].values()}
+    if not rows or tests & set(log.files.values()):  # one file that serves as both
+        return ()
+    facts["english_dev"] = {"origin": source.origin, "files": log.files, "examples": len(rows), "note": source.note}
+    return rows

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xt.core.calibrators import TABLE_KIND, CalibrationTable, RetrievalTemperature
+from xt.core.calibrators import TABLE_KIND, CalibrationTable, Calibrator, read_calibrator
 from xt.core.errors import XtError, unknown
 from xt.serve import wire
 from xt.serve.client import AsyncClient
@@ -112,12 +112,12 @@ def model_card(model: Served, created: float) -> dict[str, Any]:
     }
 
 
-def calibration_of(model: Served, language: str | None) -> tuple[RetrievalTemperature, str] | None:
+def calibration_of(model: Served, language: str | None) -> tuple[Calibrator, str] | None:
     """Give the retrieval calibrator among a model's facts, and its name; None when it has none."""
     for value in model.facts.values():
         kind = value.get("kind") if isinstance(value, Mapping) else None
         if kind == TABLE_KIND:
             return CalibrationTable.from_json(value).choose(language)
-        if kind == "retrieval-temperature":
-            return RetrievalTemperature.from_json(value), "its own"
+        if str(kind).startswith("retrieval-"):
+            return read_calibrator(value), "its own"
     return None

@@ -35,7 +35,7 @@ from xt.serve.processes import (
     sweep,
 )
 
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 EXIT_SECONDS = 30
 """How long a server that is told to end waits for the requests in flight."""
 STOP_SECONDS = 10.0

@@ -120,6 +120,54 @@ def install(
     return open_artifact(target, kind="model")
 
 
+def recalibrate(repository: Path, name: str, table: CalibrationTable) -> Artifact:
+    """Give an installed retriever another calibration, as its next version; index and encoder stay.
+
+    Raises XtError when `repository/name` is no retriever, or its scores are too rough for probabilities.
+    """
+    installed = open_artifact(repository / name, kind="model")
+    facts = installed.facts
+    if facts.get("kind") != "retriever":
+        raise XtError(f"{installed.path} is no retriever, so it has no calibration.", "See `xt index --install`.")
+    version = _next_version(installed.path)
+    with new_artifact(installed.path, kind="model", force=True) as draft:
+        old = facts["searches"].split("/")[0]
+        moved = {f: f"{version}/{f.split('/', 1)[1]}" for f in installed.manifest["files"] if f.startswith(f"{old}/")}
+        for source, target in moved.items():
+            place = draft.path / target
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not source.endswith(f"/{CALIBRATION_FILE}"):
+                _link(installed.path / source, place)
+        write_json(draft.path / str(version) / CALIBRATION_FILE, table.to_json())
+        kept = {k: moved.get(v, v) if isinstance(v, str) else v for k, v in facts.items()}
+        draft.facts = {**kept, "calibration": f"{version}/{CALIBRATION_FILE}", "calibrated": table.to_json()}
+        draft.parents = installed.manifest["parents"]
+        keys = ("encoder", "precision", "checkpoint", "kind", "documents", "index", "calibrated")
+        told = {k: draft.facts[k] for k in keys if k in draft.facts}
+        template = (installed.path / "config.pbtxt").read_text(encoding="utf-8")
+        (draft.path / "config.pbtxt").write_text(_config(template, name, told), encoding="utf-8")
+    return open_artifact(installed.path, kind="model")
+
+
+def retrievers(repository: Path) -> list[str]:
+    """Name the retrievers of a repository; XtError when it holds none."""
+    from xt.core.artifact import open_repository
+
+    found = [name for name, model in open_repository(repository).items() if model.facts.get("kind") == "retriever"]
+    if not found:
+        raise XtError(
+            f"{repository} holds no retriever, which is what a calibration is for.",
+            "Make one by `xt index CORPUS --encoder MODEL --install REPOSITORY`.",
+        )
+    return found
+
+
+def identity_of(retriever: Artifact) -> dict[str, Any]:
+    """Give the encoder of an installed retriever, as `read_calibration` compares it."""
+    parent: dict[str, str] = next((p for p in retriever.manifest["parents"] if p.get("kind") == "model"), {})
+    return {**model_identity(retriever), "hash": parent.get("hash", "")}
+
+
 def _check_encoder(indexed: Artifact, model: Artifact) -> None:
     """Raise unless the index was encoded by this model: itself, or over the wire by a model of the same facts."""
     found, here = indexed.facts["encoder"], model_identity(model)

@@ -159,13 +159,15 @@ def measure_target(study: Settings, folder: Path, out: Path, counter: MakeCounte
     assert task is not None
     test = targets.read(task, data_dir=study.data_dir)
     heads = classify.open_heads(str(folder), device=study.device)
-    result = classify.classify(heads, test.task, test.examples, progress=counter("languages"))
+    result = classify.classify(
+        heads, test.task, test.examples, english=test.english or None, progress=counter("languages")
+    )
     classify.write(out, heads, test.task, result, facts={"data": test.facts}, force=True)
 
 
 def measure_images(study: Settings, folder: Path, out: Path, counter: MakeCounter) -> None:
     """Write the report of an image-text head over the languages of the captions."""
-    heads = classify.open_heads(str(folder), device=study.device)
+    heads = classify.open_checkpoint(str(folder), device=study.device)
     task, result = retrieve(heads, study.out / "data" / "emoji", progress=counter("encoded"))
     classify.write(out, heads, task, result, force=True)
 

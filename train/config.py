@@ -11,7 +11,7 @@ from typing import Any
 from xt.core import tasks
 from xt.core.errors import XtError, unknown
 from xt.core.examples import ALLOWED_UNUSABLE
-from xt.core.tasks import FORMATS
+from xt.core.tasks import FORMATS, RETRIEVED
 from xt.train.sampling import SAMPLINGS
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -158,8 +158,9 @@ class TrainConfig:
             except XtError as error:
                 yield error
                 continue
-            if task.format == "bitext":
-                yield XtError(f"{name} is parallel text to evaluate on; one cannot train on it.", "See xt tasks.")
+            if task.format in RETRIEVED:
+                what = "parallel text" if task.format == "bitext" else f"a task ({task.format})"
+                yield XtError(f"{name} is {what} to evaluate on; one cannot train on it.", "See xt tasks.")
             elif where == "contrastive" and not task.positive:
                 yield XtError(
                     f"{name} has no label that makes two texts belong together.",

@@ -1,4 +1,4 @@
-"""`xt eval` of layers and of trained heads, as a user runs it."""
+"""`xt eval` of every kind of task, as a user runs it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 
+from xt.cli.main import app
 from xt.core import tasks, torch_engine
 from xt.core.artifact import open_artifact
 from xt.core.encoders import resolve
+from xt.core.errors import XtError
 from xt.core.heads import HEADS_FILE, MultiTaskModel, save_heads
 
 XT = Path(sys.executable).parent / "xt"
@@ -30,6 +33,28 @@ def xt(*arguments: object, cwd: Path) -> tuple[Any, str]:
     assert answer.returncode == 0, answer.stderr
     assert "Traceback" not in answer.stderr
     return json.loads(answer.stdout), answer.stderr
+
+
+@pytest.fixture
+def here(capsys, monkeypatch, tmp_path):
+    """Run the command in this process, in the test's folder: its JSON document, and what it said or was refused with.
+
+    `fails`: 1 for an error that a user can mend, 2 for wrong usage.
+    """
+    monkeypatch.chdir(tmp_path)
+    command = typer.main.get_command(app)
+
+    def run(*arguments: object, fails: int = 0) -> tuple[Any, str]:
+        words = [*map(str, arguments), "--json"]
+        if fails:
+            with pytest.raises(typer.BadParameter if fails == 2 else XtError) as error:
+                command.main(words, standalone_mode=False)
+            return None, str(error.value)
+        command.main(words, standalone_mode=False)
+        answer = capsys.readouterr()
+        return json.loads(answer.out), answer.err
+
+    return run
 
 
 @pytest.fixture
@@ -86,3 +111,130 @@ def test_heads_and_parallel_text_in_one_command_in_the_order_asked(tiny_folder, 
     assert len((report.path / "predictions.jsonl").read_text().splitlines()) == 4
     told, _ = xt("eval", "sample-nli", *options[:-1], "nli", cwd=tmp_path)
     assert told["classification"]["languages"]["eng"]["n"] > 10
+
+
+def test_both_conventions_and_equal_pools_are_told(here, tiny_folder, bitext, tmp_path):
+    told, said = here("eval", "./mine", "--encoder", tiny_folder, "--pool", "3", "--out", "r")
+    (encoder,) = told["encoders"]
+    for way, name in (("english-foreign", "XTREME"), ("foreign-english", "MTEB")):
+        found = encoder["retrieval"][way]
+        assert name in found["convention"] and found["pool"] == 3
+        for row in found["languages"].values():
+            assert row["accuracy"] <= row["accuracy_pool"] <= 1 and 0 <= row["f1"] <= 1
+    assert "pool 3" in said and "among 3 candidates" in said and "MTEB" in said
+    told, said = here("eval", "./mine", "--encoder", tiny_folder, "--out", "s")
+    assert "pool" not in told["encoders"][0]["retrieval"]["english-foreign"]
+    assert "no language has 200 candidates" in said
+
+
+def test_text_aligned_by_id_is_retrieved_from(here, tiny_folder, corpus, tmp_path):
+    folder = tmp_path / "by-id"
+    folder.mkdir()
+    for code, rows in [("eng", corpus[0].english), *((b.language, b.foreign) for b in corpus)]:
+        lines = [f"{i}\t{text}" for i, text in enumerate(rows)]
+        (folder / f"{code}.tsv").write_text("\n".join(["id\ttext", *lines[: 4 if code != "swh" else 3]]) + "\n")
+    told, said = here("eval", "ids:by-id", "--encoder", tiny_folder, "--out", "r")
+    assert told["task"]["name"] == "by-id" and told["task"]["pairs"] == 4 + 4 + 3
+    assert "1 sentences left out: their id is on one side only" in said
+
+
+def mining_folder(tmp_path, bitext_words):
+    """A language in BUCC's layout whose translations share most words with the English."""
+    folder = tmp_path / "mineable"
+    folder.mkdir()
+    for part, start in (("dev", 0), ("test", 40)):
+        rows = {"de": [], "en": [], "gold": []}
+        for i in range(start, start + 40):
+            words = [f"word{(7 * i + 13 * j) % 1200}" for j in range(6)]
+            if i % 4 != 1:
+                rows["en"].append(f"e{i}\t{' '.join(words)}")
+            if i % 4 != 3:
+                rows["de"].append(f"d{i}\t{' '.join(words[:5])} {bitext_words[i % 4]}")
+            if i % 2 == 0:
+                rows["gold"].append(f"d{i}\te{i}")
+        for side, lines in rows.items():
+            (folder / f"de-en.{part}.{side}").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_mining_and_ranking_in_one_command_with_their_reports(here, tiny_folder, tmp_path):
+    mining_folder(tmp_path, ["guten", "morgen", "welt", "katze"])
+    folder = tmp_path / "questions"
+    (folder / "qrels").mkdir(parents=True)
+    documents = [{"_id": f"d{i}", "title": "", "text": f"word{i} word{i + 500}"} for i in range(30)]
+    queries = [{"_id": f"q{i}", "text": f"word{i} word{i + 500}", "language": "sw"} for i in range(12)]
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    judged = "".join(f"q{i}\td{i}\t1\n" for i in range(12))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    told, said = here(
+        "eval", "mine:mineable", "beir:questions", "--encoder", tiny_folder, "--margin", "distance", "--cut",
+        "--out", "all",
+    )  # fmt: skip
+    mined, ranked = told
+    row = mined["mining"]["languages"]["deu"]
+    assert mined["mining"]["margin"] == "distance" and row["n"] == 20 and row["search"] == "exact"
+    assert row["f1"] == row["margins"]["distance"]["f1"] > 0.5
+    assert ranked["ranked"]["measures"] == ["nDCG@10", "R@30", "RR@10"]
+    assert ranked["ranked"]["languages"]["swh"]["RR@10"] > 0.5
+    assert "mining by the distance margin" in said and "ranking of 30 documents" in said
+    for name, section in (("mineable", "mining"), ("questions", "ranked")):
+        report = open_artifact(tmp_path / "all" / name, kind="report")
+        assert f'<section id="{section}">' in (report.path / "report.html").read_text()
+        assert (report.path / "predictions.jsonl").read_text().count("\n") > 0
+    kept = json.loads((tmp_path / "all" / "mineable" / "calibration.json").read_text())["tiny"]["deu"]
+    assert kept["threshold"] == row["threshold"] and kept["margin"] == "distance"
+    told, said = here("eval", "--summary", "all/mineable", "all/questions", "--out", "x", fails=1)
+    assert "None of the reports is of a task of xtreme (found: mineable, questions)" in said
+
+
+def test_a_summary_of_reports_names_what_is_missing(here, tiny_folder, tmp_path):
+    words = ["guten", "morgen", "welt", "katze"]
+    mining_folder(tmp_path, words).rename(tmp_path / "bucc")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "bucc").rename(tmp_path / "data" / "bucc")
+    here("eval", "bucc", "--encoder", tiny_folder, "--data-dir", "data", "--out", "r")
+    told, said = here("eval", "--summary", "r", "--benchmark", "xtreme", "--out", "s")
+    task = told["summary"]["tasks"]["bucc"]
+    assert task["score"] is None and task["missing"] == ["fra", "rus", "cmn"] and task["partial"] > 0
+    assert told["summary"]["overall"]["score"] is None
+    assert "bucc: 3 of 4 languages are missing (fra, rus, cmn); no score" in said
+    assert open_artifact(tmp_path / "s", kind="summary").facts["benchmark"] == "xtreme"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--summary", "--compare", "a", "b"], "one of --summary and --compare"),
+        (["--compare", "a"], "--compare takes two report folders, found 1"),
+        (["mine:x", "--encoder", "e", "--pool", "5"], "--pool is for parallel text"),
+        (["xquad-r", "--encoder", "e", "--search", "ivf"], "--search is for mining"),
+        (["tatoeba", "--encoder", "e", "--cut"], "--cut is for ranked retrieval"),
+        (["a/same", "b/same", "--encoder", "e"], "two tasks would be reported in same"),
+    ],
+)
+def test_options_that_nothing_would_heed_are_wrong_usage(here, arguments, message, tmp_path):
+    for name in ("a/same", "b/same"):
+        (tmp_path / name).mkdir(parents=True)
+    _, said = here("eval", *arguments, "--out", "r", fails=2)
+    assert message in " ".join(said.replace("│", " ").split())
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mine:x", "--encoder", "e", "--margin", "ration"], "Unknown margin 'ration'. Did you mean ratio"),
+        (["bucc", "--encoder", "e", "--search", "fast"], "Unknown search 'fast'"),
+        (["--summary", "r", "--benchmark", "glue"], "Unknown benchmark 'glue'"),
+        (["mine:nowhere", "--encoder", "TINY"], "There is no folder"),
+        (["beir:nowhere", "--encoder", "TINY"], "lacks corpus.jsonl"),
+        (["ids:nowhere", "--encoder", "TINY"], "There is no folder"),
+        (["xquad-r", "--data-dir", ".", "--encoder", "TINY"], "XQuAD-R is not there"),
+    ],
+)
+def test_data_and_names_that_are_not_there_end_with_1(here, arguments, message, tiny_folder, tmp_path):
+    arguments = [str(tiny_folder) if a == "TINY" else a for a in arguments]
+    _, said = here("eval", *arguments, "--out", "r", fails=1)
+    assert message in said
+    assert not (tmp_path / "r").exists()

@@ -26,7 +26,7 @@ from xt.core.sources import (
     there,
 )
 from xt.core.task_table import TASKS
-from xt.core.tasks import Hub, Task
+from xt.core.tasks import RETRIEVED, Hub, Task
 
 DIVIDED = {
     "cosmosqa": ("training", "english/cosmosqa.valid.csv", 2985),
@@ -93,7 +93,7 @@ def test_files_of_their_own_are_not_divided(data_dir: Path) -> None:
 def test_every_target_of_the_folder_is_read_in_all_its_languages(data_dir: Path) -> None:
     counts = {}
     for task in TASKS.values():
-        if task.kind == "target" and task.format != "bitext":
+        if task.kind == "target" and task.format not in RETRIEVED:
             for code in languages_at(task, "test", data_dir):
                 source = locate(task, "test", language=code, data_dir=data_dir)
                 log = ReadLog()
@@ -444,3 +444,17 @@ def test_wrong_splits_languages_and_formats_are_refused(data_dir: Path) -> None:
         locate(TASKS["tatoeba"], "test", language="deu")
     with pytest.raises(XtError, match="xx"):
         locate(TASKS["sib200"], "test", language="xx1")
+
+
+def test_xtreme_rs_further_languages_are_read_from_files_alone(tmp_path: Path) -> None:
+    from xt.eval.summary import BENCHMARKS
+
+    for name in ("udpos", "panx"):
+        (row,) = [r for r in BENCHMARKS["xtreme-r"] if r.task == name]
+        assert set(TASKS[name].all_codes) == set(row.codes)
+    (tmp_path / "panx" / "qu").mkdir(parents=True)
+    (tmp_path / "panx" / "qu" / "test").write_text("qu:Lima\tB-LOC\n\n")
+    assert languages_at(TASKS["panx"], "test", tmp_path) == ["que"]
+    assert locate(TASKS["panx"], "test", language="qu", data_dir=tmp_path).files == (tmp_path / "panx/qu/test",)
+    with pytest.raises(XtError, match="on the hub: no Quechua"):
+        locate(TASKS["panx"], "test", language="qu", data_dir=tmp_path / "none")

@@ -12,7 +12,7 @@ from xt.core.languages import LANGUAGES
 from xt.core.readers import LAYOUTS
 from xt.core.sources import SPLITS, hub_patterns, spellings
 from xt.core.task_table import TASKS
-from xt.core.tasks import FORMATS, KINDS, METRICS, Task
+from xt.core.tasks import FORMATS, KINDS, METRICS, RETRIEVED, Task
 
 NINE = "anli+ mnli qqp squad-v2 squad-v1 hellaswag ccg cosmosqa commonsenseqa".split()
 XTREME = {"xnli": 15, "paws-x": 7, "udpos": 33, "panx": 40, "mlqa": 7, "tydiqa": 9, "xcopa": 11}
@@ -35,8 +35,9 @@ def test_the_table_holds_samples_the_nine_and_the_targets() -> None:
         "sample-qa",
     ]
     assert set(NINE) <= set(tasks.names("intermediate"))
-    assert {"xquad", "masakhaner", "sib200", "tatoeba", "django", *XTREME} == set(tasks.names("target"))
-    assert len(TASKS) == len(tasks.names()) == 32
+    vectors = {"tatoeba", "django", "sib200-parallel", "bucc", "tatoeba-mining", "xquad-r", "mewsli-x"}
+    assert {"xquad", "masakhaner", "sib200", *vectors, *XTREME} == set(tasks.names("target"))
+    assert len(TASKS) == len(tasks.names()) == 37
     assert all(name == task.name for name, task in TASKS.items())
 
 
@@ -63,7 +64,9 @@ def test_every_row_has_the_labels_and_the_metric_of_its_format(task: Task) -> No
     else:
         assert (task.format in ("pair", "single", "tagging")) == bool(task.labels)
     assert len(set(task.labels)) == len(task.labels)
-    expected = {"regression": "spearman", "qa": "f1"}.get(task.format, "accuracy")
+    expected = {"regression": "spearman", "qa": "f1", "mining": "mining_f1", "ranked": "map@20"}.get(
+        task.format, "accuracy"
+    )
     assert task.metric == ("span_f1" if "B-PER" in task.labels else expected)
     assert {task.positive, task.negative} <= {*task.labels, ""}
     assert bool(task.positive) == (task.format == "pair")
@@ -73,7 +76,7 @@ def test_every_row_has_the_labels_and_the_metric_of_its_format(task: Task) -> No
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_every_row_names_places_that_a_reader_can_read(task: Task) -> None:
     assert task.layout in LAYOUTS
-    if task.format != "bitext" and hasattr(LAYOUTS[task.layout], "columns"):
+    if task.format not in RETRIEVED and hasattr(LAYOUTS[task.layout], "columns"):
         assert task.format in LAYOUTS[task.layout].columns
     assert set(task.files) <= set(SPLITS)
     for patterns in task.files.values():
@@ -93,7 +96,7 @@ def test_every_place_on_the_hub_is_pinned_or_said_not_to_be(task: Task) -> None:
     assert (not pinned) == (task.name in UNPINNED)
     assert set(task.hub.splits) <= set(SPLITS)
     assert not task.hub.labels or len(task.hub.labels) == len(task.labels)
-    if task.hub.columns and task.format != "bitext":
+    if task.hub.columns and task.format not in RETRIEVED:
         assert NEEDS[task.format] == set(task.hub.columns)
     assert all(p.endswith(".parquet") for c in spellings(task.hub.config, "eng") for p in hub_patterns(c, "train"))
 

@@ -79,6 +79,20 @@ def test_every_language_in_the_data_folder_is_read(data):
         read(SIB, data_dir=data, selection="fr")
 
 
+def test_english_dev_examples_are_read_beside_the_test_ones_unless_they_are_the_same_file(data, tmp_path):
+    folder = tmp_path / "sib200" / "eng_Latn"
+    shutil.copytree(data / "sib200", tmp_path / "sib200")
+    assert read(SIB, data_dir=tmp_path, selection="swh").english == ()
+    for split, id in (("dev", 90), ("train", 91)):
+        (folder / f"{split}.tsv").write_text(f"index_id\tcategory\ttext\n{id}\ttravel\tthe cat is big\n")
+    found = read(SIB, data_dir=tmp_path, selection="swh")
+    assert [(e.id, e.text, SIB.labels[e.label]) for e in found.english] == [("90", "the cat is big", "travel")]
+    assert found.facts["english_dev"]["examples"] == 1
+    assert len(found.facts["english_dev"]["files"]) == 1
+    (folder / "dev.tsv").write_bytes((folder / "test.tsv").read_bytes())
+    assert read(SIB, data_dir=tmp_path, selection="eng,swh").english == ()
+
+
 def test_predictions_are_those_worked_out_from_the_weights(checkpoint, heads, data):
     found = read(SIB, data_dir=data)
     result = classify(heads, SIB, found.examples)

@@ -192,3 +192,12 @@ def test_tatoeba_accuracy_of_the_real_encoder_is_the_known_one(tatoeba, language
         found = 100 * scores_of(rank(pairs, vectors[language], direction))["accuracy"]
         assert found == pytest.approx(plain[direction], abs=0.3)
     assert plain[DIRECTIONS[0]] == pytest.approx(accuracy, abs=0.3)
+
+
+def test_a_vector_that_is_no_number_is_an_error_that_names_its_text():
+    class Broken(Counting):
+        def vector(self, text: str) -> np.ndarray:
+            return super().vector(text) * (np.nan if text == "b" else 1)
+
+    with pytest.raises(XtError, match="deu: the encoder gave a vector that is not finite for 'b'"):
+        encode_corpus(Broken(), [Bitext("deu", ("a", "b"), ("A", "B"))])

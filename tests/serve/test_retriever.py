@@ -17,12 +17,13 @@ from xt.core.artifact import MANIFEST, new_artifact, open_artifact, read_manifes
 from xt.core.calibrators import CalibrationTable, RetrievalTemperature
 from xt.core.errors import XtError
 from xt.core.onnx_engine import load_model
+from xt.serve import retriever
 from xt.serve.calibration import model_identity, read_calibration
 from xt.serve.encode_files import Settings
 from xt.serve.indexing import index_corpus
 from xt.serve.launcher import TritonServer
 from xt.serve.reload import reload
-from xt.serve.retriever import install
+from xt.serve.retriever import install, recalibrate, retrievers
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
 TABLE = CalibrationTable(
@@ -298,6 +299,35 @@ def test_a_query_asked_again_is_not_computed_again(client):
     assert strings(again, "ids")[6] == strings(fresh, "ids")[0]
     assert strings(again, "calibration")[6:] == [["zero-shot"], ["zero-shot"]]
     assert counted(client, "xt_tokens_total") - computed == 5  # of the one new query: <s> query: word7 alone </s>
+
+
+def test_another_calibration_makes_the_next_version_of_the_same_index(model_folder, index_folder, tmp_path):
+    before = install(index_folder, model_folder, tmp_path, table=TABLE)
+    other = CalibrationTable(RetrievalTemperature(0.05, 0.7), "pooled", {"swh": RetrievalTemperature(0.1, 0.7)})
+    after = recalibrate(tmp_path, "retriever", other)
+    assert after.facts["graph"] == "2/model.onnx"
+    assert not (tmp_path / "retriever/1").exists()
+    assert after.manifest["parents"] == before.manifest["parents"]
+    assert retriever.identity_of(after)["hash"] == open_artifact(model_folder).hash
+    for name in ("index.faiss", "documents.jsonl", "model.onnx", "searches.json", "model.py"):
+        assert after.manifest["files"][f"2/{name}"] == before.manifest["files"][f"1/{name}"], name
+    assert retrievers(tmp_path) == ["retriever"]
+    with TritonServer(tmp_path) as server, grpc.InferenceServerClient(server.url) as client:
+        found = ask(client, ["good morning"], k=2)
+        assert strings(found, "calibration") == [["pooled"]]
+        cosines = found.as_numpy("scores")[0]
+        odds = np.exp((cosines[1] - cosines[0]) / 0.05)
+        assert found.as_numpy("probabilities")[0, 1] / found.as_numpy("probabilities")[0, 0] == pytest.approx(
+            odds, 1e-3
+        )
+        assert strings(ask(client, ["good"], languages=["sw"]), "calibration") == [["per-language:swh"]]
+
+
+def test_only_a_retriever_takes_a_calibration(tiny_repository, model_folder, index_folder, tmp_path):
+    with pytest.raises(XtError, match="is no retriever"):
+        recalibrate(tiny_repository, "encoder", TABLE)
+    with pytest.raises(XtError, match="holds no retriever"):
+        retrievers(tiny_repository)
 
 
 def test_an_index_of_another_encoder_is_refused(model, model_folder, tmp_path):

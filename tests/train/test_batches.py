@@ -24,7 +24,7 @@ from xt.core.examples import (
     TupleExample,
 )
 from xt.core.inputs import IGNORED, Inputs, Unit
-from xt.core.tasks import FORMATS, Task
+from xt.core.tasks import FORMATS, RETRIEVED, Task
 from xt.train import prepare as preparing
 from xt.train.batches import StepBatch, StepBatches, hide, targets
 from xt.train.data import TaskData
@@ -32,7 +32,7 @@ from xt.train.prepare import prepare
 from xt.train.sampling import schedule
 
 WORDS = "good morning world the cat sleeps today we eat bread and cheese house is very big".split()
-ALL = [f for f in FORMATS if f != "bitext"]
+ALL = [f for f in FORMATS if f not in RETRIEVED]
 
 
 def text(rng: np.random.Generator, longest: int = 25) -> str:

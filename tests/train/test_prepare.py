@@ -32,7 +32,7 @@ from xt.core.examples import (
     TupleExample,
 )
 from xt.core.inputs import Inputs, Unit
-from xt.core.tasks import FORMATS, Task
+from xt.core.tasks import FORMATS, RETRIEVED, Task
 from xt.train import prepare as preparing
 from xt.train.prepare import Prepared, chosen, find, key, preparations, prepare
 
@@ -95,7 +95,7 @@ def same(found: Unit, expected: Unit) -> bool:
 # --- the arrays ---
 
 
-@pytest.mark.parametrize("format", [f for f in FORMATS if f != "bitext"])
+@pytest.mark.parametrize("format", [f for f in FORMATS if f not in RETRIEVED])
 def test_units_come_back_as_they_were(inputs: Inputs, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
     monkeypatch.setattr(preparing, "CHUNK", 7)
     examples = list(some(format, 40))

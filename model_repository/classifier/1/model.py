@@ -1,6 +1,7 @@
 """A trained head as Triton's Python backend runs it: ONNX Runtime in this process, one queue for all requests.
 
-Inputs: text (n, 1), and text_pair (n, 1) where the head reads two texts. Request parameter: `truncate` (bool).
+Inputs: text (n, 1), and text_pair (n, 1) where the head reads two texts. Request parameters: `truncate` (bool), and
+`details` (bool): whether the answer also holds its logits, by which it can be calibrated.
 Outputs: answer (n, 1) as JSON, tokens (n, 1), truncated (n, 1); by format label (n, 1), probabilities and logits
 (n, labels), score (n, 1).
 """
@@ -14,6 +15,7 @@ from xt.core.errors import XtError
 from xt.core.onnx_heads import check_golden, load_head
 from xt.core.served import ServedModel
 
+PARAMETERS = {"truncate": bool, "details": bool}
 LIGHT_BYTES = 65536
 """Requests of up to this much text are tokenised where they arrive."""
 
@@ -43,7 +45,7 @@ class TritonPythonModel(ServedModel):
 
     def read(self, request):
         """Decode, check and tokenise the texts of one request."""
-        truncate = self.parameters(request, {"truncate": bool}).get("truncate", False)
+        truncate = self.parameters(request, PARAMETERS).get("truncate", False)
         texts = self.texts(request)
         if texts is None:
             raise XtError("The input text is missing.")
@@ -61,9 +63,10 @@ class TritonPythonModel(ServedModel):
 
     def answer(self, request, context, results):
         """Give the outputs that the model's format has."""
-        replies = self.head.replies(context, results)
+        details = self.parameters(request, PARAMETERS).get("details", False)
+        replies = self.head.replies(context, results, details=details)
         found = {
-            "answer": _strings(json.dumps(reply.answer, ensure_ascii=False) for reply in replies),
+            "answer": _strings(json.dumps(reply.told(details=details), ensure_ascii=False) for reply in replies),
             "tokens": np.array([[reply.tokens] for reply in replies], np.int32),
             "truncated": np.array([[reply.truncated] for reply in replies], bool),
         }

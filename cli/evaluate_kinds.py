@@ -1,0 +1,360 @@
+"""What `xt eval` does with each kind of task: parallel text, mining, ranked retrieval, heads, images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from xt.cli.console import Counter, say
+from xt.cli.evaluate_show import show_classes, show_layers, show_metrics, show_mining, show_ranked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xt.core.tasks import Task
+    from xt.eval.retrieval import Encoder
+    from xt.eval.run import Corpus
+    from xt.eval.targets import Target
+
+Opened = tuple["Encoder", dict[str, Any], float | None, dict[str, str]]
+"""What `open_encoder` gives."""
+
+
+def open_encoder(
+    encoder: str | None, url: str | None, model: str | None, device: str
+) -> tuple[Encoder, dict[str, Any], float | None, dict[str, str]]:
+    """Open what --encoder or --url names: the encoder, its entry for a report, its training temperature, its parent."""
+    from xt.core.artifact import MANIFEST, open_repository, read_manifest
+    from xt.core.errors import XtError, unknown
+
+    if (encoder is None) == (url is None):
+        raise typer.BadParameter("give one of --encoder and --url")
+    if url is not None:
+        from xt.core.triton_engine import TritonEncoder
+
+        served = TritonEncoder(url, model)
+        entry = _entry(served.spec, served.model, served.facts["precision"], "triton")
+        return served, entry, served.spec.temperature, served.facts["checkpoint"]
+    assert encoder is not None
+    path = Path(encoder).expanduser()
+    folder: Path | None = None
+    if path.is_dir() and (path / MANIFEST).is_file() and read_manifest(path)["kind"] == "model":
+        folder = path
+    elif path.is_dir() and any(path.glob("*/config.pbtxt")):
+        models = open_repository(path)
+        if model is None and len(models) > 1:
+            raise XtError(f"{path} holds {', '.join(models)}.", "Choose by --model.")
+        name = model or next(iter(models))
+        if name not in models:
+            raise unknown("model", name, models)
+        folder = models[name].path
+    if folder is not None:
+        from xt.core.onnx_engine import load_model
+
+        graph, artifact = load_model(folder, device=device)
+        entry = _entry(graph.spec, folder.name, artifact.facts["precision"], "onnxruntime")
+        return graph, entry, graph.spec.temperature, artifact.as_parent()
+    from xt.core import encoders, torch_engine
+
+    resolved = encoders.resolve(encoder)
+    entry = _entry(resolved.spec, resolved.spec.name, "fp32", "pytorch")
+    return torch_engine.load_encoder(resolved, device=device), entry, resolved.spec.temperature, resolved.parent
+
+
+def _entry(spec: Any, name: str, precision: str, engine: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "label": spec.name,
+        "provenance": spec.provenance,
+        "precision": precision,
+        "engine": engine,
+        "dim": spec.dim,
+    }
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is asked of calibration."""
+
+    calibrate_on: str | None = None
+    shots: tuple[int, ...] = ()
+    calibration: Path | None = None
+    """The report whose fits are applied too."""
+    install: Path | None = None
+    """The repository whose retrievers get the calibration."""
+
+
+def with_cache(opened: Opened, device: str) -> Opened:
+    """Put the cache of vectors before an encoder whose weights are known by their hash."""
+    from xt.eval.vector_cache import CachedEncoder
+
+    encoder, entry, temperature, parent = opened
+    if not parent.get("hash"):
+        return opened
+    facts = [parent["hash"], entry["precision"], entry["engine"], str(entry["dim"]), device]
+    return CachedEncoder(encoder, " ".join(facts), warn=say), entry, temperature, parent
+
+
+def given_fits(report: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """Read the calibrators of another report: those of the same encoder, else of its only one."""
+    import json
+
+    from xt.core.artifact import open_artifact
+    from xt.core.errors import XtError
+
+    folder = open_artifact(report, kind="report")
+    file = folder.path / "calibration.json"
+    if not file.is_file():
+        raise XtError(f"{report} holds no calibration.", "Name a report on parallel text.")
+    fits = dict(json.loads(file.read_text(encoding="utf-8")))
+    if entry["name"] not in fits and len(fits) != 1:
+        raise XtError(
+            f"{report} holds calibrations of {', '.join(fits)}, none of {entry['name']}.", "Evaluate the same encoder."
+        )
+    return dict(fits.get(entry["name"]) or next(iter(fits.values())))
+
+
+def install_calibration(repository: Path, report: Path) -> None:
+    """Give every retriever of a repository the calibration of a report, if it is of its encoder."""
+    from xt.core.artifact import open_artifact
+    from xt.serve.calibration import read_calibration
+    from xt.serve.retriever import identity_of, recalibrate, retrievers
+
+    for name in retrievers(repository):
+        identity = identity_of(open_artifact(repository / name, kind="model"))
+        recalibrate(repository, name, read_calibration(report, identity, report=say))
+        say(f"installed in {repository / name}; a server takes it by: xt reload {name}")
+
+
+def evaluate_corpus(
+    opened: Opened,
+    corpus: Corpus,
+    out: Path,
+    *,
+    pool: int | None,
+    trust: Trust,
+    measure_layers: Callable[[Corpus], dict[str, Any]] | None,
+    truncate: bool,
+    force: bool,
+) -> dict[str, Any]:
+    """Measure retrieval of translations, calibrated, and write a report folder: what --json prints."""
+    from xt.eval.groups import POOL
+    from xt.eval.run import assemble, evaluate, write_report
+
+    encoder, entry, temperature, parent = opened
+    say(f"{corpus.title}: {len(corpus.pairs)} languages, encoder {entry['label']} on {entry['engine']}")
+    if lost := sum(b.left_out for b in corpus.pairs):
+        say(f"{lost} sentences left out: their id is on one side only")
+    if pool is None:
+        pool = POOL if any(len(b.foreign) >= POOL for b in corpus.pairs) else None
+        if pool is None:
+            say(f"no language has {POOL} candidates: no accuracy in pools of one size (--pool)")
+    given = given_fits(trust.calibration, entry) if trust.calibration else None
+    if trust.install is not None:
+        from xt.serve.retriever import retrievers
+
+        retrievers(trust.install)  # before anything is computed
+    result = evaluate(
+        encoder,
+        corpus,
+        entry=entry,
+        temperature=temperature,
+        truncate=truncate,
+        pool=pool,
+        calibrate_on=trust.calibrate_on,
+        shots=trust.shots,
+        given=given,
+        progress=Counter("languages"),
+        calibrating=Counter("calibrated"),
+    )
+    sections = {} if measure_layers is None else {"layers": measure_layers(corpus)}
+    metrics = assemble(f"xt eval {corpus.name}", corpus, [result], **sections)
+    artifact = write_report(out, metrics, [result], parents=[parent], force=force)
+    show_metrics([result.metrics])
+    show_layers(metrics)
+    say(f"report: {artifact.path / 'report.html'}")
+    if trust.install is not None:
+        install_calibration(trust.install, artifact.path)
+    return {"path": str(artifact.path), **metrics}
+
+
+def evaluate_mined(
+    opened: Opened,
+    name: str,
+    out: Path,
+    *,
+    data_dir: Path | None,
+    languages: str,
+    margin: str,
+    search: str,
+    truncate: bool,
+    force: bool,
+) -> dict[str, Any]:
+    """Mine translations and write a report folder: what --json prints."""
+    from xt.eval import mining_run, protocols
+
+    encoder, entry, _, parent = opened
+    data = mining_run.load_mining(name, data_dir=data_dir, selection=languages)
+    say(f"{data.title}: {len(data.tasks)} languages, encoder {entry['label']} on {entry['engine']}")
+    result = mining_run.evaluate_mining(
+        encoder, data.tasks, margin=margin, search=search, truncate=truncate, progress=Counter("languages")
+    )
+    artifact, metrics = protocols.write(
+        out,
+        data.describe(),
+        entry,
+        "mining",
+        result.section,
+        result.predictions,
+        calibrators=result.calibrators,
+        parents=[parent],
+        force=force,
+    )
+    show_mining(result.section)
+    say(f"report: {artifact.path / 'report.html'}")
+    return {"path": str(artifact.path), **metrics}
+
+
+def evaluate_ranked(
+    opened: Opened,
+    name: str,
+    out: Path,
+    *,
+    data_dir: Path | None,
+    languages: str,
+    cut: bool,
+    force: bool,
+) -> dict[str, Any]:
+    """Rank documents for queries and write a report folder: what --json prints."""
+    from xt.eval import protocols, ranked
+
+    encoder, entry, _, parent = opened
+    about, collection, names = protocols.load_collection(name, data_dir=data_dir, selection=languages)
+    sizes = f"{len(collection.queries.ids):,} queries, {len(collection.documents.ids):,} documents"
+    say(f"{about['title']}: {sizes}, encoder {entry['label']} on {entry['engine']}")
+    result = ranked.rank_collection(encoder, collection, names=names, cut=cut, progress=Counter("encoded"))
+    artifact, metrics = protocols.write(
+        out, about, entry, "ranked", result.section, result.predictions, parents=[parent], force=force
+    )
+    show_ranked(result.section)
+    say(f"report: {artifact.path / 'report.html'}")
+    return {"path": str(artifact.path), **metrics}
+
+
+def evaluate_images(encoder: str, name: str, out: Path, languages: str, device: str, force: bool) -> dict[str, Any]:
+    """Measure text-to-image retrieval in every language of a folder and write a report folder: what --json prints."""
+    from xt.core.images import load_image_text
+    from xt.core.languages import select
+    from xt.eval import classify
+    from xt.eval.head_engines import open_checkpoint
+    from xt.eval.images import retrieve
+
+    folder = Path(name.removeprefix("image-text:")).expanduser()
+    codes = select(languages, list(load_image_text(folder).captions["test"]))
+    heads = open_checkpoint(encoder, device=device)
+    task, result = retrieve(heads, folder, codes=codes, progress=Counter("encoded"))
+    artifact, metrics = classify.write(out, heads, task, result, facts={"folder": str(folder)}, force=force)
+    show_classes(result.metrics)
+    chance = ", ".join(f"{k} {v:.3f}" for k, v in result.metrics["chance"].items())
+    say(f"{result.metrics['images']} images; by chance: {chance}")
+    say(f"report: {artifact.path / 'report.html'}")
+    return {"path": str(artifact.path), **metrics}
+
+
+def task_of_heads(name: str, layers: str | None) -> Task:
+    """Give the task that a head answers; XtError or a usage error when none can."""
+    from xt.core.errors import XtError
+    from xt.eval import targets
+
+    row = targets.find(name)
+    if row is None:
+        raise XtError(f"{name} is not answered by a head.", "See `xt tasks`.")
+    if layers is not None:
+        raise typer.BadParameter(f"--layers measures retrieval; {name} is answered by a head")
+    return row
+
+
+def read_test(task: Task, data_dir: Path | None, languages: str) -> Target:
+    """Read the test examples of a task, and say which of its languages are not there."""
+    from xt.eval import targets
+
+    test = targets.read(task, data_dir=data_dir, selection=languages)
+    count = sum(len(examples) for examples in test.examples.values())
+    say(f"{task.title}: {count:,} {test.facts['split']} examples in {len(test.examples)} languages")
+    if test.missing:
+        say(f"{len(test.missing)} of the task's {len(test.task.codes)} languages are not in the data folder")
+    return test
+
+
+def evaluate_heads(
+    encoder: str | None,
+    tests: dict[Path, Target],
+    *,
+    url: str | None = None,
+    model: str | None = None,
+    device: str,
+    force: bool,
+) -> dict[Path, dict[str, Any]]:
+    """Measure heads, wherever they run, and write a report folder for each task: folder -> document of --json."""
+    from xt.eval import classify
+    from xt.eval.head_engines import head_for, open_heads
+
+    heads = open_heads(encoder, url=url, model=model, device=device)
+    for test in tests.values():
+        head_for(test.task, heads.tasks)
+    documents = {}
+    for folder, test in tests.items():
+        result = classify.classify(
+            heads, test.task, test.examples, english=test.english or None, progress=Counter("languages")
+        )
+        artifact, metrics = classify.write(folder, heads, test.task, result, facts={"data": test.facts}, force=force)
+        show_classes(result.metrics)
+        say(f"report: {artifact.path / 'report.html'}")
+        documents[folder] = {"path": str(artifact.path), **metrics}
+    return documents
+
+
+def layer_numbers(value: str | None) -> list[int] | None:
+    """Read the numbers of --layers; None for all layers, and without the option."""
+    if value is None or value.strip() == "all":
+        return None
+    words = [w.strip() for w in value.split(",")]
+    if not all(w.isascii() and w.isdigit() for w in words):
+        raise typer.BadParameter(f"--layers expects `all` or numbers, as in 8,14,24; not {value!r}")
+    return sorted({int(w) for w in words})
+
+
+def layer_sweep(
+    opened: Encoder, encoder: str | None, layers: list[int] | None, truncate: bool
+) -> Callable[[Corpus], dict[str, Any]]:
+    """Check the layers (None: all) against the encoder, and give what measures them on a corpus."""
+    from xt.core import torch_engine
+    from xt.core.encoders import resolve
+    from xt.core.layers import check_layers, stack
+    from xt.core.text import TextEncoder
+    from xt.eval import layers as sweeps
+    from xt.eval.run import resource_of
+
+    if not (isinstance(opened, TextEncoder) and isinstance(opened.engine, torch_engine.TorchEngine)):
+        raise typer.BadParameter("--layers reads a checkpoint in PyTorch, not an exported model")
+    assert encoder is not None
+    whole = torch_engine.whole_encoder(opened, resolve(encoder).path)
+    own, count = (len(stack(torch_engine.network_of(e))) for e in (opened, whole))
+    chosen = list(range(count + 1)) if layers is None else layers
+    check_layers(chosen, count)
+
+    def measure(corpus: Corpus) -> dict[str, Any]:
+        say(f"{len(chosen)} layers, each in {len(corpus.pairs)} languages")
+        return sweeps.sweep(
+            lambda texts: torch_engine.encode_layers(whole, texts, chosen, truncate=truncate),
+            corpus.pairs,
+            resources={b.language: resource_of(b.language) for b in corpus.pairs},
+            own=own,
+            count=count,
+            progress=Counter("languages"),
+        )
+
+    return measure

@@ -1,0 +1,190 @@
+"""What `xt eval` prints on stderr of each kind of result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xt.cli.console import say, stderr, table
+
+
+def show_classes(section: dict[str, Any]) -> None:
+    """Print the scores of each language and their means on stderr."""
+    rows, mean = section["languages"], section["mean"]
+    names = [name for name in mean if name not in ("confidence",)]
+    table(
+        f"{section['task']}, answered by the head {section['head']}",
+        ["language", "n", *names],
+        [[code, row["n"], *(row[name] for name in names)] for code, row in rows.items()],
+    )
+    groups = ", ".join(f"{group} {value:.3f}" for group, value in mean[section["metric"]].items())
+    say(f"mean {section['metric']}: {groups}")
+
+
+def show_layers(metrics: dict[str, Any]) -> None:
+    """Print the mean accuracy of each layer on stderr, and the layer chosen on held-out languages."""
+    data = metrics.get("layers")
+    if not data:
+        return
+    ways = data["directions"]
+    table(
+        "mean accuracy by layer (*: its own)",
+        ["layer", *ways],
+        [
+            [f"{n}{' *' if int(n) == data['own'] else ''}", *(f"{100 * ways[w][n]['mean']['all']:.1f}" for w in ways)]
+            for n in next(iter(ways.values()))
+        ],
+    )
+    if best := data["best"]:
+        scores = ", ".join(f"{way} {100 * value:.1f}" for way, value in best["accuracy"].items())
+        say(f"layer {best['layer']}, chosen on {', '.join(best['chosen_on'])}; on the other languages: {scores}")
+
+
+def show_metrics(encoders: list[dict[str, Any]], languages: bool = True) -> None:
+    """Print accuracy and calibration on stderr."""
+    for m in encoders:
+        ways = m["retrieval"]
+        name = m["name"]
+        if languages and len(ways["foreign-english"]["languages"]) <= 120:
+            pool = ways["foreign-english"].get("pool")
+            rows = []
+            for code, row in ways["foreign-english"]["languages"].items():
+                both = [row, ways["english-foreign"]["languages"][code]]
+                cells = [_percent(r["accuracy"]) for r in both] + [_percent(row.get("f1"))]
+                cells += [_percent(r.get("accuracy_pool")) for r in both] if pool else []
+                rows.append([code, row["n"], *cells])
+            head = ["language", "n", "foreign-english", "english-foreign", "F1 foreign-english"]
+            head += [f"f-e, pool {pool}", f"e-f, pool {pool}"] if pool else []
+            title = f"accuracy in percent, {name} (XTREME: english-foreign; MTEB: foreign-english and its weighted F1)"
+            table(title, head, rows)
+        for direction, way in ways.items():
+            say(f"{name}, {direction}: accuracy " + ", ".join(f"{k} {100 * v:.1f}" for k, v in way["mean"].items()))
+            if "pool_mean" in way:
+                means = ", ".join(f"{k} {100 * v:.1f}" for k, v in way["pool_mean"].items())
+                missing = f"; without {', '.join(way['pool_missing'])}" if way["pool_missing"] else ""
+                say(f"  among {way['pool']} candidates: {means}{missing}")
+        rows = [
+            [
+                f"{direction} {key}",
+                "-" if x["temperature"] is None else f"{x['temperature']:.5f}",
+                *[
+                    x["overall"][k]
+                    for k in ("ece", "ece_null", "ece_excess", "worst_ece_excess", "nll", "brier", "auroc")
+                ],
+            ]
+            for direction, c in m["calibration"].items()
+            for key, x in c["methods"].items()
+        ]
+        table(
+            f"calibration, {name} (means over languages; null: what a perfectly calibrated model would show)",
+            ["method", "T", "ECE", "null", "excess", "worst", "NLL", "Brier", "AUROC"],
+            rows,
+        )
+        show_trust(m)
+
+
+def show_trust(m: dict[str, Any]) -> None:
+    """Print what refusing, conformal sets and few labelled queries give, and where the time went, on stderr."""
+    for direction, way in m["calibration"].items():
+        for note in way.get("notes", []):
+            say(f"{direction}: left out: {note}")
+        for k, arms in way.get("shots", {}).items():
+            words = [
+                f"{arm} excess {row['ece_excess']:.4f} (worst {row['worst_ece_excess']:.3f})"
+                for arm, row in arms.items()
+                if row["languages"]
+            ]
+            say(f"{direction}, {k} labelled queries a language: {'; '.join(words) or 'no language has as many'}")
+    for direction, section in m.get("none_of_these", {}).items():
+        found = section["overall"]
+        say(
+            f"{direction}, half of the queries without an answer: AUROC {_dash(found['auroc'])}; refusing at a risk "
+            f"of 0.1 answers {found['coverage']:.2f} of them, {_dash(found['risk_found'])} wrongly"
+        )
+    for direction, section in m.get("conformal", {}).items():
+        for scope, found in section["scopes"].items():
+            row = found["overall"]
+            say(
+                f"{direction}, sets that promise {1 - section['alpha']:.0%} ({scope}): coverage {row['coverage']:.3f}, "
+                f"{row['mean_size']:.1f} candidates"
+            )
+    if seconds := m.get("seconds"):
+        say("seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds.items()))
+
+
+def show_mining(section: dict[str, Any]) -> None:
+    """Print what was mined in each language, what is promised of it, and the means."""
+    names = ["precision", "recall", "F1", "guaranteed", "recall ", "wrong found", "ECE", "null"]
+    rows = []
+    for code, row in section["languages"].items():
+        sure, found, chance = (row[k] or {} for k in ("guarantee", "fdr", "probability"))
+        extra = [sure.get("precision"), sure.get("recall"), found.get("false_share")]
+        extra += [chance.get("ece"), chance.get("ece_null")]
+        rows.append([code, row["n"], *(row[k] for k in ("precision", "recall", "f1")), *map(_dash, extra)])
+    title = f"mining by the {section['margin']} margin; thresholds from dev, figures of test (guaranteed: precision "
+    title += "at a threshold certified on dev; wrong found: among conformal discoveries)"
+    table(title, ["language", "gold", *names], rows)
+    for code, row in section["languages"].items():
+        for note in row["notes"]:
+            say(f"{code}: {note}")
+    say(f"mean F1: {_groups(section['mean']['f1'])}")
+
+
+def show_ranked(section: dict[str, Any]) -> None:
+    """Print each measure by the language of the queries, and the means."""
+    names = section["measures"]
+    rows = []
+    for code, row in section["languages"].items():
+        bounds = {n: row[f"{n}_ci"] for n in names}
+        cells = [f"{row[n]:.3f}" + (" [{:.3f}, {:.3f}]".format(*bounds[n]) if bounds[n] else "") for n in names]
+        rows.append([code, row["n"], *cells, row["accuracy"]])
+    title = f"ranking of {section['documents']:,} documents (a query for which nothing is found counts 0)"
+    table(title, ["language", "n", *names, "accuracy"], rows)
+    for note in section["notes"]:
+        say(note)
+    if cut := sum(section["truncated"]):
+        say(f"{cut} texts were longer than the encoder reads, and cut")
+    say(f"mean {section['metric']}: {_groups(section['mean'][section['metric']])}")
+
+
+def show_summary(metrics: dict[str, Any]) -> None:
+    """Print a benchmark's table and what is missing from it."""
+    section = metrics["summary"]
+    rows = []
+    for name, task in section["tasks"].items():
+        there = f"{len(task['languages'])}/{task['expected']}"
+        rows.append([name, task["group"], _percent(task["score"]), _percent(task["partial"]), there])
+    table(f"{section['benchmark']}", ["task", "group", "score", "of what is there", "languages"], rows)
+    for name, group in section["groups"].items():
+        say(f"{name}: {_percent(group['score'])}")
+    say(f"overall: {_percent(section['overall']['score'])}")
+    for note in metrics["notes"]:
+        say(note)
+
+
+def show_comparison(document: dict[str, Any], out: Any) -> None:
+    """Print the differences on stderr, and where the page is."""
+    data = document["comparison"]
+    keys = ("accuracy", "ece", "brier", "auroc")
+    for way, part in data["directions"].items():
+        rows = []
+        for code, r in [*part["languages"].items(), ("mean", part["overall"])]:
+            cells = []
+            for k in keys:
+                gap, star = r["difference"].get(k), "*" if r.get("beyond_chance", {}).get(k) else ""
+                cells.append("-" if gap is None else f"{gap:+.3f}{star}")
+            rows.append([code, r["n"], *cells])
+        title = f"{data['names'][1]} less {data['names'][0]} {way} (*: beyond chance, Holm)"
+        table(title, ["language", "n", *keys], rows)
+    stderr.print(f"comparison: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _dash(value: Any) -> Any:
+    return "-" if value is None else value
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _groups(means: dict[str, float]) -> str:
+    return ", ".join(f"{group} {value:.3f}" for group, value in means.items())

@@ -1,0 +1,117 @@
+"""Conformal sets of candidates: at least so often the right one is among them, whatever the model (Vovk et al. 2005).
+
+Split conformal prediction (Angelopoulos & Bates 2021, arXiv 2107.07511, section 1). The nonconformity of a candidate
+is one minus its probability (LAC; Sadinle et al. 2019, arXiv 1609.00451); a set holds the candidates whose
+nonconformity is at most a quantile of that of the right candidates of other queries. The promise holds where those
+queries are exchangeable with the one asked: of the same language (Mondrian, per language), not from the languages of
+the zero-shot scope; the coverage found is therefore always shown beside the one promised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xt.core.calibrators import Floats, RetrievalTemperature
+from xt.core.errors import XtError
+from xt.eval import measures
+from xt.eval.calibration import apply_rows, fit_excluding
+from xt.eval.retrieval import FOLDS, Ranking
+
+ALPHA = 0.1
+"""Share of the queries whose set may lack the right candidate."""
+
+
+def threshold(nonconformity: Floats, alpha: float) -> float:
+    """Give the quantile that sets are cut at: the ceil((n + 1)(1 - alpha))-th smallest; inf when n is too small for it.
+
+    >>> threshold(np.array([0.1, 0.2, 0.3, 0.4]), 0.2), threshold(np.array([0.1, 0.2, 0.3]), 0.2)
+    (0.4, inf)
+    """
+    if not 0 < alpha < 1:
+        raise XtError(f"alpha is {alpha}, expected a share between 0 and 1.")
+    values = np.sort(np.asarray(nonconformity, np.float64))
+    if np.isnan(values).any():
+        raise XtError("A nonconformity is NaN.")
+    rank = math.ceil((len(values) + 1) * (1 - alpha) - 1e-12)
+    return float(values[rank - 1]) if rank <= len(values) else math.inf
+
+
+def sets(probabilities: Floats, gold: Any, limit: float) -> tuple[Any, Any]:
+    """Cut sets out of candidates: which hold the right one (n,), and how many candidates each has (n,).
+
+    Args:
+        probabilities: (n, k) of the best candidates.
+        gold: (n,) position of the right one, -1 when it is not among them: then no set holds it.
+        limit: the nonconformity up to which a candidate belongs to the set.
+    """
+    inside = 1 - probabilities <= limit
+    rows = np.arange(len(gold))
+    return np.where(gold >= 0, inside[rows, gold], False), inside.sum(1)
+
+
+def _nonconformity(ranking: Ranking, rows: Any, probabilities: Floats) -> Floats:
+    gold = ranking.gold[rows]
+    right = probabilities[np.arange(len(rows)), gold]
+    return np.asarray(np.where(gold >= 0, 1 - right, 1.0))
+
+
+def measure(rankings: Mapping[str, Ranking], sources: Sequence[str], alpha: float = ALPHA) -> dict[str, Any]:
+    """Find coverage and size of the sets in every language, for a threshold of the sources and for one of its own.
+
+    Temperature and threshold of a fold come from the other folds, half of the queries each, so that neither has seen
+    the query. Gives the section `conformal` of one direction: scope -> languages -> coverage with its Wilson interval,
+    mean and median size; a language with too few queries for a threshold has sets of all candidates, and says so.
+    """
+    scopes: dict[str, Any] = {}
+    fits: dict[Any, RetrievalTemperature] = {}
+    for scope in ("zero-shot", "per-language"):
+        if scope == "zero-shot" and not sources:
+            continue
+        rows: dict[str, Any] = {}
+        for code, ranking in rankings.items():
+            codes = tuple(sources) if scope == "zero-shot" else (code,)
+            try:
+                rows[code] = _one(ranking, rankings, codes, alpha, fits)
+            except XtError:  # too few queries to fit a temperature
+                continue
+        if rows:
+            mean = {key: float(np.mean([r[key] for r in rows.values()])) for key in ("coverage", "mean_size")}
+            scopes[scope] = {"languages": rows, "overall": {**mean, "languages": len(rows)}}
+    return {"alpha": alpha, "scopes": scopes}
+
+
+def _one(
+    ranking: Ranking,
+    rankings: Mapping[str, Ranking],
+    codes: tuple[str, ...],
+    alpha: float,
+    fits: dict[Any, RetrievalTemperature],
+) -> dict[str, Any]:
+    """Measure one language by the temperature and threshold of `codes`; `fits` keeps temperatures between calls."""
+    held = np.zeros(len(ranking.gold), bool)
+    sizes = np.zeros(len(ranking.gold), int)
+    unbounded = 0
+    fitted_on = [rankings[c] for c in codes]
+    for fold in range(FOLDS):
+        # The temperature of the other folds of even number, the threshold of those of odd number, by turns.
+        others = [f for f in range(FOLDS) if f != fold]
+        if (codes, fold) not in fits:
+            fits[codes, fold] = fit_excluding(fitted_on, [fold, *others[1::2]])
+        calibrator = fits[codes, fold]
+        scores = []
+        for source in fitted_on:
+            rows = np.flatnonzero(np.isin(source.folds, others[1::2]))
+            scores.append(_nonconformity(source, rows, apply_rows(calibrator, source, rows)))
+        limit = threshold(np.concatenate(scores), alpha)
+        rows = np.flatnonzero(ranking.folds == fold)
+        unbounded += len(rows) if math.isinf(limit) else 0
+        if len(rows):
+            held[rows], sizes[rows] = sets(apply_rows(calibrator, ranking, rows), ranking.gold[rows], limit)
+    n = len(held)
+    found: dict[str, Any] = {"n": n, "coverage": float(held.mean()), "coverage_ci": measures.wilson(int(held.sum()), n)}
+    found |= {"mean_size": float(sizes.mean()), "median_size": float(np.median(sizes))}
+    return found | ({"unbounded": unbounded} if unbounded else {})

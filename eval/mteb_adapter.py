@@ -1,0 +1,179 @@
+"""Any encoder of xt as a model of the `mteb` package: a checkpoint, an exported model, or a Triton server.
+
+import mteb
+from xt.eval.mteb_adapter import open_for_mteb
+
+mteb.evaluate(open_for_mteb(url="127.0.0.1:8001"), mteb.get_tasks(tasks=["Tatoeba"]))
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.core.artifact import MANIFEST, open_repository, read_manifest
+from xt.core.errors import XtError, require, unknown
+from xt.core.spec import EncoderSpec
+from xt.eval.retrieval import Encoder
+
+if TYPE_CHECKING:
+    from mteb.models import ModelMeta
+
+ROLES = {"query": "query", "document": "passage"}
+"""mteb's prompt types, to the role whose prefix goes before the text where the encoder has it."""
+ORGANISATION = "xt"
+"""What mteb, which names models ORGANISATION/NAME, files results under."""
+
+
+class MtebEncoder:
+    """An encoder that mteb can drive (its `EncoderProtocol`): batches of texts in, vectors out, compared by cosine."""
+
+    def __init__(self, encoder: Encoder, spec: EncoderSpec, *, name: str = "", revision: str = "unknown") -> None:
+        """Wrap an encoder.
+
+        Args:
+            encoder: anything with `encode`.
+            spec: its facts.
+            name: what mteb files its results under, after `xt/`; empty: the spec's.
+            revision: tells versions of one encoder apart in mteb's cache of results, precision and engine too.
+        """
+        require("mteb", extra="mteb", purpose="Running MTEB's tasks")
+        self.encoder = encoder
+        self.spec = spec
+        self.name = re.sub(r"[^\w.-]+", "-", name or spec.name)
+        self.revision = revision
+        self.truncated = 0
+        """Texts so far that were cut to the encoder's longest input."""
+        self.empty = 0
+        """Texts so far that were blank, whose vectors are zeros."""
+
+    def role(self, prompt_type: Any) -> str | None:
+        """Give the role of a prompt type: `query`, `passage`, or None, the default, for other tasks."""
+        if prompt_type is None:
+            return None
+        value = str(getattr(prompt_type, "value", prompt_type))
+        if value not in ROLES:
+            raise unknown("prompt type of mteb", value, ROLES)
+        return ROLES[value] if ROLES[value] in self.spec.prefixes else None
+
+    def encode(
+        self,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        task_metadata: Any = None,
+        hf_split: str = "",
+        hf_subset: str = "",
+        prompt_type: Any = None,
+        **kwargs: Any,
+    ) -> npt.NDArray[np.float32]:
+        """Encode mteb's batches: (texts, dim) in their order; a blank text gives zeros.
+
+        Args:
+            inputs: batches, each with its texts under `text`.
+            task_metadata: of mteb; not used, as the split and the subset.
+            hf_split: the same.
+            hf_subset: the same.
+            prompt_type: whether they are queries or documents, where the task tells them apart.
+            **kwargs: mteb's own (batch_size, show_progress_bar): the encoder chooses its batches by itself.
+
+        Raises XtError for inputs that are no text.
+        """
+        del task_metadata, hf_split, hf_subset, kwargs
+        texts: list[str] = []
+        for batch in inputs:
+            if "text" not in batch:
+                raise XtError(
+                    f"mteb gave {', '.join(batch) or 'nothing'}; {self.spec.name} reads text alone.",
+                    "Choose tasks of the modality text.",
+                )
+            texts += batch["text"]
+        full = [index for index, text in enumerate(texts) if text.strip()]
+        vectors = np.zeros((len(texts), self.spec.dim), np.float32)
+        self.empty += len(texts) - len(full)
+        if full:
+            known: dict[str, int] = {}  # the same text is encoded once
+            places = [known.setdefault(texts[index].replace("\0", " "), len(known)) for index in full]
+            found = self.encoder.encode(list(known), prefix=self.role(prompt_type), truncate=True)
+            vectors[full] = found.vectors[places]
+            self.truncated += int(np.asarray(found.truncated)[places].sum())
+        return vectors
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Give the cosine of each with each: (rows of 1, rows of 2)."""
+        from mteb.similarity_functions import cos_sim
+
+        return cos_sim(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Give the cosine of each with its own: (rows,)."""
+        from mteb.similarity_functions import pairwise_cos_sim
+
+        return pairwise_cos_sim(embeddings1, embeddings2)
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        """What mteb notes of the model beside its results."""
+        from mteb.models import ModelMeta
+
+        meta: ModelMeta = ModelMeta.create_empty(
+            {
+                "name": f"{ORGANISATION}/{self.name}",
+                "revision": self.revision,
+                "embed_dim": self.spec.dim,
+                "max_tokens": float(self.spec.max_length),
+                "similarity_fn_name": "cosine",
+                "use_instructions": bool(self.spec.prefixes),
+                "framework": ["PyTorch"] if "pytorch" in self.revision else ["ONNX"],
+            }
+        )
+        return meta
+
+
+def open_for_mteb(
+    encoder: str | None = None, *, url: str | None = None, model: str | None = None, device: str = "auto"
+) -> MtebEncoder:
+    """Open what --encoder or --url names, for mteb.
+
+    Args:
+        encoder: a checkpoint folder, hub id or short name; or an exported model's folder, or a repository.
+        url: instead, HOST:PORT of a Triton server's gRPC endpoint.
+        model: which of several exported or served encoders.
+        device: auto, cpu, cuda.
+    """
+    require("mteb", extra="mteb", purpose="Running MTEB's tasks")
+    if (encoder is None) == (url is None):
+        raise XtError("An encoder is in a folder or on a server.", "Give one of encoder and url.")
+    if url is not None:
+        from xt.core.triton_engine import TritonEncoder
+
+        served = TritonEncoder(url, model)
+        digest = str(served.facts.get("checkpoint", {}).get("hash", ""))[:12]
+        return MtebEncoder(served, served.spec, revision=f"{digest}-triton-{served.facts['precision']}")
+    assert encoder is not None
+    path = Path(encoder).expanduser()
+    folder: Path | None = None
+    if path.is_dir() and (path / MANIFEST).is_file() and read_manifest(path)["kind"] == "model":
+        folder = path
+    elif path.is_dir() and any(path.glob("*/config.pbtxt")):
+        models = open_repository(path)
+        if model is None and len(models) > 1:
+            raise XtError(f"{path} holds {', '.join(models)}.", "Choose by model.")
+        if model is not None and model not in models:
+            raise unknown("model", model, models)
+        folder = models[model or next(iter(models))].path
+    if folder is not None:
+        from xt.core.onnx_engine import load_model
+
+        graph, artifact = load_model(folder, device=device)
+        digest = str(artifact.facts.get("checkpoint", {}).get("hash", ""))[:12]
+        return MtebEncoder(graph, graph.spec, revision=f"{digest}-onnx-{artifact.facts['precision']}")
+    from xt.core import encoders, torch_engine
+
+    resolved = encoders.resolve(encoder)
+    opened = torch_engine.load_encoder(resolved, device=device)
+    return MtebEncoder(opened, resolved.spec, revision=f"{resolved.parent.get('hash', '')[:12]}-pytorch-fp32")

@@ -1,0 +1,358 @@
+"""Ranked retrieval with judgements: queries, documents, and which documents answer which query.
+
+BEIR folders (Thakur et al. 2021, arXiv 2104.08663), XQuAD-R and Mewsli-X (`xt.eval.passages`). The measures are
+those of `ir_measures` (trec_eval's): a query for which nothing was found counts 0, and each is a mean over queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.core import languages, rows
+from xt.core.errors import XtError, require
+from xt.core.text import Vectors
+from xt.eval import groups, measures
+from xt.eval.mining import neighbours
+from xt.eval.retrieval import Encoder, Ranking, fold_of
+from xt.eval.run import resource_of
+
+BEIR_MEASURES = ("nDCG@10", "R@100", "RR@10")
+ANSWER_MEASURES = ("AP@20",)
+CANDIDATES = 100
+BATCH = 4096
+"""Texts that are encoded between two reports of progress."""
+REPEATS = 1000
+LEAST = 10
+"""Fewer queries than this give no interval: their resamples say nothing of what others would give."""
+UNDETERMINED = "und"
+"""The code of queries that do not say their language (ISO 639)."""
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts with identifiers and languages."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    languages: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[str, str, str]]) -> Texts:
+        """Put (id, text, language) triples into columns."""
+        return cls(*(tuple(row[i] for row in found) for i in range(3)))
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Queries, documents and judgements: query id -> document id -> how relevant, 0 for not."""
+
+    queries: Texts
+    documents: Texts
+    judgements: Mapping[str, Mapping[str, int]]
+    origin: str
+    notes: tuple[str, ...] = ()
+    """What a report should say of it."""
+
+    def __post_init__(self) -> None:
+        for what, side in (("queries", self.queries), ("documents", self.documents)):
+            if not side.ids:
+                raise XtError(f"{self.origin}: there are no {what}.", "Expected at least one.")
+            if len(set(side.ids)) < len(side.ids):
+                seen: set[str] = set()
+                twice = next(i for i in side.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+                raise XtError(f"{self.origin}: two {what} have the id {twice!r}.", "Each id must be there once.")
+        if bare := [q for q in self.queries.ids if not any(s > 0 for s in self.judgements.get(q, {}).values())]:
+            raise XtError(
+                f"{self.origin}: {len(bare)} queries have no relevant document, {bare[0]!r} first.",
+                "Judge them, or leave them out.",
+            )
+        known_q, known_d = set(self.queries.ids), set(self.documents.ids)
+        if lost := [q for q in self.judgements if q not in known_q]:
+            raise XtError(
+                f"{self.origin}: {len(lost)} judged queries are not among the queries, {lost[0]!r} first.",
+                "The ids of the judgements must be those of the queries.",
+            )
+        if gone := [d for found in self.judgements.values() for d in found if d not in known_d]:
+            raise XtError(
+                f"{self.origin}: {len(gone)} judgements name documents that are not there, {gone[0]!r} first.",
+                "The ids of the judgements must be those of the documents.",
+            )
+
+
+def read_beir(folder: Path, split: str = "test") -> Collection:
+    """Read a BEIR folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv.
+
+    A document is its title, a space and its text, as BEIR joins them. Queries that the split judges not, or judges
+    without a relevant document, are left out and counted. `language` of a query (or of its `metadata`) is its language.
+    """
+    files = [folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"]
+    if missing := [str(f.relative_to(folder)) for f in files if not f.is_file()]:
+        there = ", ".join(sorted(p.name for p in folder.glob("*"))[:8]) or "nothing"
+        raise XtError(f"{folder} lacks {', '.join(missing)} (found: {there}).", "Expected the layout of BEIR.")
+    documents = []
+    for where, row in _objects(files[0]):
+        text = " ".join(str(row.get(name) or "").strip() for name in ("title", "text")).strip()
+        if not text:
+            raise XtError(f"{where}: title and text are empty.", "Remove the document.")
+        documents.append((str(row["_id"]), text, _language(row)))
+    judgements: dict[str, dict[str, int]] = {}
+    for number, line in rows.tsv(files[2]):
+        where = f"{files[2]}, line {number}"
+        if isinstance(line, str) or not {"query-id", "corpus-id", "score"} <= set(line):
+            raise XtError(f"{where}: expected the columns query-id, corpus-id and score.", "See BEIR's qrels.")
+        try:
+            found = judgements.setdefault(line["query-id"], {})
+            if line["corpus-id"] in found:
+                raise XtError(f"{where}: this document is judged twice for the query.", "Remove one of them.")
+            found[line["corpus-id"]] = int(line["score"])
+        except ValueError as error:
+            raise XtError(f"{where}: {line['score']!r} is no whole number.", "A score is 0, 1, 2, ...") from error
+    everything = []
+    for where, row in _objects(files[1]):
+        if not str(row.get("text") or "").strip():
+            raise XtError(f"{where}: the query is empty.", "Remove it.")
+        everything.append((str(row["_id"]), str(row["text"]), _language(row)))
+    relevant = {q for q, found in judgements.items() if any(score > 0 for score in found.values())}
+    known = {q[0] for q in everything}
+    queries = [q for q in everything if q[0] in relevant]
+    kept = {q: found for q, found in judgements.items() if q in relevant or q not in known}
+    left = len(everything) - len(queries)
+    notes = (
+        [f"{left} of {len(everything)} queries left out: {split} judges no document relevant to them"] if left else []
+    )
+    return Collection(Texts.of(queries), Texts.of(documents), kept, str(folder), tuple(notes))
+
+
+def _objects(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    found = []
+    for number, row in rows.jsonl(file):
+        where = f"{file}, line {number}"
+        if isinstance(row, str):
+            raise XtError(f"{where}: {row}", "Expected a JSON object a line.")
+        if "_id" not in row:
+            raise XtError(f"{where} has no `_id`; found {', '.join(row)}.", "Expected the layout of BEIR.")
+        found.append((where, row))
+    return found
+
+
+def _language(row: Mapping[str, Any]) -> str:
+    about = row.get("metadata") if isinstance(row.get("metadata"), Mapping) else {}
+    code = row.get("language") or (about or {}).get("language")
+    return languages.resolve(str(code)).iso3 if code else UNDETERMINED
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What ranking a collection gave."""
+
+    section: dict[str, Any]
+    """The section `ranked` of metrics.json."""
+    predictions: list[dict[str, Any]]
+    rankings: dict[str, Ranking]
+    """language of the queries -> ranking, for `xt.eval.calibration`: gold is the first right document, any counts."""
+
+
+def cut_measures(names: Sequence[str], documents: int, *, cut: bool) -> tuple[str, ...]:
+    """Check the measures against the number of documents: one that looks further is cut if asked, else refused.
+
+    >>> cut_measures(["nDCG@10", "R@100"], 50, cut=True)
+    ('nDCG@10', 'R@50')
+    """
+    done = []
+    for name in names:
+        kind, _, depth = name.partition("@")
+        if depth and int(depth) > documents:
+            if not cut:
+                raise XtError(
+                    f"{name} looks at {depth} documents; there are {documents}.",
+                    f"Pass --cut to measure {kind}@{documents} in its place, under that name.",
+                )
+            name = f"{kind}@{documents}"
+        done.append(name)
+    return tuple(dict.fromkeys(done))
+
+
+def roles(encoder: Any) -> tuple[str | None, str | None]:
+    """Give the prefixes of queries and documents: `query` and `passage` where the encoder knows them, else its own."""
+    inner = encoder if hasattr(encoder, "spec") else getattr(encoder, "encoder", None)  # a cache wraps one
+    known = getattr(getattr(inner, "spec", None), "prefixes", {})
+    return ("query" if "query" in known else None), ("passage" if "passage" in known else None)
+
+
+def rank_collection(
+    encoder: Encoder,
+    collection: Collection,
+    *,
+    names: Sequence[str] = BEIR_MEASURES,
+    cut: bool = False,
+    truncate: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Ranked:
+    """Rank all documents for every query by cosine, and score the rankings.
+
+    Args:
+        encoder: anything with `encode`.
+        collection: what is ranked.
+        names: measures as `ir_measures` writes them.
+        cut: measure at the number of documents where a measure looks further, instead of stopping.
+        truncate: cut documents that are too long, and count them, instead of stopping (passages often are).
+        progress: told of every so many texts.
+    """
+    names = cut_measures(names, len(collection.documents.ids), cut=cut)
+    of_query, of_document = roles(encoder)
+    total = len(collection.documents.ids) + len(collection.queries.ids)
+    documents, cut_d = _encode(encoder, collection.documents.texts, of_document, truncate, progress, 0, total)
+    done = len(collection.documents.ids)
+    queries, cut_q = _encode(encoder, collection.queries.texts, of_query, truncate, progress, done, total)
+    if progress:
+        progress(total, total, "")
+    found = neighbours(queries, documents, k=min(CANDIDATES + 1, len(documents)), search="exact")
+    scores, places = _without_itself(collection, found.scores, found.rows)
+    section, rankings = score_collection(collection, scores, places, names)
+    facts = {"documents": len(collection.documents.ids), "truncated": [cut_q, cut_d], "notes": list(collection.notes)}
+    facts["prefixes"] = {"queries": of_query or "default", "documents": of_document or "default"}
+    return Ranked({**section, **facts}, _predictions(collection, scores, places), rankings)
+
+
+def _encode(
+    encoder: Encoder,
+    texts: Sequence[str],
+    prefix: str | None,
+    truncate: bool,
+    progress: Callable[[int, int, str], None] | None,
+    done: int,
+    total: int,
+) -> tuple[Vectors, int]:
+    vectors, cut = [], 0
+    for start in range(0, len(texts), BATCH):
+        if progress:
+            progress(done + start, total, "texts")
+        result = encoder.encode(texts[start : start + BATCH], prefix=prefix, truncate=truncate)
+        norms = np.linalg.norm(result.vectors, axis=1, keepdims=True)
+        vectors.append((result.vectors / np.maximum(norms, 1e-12)).astype(np.float32))
+        cut += int(result.truncated.sum())
+    return np.concatenate(vectors), cut
+
+
+def _without_itself(
+    collection: Collection, scores: Vectors, places: npt.NDArray[np.int64]
+) -> tuple[Vectors, npt.NDArray[np.int64]]:
+    """Take a document that is the query itself (same id, same text) out of its ranking, as BEIR does (ArguAna, Quora).
+
+    Unless it is judged. Gives at most `CANDIDATES` for each query; a ranking that is short ends in -1.
+    """
+    kept = min(CANDIDATES, scores.shape[1])
+    where = {name: i for i, name in enumerate(collection.documents.ids)}
+    out_s, out_p = scores[:, :kept].copy(), places[:, :kept].copy()
+    for q, (name, text) in enumerate(zip(collection.queries.ids, collection.queries.texts, strict=True)):
+        own = where.get(name)
+        if own is None or name in collection.judgements[name] or collection.documents.texts[own] != text:
+            continue
+        rest = places[q] != own
+        n = min(kept, int(rest.sum()))
+        out_p[q], out_s[q] = -1, -np.inf
+        out_p[q, :n], out_s[q, :n] = places[q][rest][:n], scores[q][rest][:n]
+    return out_s, out_p
+
+
+def per_query(collection: Collection, places: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, Floats]:
+    """Score each query by `ir_measures`, in the order of the collection: measure -> (n,).
+
+    Documents are handed over by rank, so that equal scores keep the order in which they were found.
+    """
+    require("ir_measures", extra="cpu", purpose="Ranked retrieval")
+    import ir_measures
+
+    parsed = {ir_measures.parse_measure(name): name for name in names}
+    ids = collection.documents.ids
+    run = {
+        query: {ids[row]: float(-rank) for rank, row in enumerate(places[q]) if row >= 0}
+        for q, query in enumerate(collection.queries.ids)
+    }
+    order = {query: q for q, query in enumerate(collection.queries.ids)}
+    values = {name: np.zeros(len(order)) for name in names}
+    judged = {query: dict(found) for query, found in collection.judgements.items()}
+    for metric in ir_measures.iter_calc(list(parsed), judged, run):
+        values[parsed[metric.measure]][order[metric.query_id]] = metric.value
+    return values
+
+
+def interval(values: Floats, *, repeats: int = REPEATS, seed: int = 0) -> list[float] | None:
+    """95 % bootstrap interval of a mean over queries (percentiles of resampled means); None below `LEAST` queries."""
+    if len(values) < LEAST:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(repeats)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def score_collection(
+    collection: Collection, scores: Vectors, places: npt.NDArray[np.int64], names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Ranking]]:
+    """Score rankings by the language of the queries: the section, and the rankings to calibrate on.
+
+    Args:
+        collection: what was ranked.
+        scores: (queries, k) similarities, best first.
+        places: (queries, k) which documents, -1 for none.
+        names: the measures.
+    """
+    values = per_query(collection, places, names)
+    codes = np.array(collection.queries.languages)
+    right = np.array(
+        [
+            [row >= 0 and collection.judgements[query].get(collection.documents.ids[row], 0) > 0 for row in found]
+            for query, found in zip(collection.queries.ids, places, strict=True)
+        ],
+        bool,
+    )
+    gold = np.where(right.any(1), right.argmax(1), -1).astype(np.int64)
+    folds = np.array([fold_of(_fold_key(name)) for name in collection.queries.ids])
+    table: dict[str, dict[str, Any]] = {}
+    rankings: dict[str, Ranking] = {}
+    for code in dict.fromkeys(collection.queries.languages):
+        mine = codes == code
+        table[code] = {"n": int(mine.sum()), "accuracy": float((gold[mine] == 0).mean())}
+        table[code]["accuracy_ci"] = measures.wilson(int((gold[mine] == 0).sum()), int(mine.sum()))
+        for name in names:
+            table[code][name] = float(values[name][mine].mean())
+            table[code][f"{name}_ci"] = interval(values[name][mine])
+        rankings[code] = Ranking(scores[mine], places[mine], gold[mine], folds[mine], len(collection.documents.ids))
+    resources = {code: resource_of(code) for code in table}
+    mean = {n: groups.with_all({c: row[n] for c, row in table.items()}, resources) for n in (*names, "accuracy")}
+    return {"metric": names[0], "measures": list(names), "mean": mean, "languages": table}, rankings
+
+
+def _fold_key(name: str) -> str:
+    """Give what decides a query's fold: its id without the language, so that translations share a fold."""
+    head, dash, tail = name.rpartition("-")
+    return head if dash and tail in languages.LANGUAGES else name
+
+
+def _predictions(collection: Collection, scores: Vectors, places: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """List what each query found first, and a document that it should have found."""
+    documents = collection.documents
+    where = {name: i for i, name in enumerate(documents.ids)}
+    out = []
+    for q, (name, text, code) in enumerate(
+        zip(collection.queries.ids, collection.queries.texts, collection.queries.languages, strict=True)
+    ):
+        wanted = [d for d, score in collection.judgements[name].items() if score > 0]
+        first = int(places[q, 0])
+        row: dict[str, Any] = {
+            "language": code,
+            "id": name,
+            "query": text,
+            "answer": documents.texts[first] if first >= 0 else "",
+        }
+        row |= {"gold": documents.texts[where[wanted[0]]], "score": float(scores[q, 0]) if first >= 0 else None}
+        out.append({**row, "correct": first >= 0 and documents.ids[first] in wanted})
+    return out

@@ -1,0 +1,157 @@
+"""Vectors of texts encoded before, on disk, by encoder and text: a second evaluation takes seconds.
+
+Below `<cache>/vectors/<encoder>/` every call that had new texts left one *shard*, a folder of arrays:
+
+    keys.npy       (n, 16) uint8   SHA-256 of prefix, truncation and text, its first 16 bytes
+    vectors.npy    (n, dim) float32
+    tokens.npy     (n,) int32
+    truncated.npy  (n,) bool
+
+A shard is written under another name and renamed, so that a kill leaves none or the whole; what cannot be read is
+thrown away. The oldest shards go when all of them together outgrow `MAX_BYTES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.core.encoders import cache_folder
+from xt.core.text import Encoded
+from xt.eval.retrieval import Encoder
+
+KEY_BYTES = 16
+MAX_BYTES = 4 * 2**30
+"""Of all shards of all encoders."""
+FILES = ("keys", "vectors", "tokens", "truncated")
+
+
+def key_of(text: str, prefix: str | None, truncate: bool) -> bytes:
+    """Name one text as one call encodes it: 16 bytes."""
+    head = f"{prefix if prefix is not None else ''}\0{prefix is None}\0{truncate}\0"
+    return hashlib.sha256((head + text).encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
+
+
+class CachedEncoder:
+    """An encoder that looks a text up before it encodes it."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        identity: str,
+        *,
+        root: Path | None = None,
+        max_bytes: int = MAX_BYTES,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Open the shards of an encoder.
+
+        Args:
+            encoder: encodes what is new.
+            identity: names what the vectors depend on: the weights' hash, precision, engine and device.
+            root: the folder of all encoders' vectors (None: `vectors` in the user's cache).
+            max_bytes: of all shards; the oldest go first.
+            warn: told when vectors cannot be kept, as on a full disk; they are then used all the same.
+        """
+        self.encoder = encoder
+        self.root = root or cache_folder() / "vectors"
+        self.folder = self.root / hashlib.sha256(identity.encode()).hexdigest()[:32]
+        self.max_bytes = max_bytes
+        self.warn = warn
+        self.hits = self.misses = 0
+        self._shards: list[dict[str, npt.NDArray[Any]]] = []
+        self._places: dict[bytes, tuple[int, int]] = {}
+        for shard in sorted(self.folder.glob("shard-*")) if self.folder.is_dir() else []:
+            self._open(shard)
+
+    def _open(self, shard: Path) -> None:
+        try:
+            arrays = {name: np.load(shard / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in FILES}
+            n = len(arrays["keys"])
+            whole = arrays["keys"].shape == (n, KEY_BYTES) and all(len(a) == n for a in arrays.values())
+            if not whole or not np.isfinite(arrays["vectors"]).all():
+                raise ValueError("not a whole shard")
+            os.utime(shard)
+        except (OSError, ValueError, EOFError):
+            shutil.rmtree(shard, ignore_errors=True)
+            return
+        self._add(arrays)
+
+    def _add(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        number = len(self._shards)
+        self._shards.append(arrays)
+        data = np.ascontiguousarray(arrays["keys"]).tobytes()
+        for row in range(len(arrays["keys"])):
+            self._places[data[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = (number, row)
+
+    def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
+        """Encode `texts`; those seen before come from the disk, bit for bit as they were."""
+        keys = [key_of(text, prefix, truncate) for text in texts]
+        new: dict[bytes, str] = {}
+        for key, text in zip(keys, texts, strict=True):
+            if key not in self._places:
+                new.setdefault(key, text)
+        self.misses += len(new)
+        self.hits += len(texts) - len(new)
+        if new:
+            found = self.encoder.encode(list(new.values()), prefix=prefix, truncate=truncate)
+            arrays: dict[str, npt.NDArray[Any]] = {
+                "keys": np.frombuffer(b"".join(new), np.uint8).reshape(-1, KEY_BYTES),
+                "vectors": np.asarray(found.vectors, np.float32),
+                "tokens": np.asarray(found.tokens, np.int32),
+                "truncated": np.asarray(found.truncated, bool),
+            }
+            self._add(arrays)
+            self._keep(arrays)
+        by_shard: dict[int, list[tuple[int, int]]] = {}
+        for i, key in enumerate(keys):
+            number, row = self._places[key]
+            by_shard.setdefault(number, []).append((i, row))
+        dim = self._shards[-1]["vectors"].shape[1] if self._shards else 0
+        vectors = np.empty((len(texts), dim), np.float32)
+        tokens = np.empty(len(texts), np.int32)
+        truncated = np.empty(len(texts), bool)
+        for number, pairs in by_shard.items():
+            here, there = (np.array(side) for side in zip(*pairs, strict=True))
+            vectors[here] = self._shards[number]["vectors"][there]
+            tokens[here] = self._shards[number]["tokens"][there]
+            truncated[here] = self._shards[number]["truncated"][there]
+        return Encoded(vectors, tokens, truncated)
+
+    def _keep(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        name = f"{len(self._shards):05d}-{uuid.uuid4().hex[:12]}"
+        temporary = self.folder / f".new-{name}"
+        try:
+            temporary.mkdir(parents=True)
+            for file, array in arrays.items():
+                np.save(temporary / f"{file}.npy", array, allow_pickle=False)
+            temporary.rename(self.folder / f"shard-{name}")
+            prune(self.root, self.max_bytes)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            self.warn(f"vectors are not kept for a second evaluation: {error}")
+
+
+def prune(root: Path, max_bytes: int) -> None:
+    """Remove the shards used longest ago until all together have at most `max_bytes`."""
+    shards = []
+    for shard in root.glob("*/shard-*"):
+        try:
+            size = sum(file.stat().st_size for file in shard.iterdir())
+            shards.append((shard.stat().st_mtime, size, shard))
+        except OSError:  # another evaluation removed it
+            continue
+    total = sum(size for _, size, _ in shards)
+    for _, size, shard in sorted(shards):
+        if total <= max_bytes:
+            return
+        shutil.rmtree(shard, ignore_errors=True)
+        total -= size
