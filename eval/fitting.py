@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq, minimize, minimize_scalar
+from scipy.optimize import brentq, minimize
 
 from xt.core.calibrators import Floats, RetrievalMargin, RetrievalTemperature
 from xt.core.confidence_maps import EDGE, Beta, ConfidenceMap, Histogram, Isotonic, Platt, margin_features, near
@@ -107,23 +107,26 @@ def information(calibrator: RetrievalTemperature, scores: npt.NDArray[Any]) -> f
 def fit_drawn(scores: npt.NDArray[Any], gold: Any, prior: RetrievalTemperature, spread: float) -> RetrievalTemperature:
     """Fit a temperature drawn to a prior: maximum a posteriori, log T ~ Normal(log of the prior's, spread squared).
 
-    The "none of these" score stays the prior's. With few queries the prior speaks, with many the queries; `spread` of
-    infinity is maximum likelihood. Any number of queries will do.
+    The "none of these" score is free: queries whose answer is not among the candidates would else be explained by the
+    temperature. With few queries the prior speaks, with many the queries; `spread` of infinity is maximum likelihood.
+    Any number of queries will do; without one it is the prior.
     """
     scores, gold = _checked(scores, gold, 0)
     if not len(gold):
         return prior
     centre = math.log(prior.temperature)
-    weight = 0.0 if math.isinf(spread) else 0.5 / max(spread, 1e-3) ** 2
-
+    weight = 0.0 if math.isinf(spread) else 0.5 / max(spread, 1e-3) ** 2 / len(gold)
     mean = _loss(scores, gold, np.zeros(len(gold)))
 
-    def loss(log_t: float) -> float:
-        return len(gold) * mean(np.array([-log_t, prior.none_score]))[0] + weight * (log_t - centre) ** 2
+    def loss(x: Floats) -> tuple[float, Floats]:
+        value, slope = mean(x)
+        away = -x[0] - centre
+        return value + weight * away**2, slope - np.array([2 * weight * away, 0.0])
 
-    low, high = max(LOG_T[0], centre - 2.5), min(LOG_T[1], centre + 2.5)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-3})
-    return RetrievalTemperature(math.exp(float(found.x)), prior.none_score)
+    bounds = [(-min(LOG_T[1], centre + 2.5), -max(LOG_T[0], centre - 2.5)), (-1.0, 1.0)]
+    none = float(np.clip(prior.none_score, -1.0, 1.0))
+    found = minimize(loss, np.array([-centre, none]), jac=True, method="L-BFGS-B", bounds=bounds)
+    return RetrievalTemperature(math.exp(-float(found.x[0])), float(found.x[1]))
 
 
 def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: float) -> RetrievalTemperature:
