@@ -77,12 +77,17 @@ def _loss(scores: Floats, gold: npt.NDArray[np.int64], ground: Floats) -> Callab
     rows = np.arange(len(gold))
     absent = gold < 0
     top_score = scores.max(1)
+    room = np.empty_like(scores)
     right = np.where(absent, 0.0, scores[rows, np.maximum(gold, 0)])
 
     def loss(x: Floats) -> tuple[float, Floats]:
         beta, none = float(np.exp(x[0])), ground + float(x[1])
         top = np.maximum(top_score, none)
-        odds = np.exp(beta * (scores - top[:, None]))  # (n, k)
+        odds = np.subtract(
+            scores, top[:, None], out=room
+        )  # (n, k); in one room, as fresh memory costs more than the sums
+        odds *= beta
+        np.exp(odds, out=odds)
         none_odds = np.exp(beta * (none - top))
         total = odds.sum(1) + none_odds
         expected = (np.einsum("ij,ij->i", odds, scores) + none_odds * none) / total
@@ -137,9 +142,11 @@ def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: floa
     scores, _ = _checked(scores, np.zeros(len(scores)), 1)
 
     behind = np.concatenate([scores[:, 1:], np.full((len(scores), 1), none_score)], axis=1) - scores[:, :1]
+    room = np.empty_like(behind)
 
     def over(log_t: float) -> float:
-        return float((1 / (1 + np.exp(np.minimum(behind * math.exp(-log_t), 700)).sum(1))).mean()) - accuracy
+        np.minimum(np.multiply(behind, math.exp(-log_t), out=room), 700, out=room)
+        return float((1 / (1 + np.exp(room, out=room).sum(1))).mean()) - accuracy
 
     low, high = LOG_T
     if over(low) <= 0:
