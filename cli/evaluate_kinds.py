@@ -27,8 +27,7 @@ def open_encoder(
     encoder: str | None, url: str | None, model: str | None, device: str
 ) -> tuple[Encoder, dict[str, Any], float | None, dict[str, str]]:
     """Open what --encoder or --url names: the encoder, its entry for a report, its training temperature, its parent."""
-    from xt.core.artifact import MANIFEST, open_repository, read_manifest
-    from xt.core.errors import XtError, unknown
+    from xt.core.artifact import exported_model
 
     if (encoder is None) == (url is None):
         raise typer.BadParameter("give one of --encoder and --url")
@@ -39,18 +38,7 @@ def open_encoder(
         entry = _entry(served.spec, served.model, served.facts["precision"], "triton")
         return served, entry, served.spec.temperature, served.facts["checkpoint"]
     assert encoder is not None
-    path = Path(encoder).expanduser()
-    folder: Path | None = None
-    if path.is_dir() and (path / MANIFEST).is_file() and read_manifest(path)["kind"] == "model":
-        folder = path
-    elif path.is_dir() and any(path.glob("*/config.pbtxt")):
-        models = open_repository(path)
-        if model is None and len(models) > 1:
-            raise XtError(f"{path} holds {', '.join(models)}.", "Choose by --model.")
-        name = model or next(iter(models))
-        if name not in models:
-            raise unknown("model", name, models)
-        folder = models[name].path
+    folder = exported_model(Path(encoder).expanduser(), model)
     if folder is not None:
         from xt.core.onnx_engine import load_model
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from xt.core import __version__
-from xt.core.errors import XtError, explain_os_error
+from xt.core.errors import XtError, explain_os_error, unknown
 
 MANIFEST = "xt.json"
 SCHEMA = 1
@@ -252,3 +252,21 @@ def open_repository(repository: Path) -> dict[str, Artifact]:
     if not models:
         raise XtError(f"{repository} holds no model.", "Name a repository that `xt export` wrote.")
     return models
+
+
+def exported_model(path: Path, name: str | None = None) -> Path | None:
+    """Find the exported model that a path means: a model's folder, or the one named of a repository; None: neither.
+
+    Raises XtError when a repository holds several and none is named, or none of that name.
+    """
+    if path.is_dir() and (path / MANIFEST).is_file() and read_manifest(path)["kind"] == "model":
+        return path
+    if not (path.is_dir() and any(path.glob("*/config.pbtxt"))):
+        return None
+    models = open_repository(path)
+    if name is None and len(models) > 1:
+        raise XtError(f"{path} holds {', '.join(models)}.", "Choose by --model.")
+    chosen = name or next(iter(models))
+    if chosen not in models:
+        raise unknown("model", chosen, models)
+    return models[chosen].path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import MANIFEST, open_repository, read_manifest
+from xt.core.artifact import exported_model
 from xt.core.errors import XtError, require, unknown
 from xt.core.spec import EncoderSpec
 from xt.eval.retrieval import Encoder
@@ -155,17 +155,7 @@ def open_for_mteb(
         digest = str(served.facts.get("checkpoint", {}).get("hash", ""))[:12]
         return MtebEncoder(served, served.spec, revision=f"{digest}-triton-{served.facts['precision']}")
     assert encoder is not None
-    path = Path(encoder).expanduser()
-    folder: Path | None = None
-    if path.is_dir() and (path / MANIFEST).is_file() and read_manifest(path)["kind"] == "model":
-        folder = path
-    elif path.is_dir() and any(path.glob("*/config.pbtxt")):
-        models = open_repository(path)
-        if model is None and len(models) > 1:
-            raise XtError(f"{path} holds {', '.join(models)}.", "Choose by model.")
-        if model is not None and model not in models:
-            raise unknown("model", model, models)
-        folder = models[model or next(iter(models))].path
+    folder = exported_model(Path(encoder).expanduser(), model)
     if folder is not None:
         from xt.core.onnx_engine import load_model
 
