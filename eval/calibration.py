@@ -40,7 +40,7 @@ def keep_others(ranking: Ranking, folds: int | Sequence[int] | None) -> npt.NDAr
     """Mask of the queries outside of a fold or of several (None: all)."""
     if folds is None:
         return np.ones(len(ranking.gold), bool)
-    return ~np.isin(ranking.folds, np.atleast_1d(folds))
+    return ranking.folds != folds if isinstance(folds, int) else ~np.isin(ranking.folds, np.asarray(folds))
 
 
 def fit_excluding(rankings: Sequence[Ranking], fold: int | Sequence[int] | None) -> RetrievalTemperature:

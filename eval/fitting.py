@@ -19,6 +19,10 @@ MIN_QUERIES = 30
 """Fewer queries than this fit no temperature worth having."""
 SEARCHED = 300
 """Queries, about, that the start of a fit is looked for on."""
+STEPS = 100
+"""Steps of Newton's method at most; four to ten are usual."""
+ENOUGH = 1e-10
+"""Nats a query that a further step may promise at the end of a fit."""
 LOG_T = (math.log(1e-4), math.log(10.0))
 """Where temperatures are looked for: cosines differ by 0.001 to 2."""
 
@@ -46,58 +50,128 @@ def fit_temperature(scores: npt.NDArray[Any], gold: Any) -> RetrievalTemperature
         gold: (n,) position of the right one in 0..k-1, or -1 when it is not among them.
     """
     scores, gold = _checked(scores, gold)
-    log_t, none = _fit_two(scores, gold, np.zeros(len(gold)), float(np.quantile(scores[:, -1], 0.5)))
-    return RetrievalTemperature(math.exp(log_t), none)
+    curves = Curves(scores, gold, np.zeros(len(gold)))
+    return RetrievalTemperature(*_descend(curves, _search(curves, float(np.median(scores[:, -1])))))
 
 
 def fit_margin(scores: npt.NDArray[Any], gold: Any) -> RetrievalMargin:
     """Fit temperature and the margin of "none of these" by maximum likelihood (arguments as of `fit_temperature`)."""
     scores, gold = _checked(scores, gold)
-    log_t, margin = _fit_two(scores, gold, near(scores), 0.03)
-    return RetrievalMargin(math.exp(log_t), margin)
+    curves = Curves(scores, gold, near(scores))
+    return RetrievalMargin(*_descend(curves, _search(curves, 0.03)))
 
 
-def _fit_two(scores: Floats, gold: npt.NDArray[np.int64], ground: Floats, start: float) -> tuple[float, float]:
-    """Give log T and the "none of these" score above `ground` (n,) that are likeliest, looked for from `start`."""
-    bounds = [(np.log(0.1), np.log(1e5)), (-1.0, 1.0)]
-    few = slice(None, None, max(1, len(gold) // SEARCHED))  # where to start from is found on some of the queries
-    search, loss = _loss(scores[few], gold[few], ground[few]), _loss(scores, gold, ground)
-    found = [
-        minimize(search, np.array([np.log(beta), start]), jac=True, method="L-BFGS-B", bounds=bounds)
-        for beta in (20.0, 100.0, 200.0)
-    ]
-    best = min(found, key=lambda one: float(one.fun))
-    if len(gold) > len(gold[few]):
-        best = minimize(loss, best.x, jac=True, method="L-BFGS-B", bounds=bounds)
-    return -float(best.x[0]), float(best.x[1])
+class Curves:
+    """The mean negative log-likelihood by (beta, a): candidate scores beta s, "none of these" beta ground + a.
 
+    Both stand linearly inside the exponents, so that the function is convex and Newton's method finds its one minimum.
+    """
 
-def _loss(scores: Floats, gold: npt.NDArray[np.int64], ground: Floats) -> Callable[[Floats], tuple[float, Floats]]:
-    """Give the mean negative log-likelihood and its gradient by log 1/T and the score of "none" above `ground`."""
-    rows = np.arange(len(gold))
-    absent = gold < 0
-    top_score = scores.max(1)
-    room = np.empty_like(scores)
-    right = np.where(absent, 0.0, scores[rows, np.maximum(gold, 0)])
+    def __init__(self, scores: Floats, gold: npt.NDArray[np.int64], ground: Floats) -> None:
+        """Take scores (n, k), gold (n,) and the score (n,) above which "none of these" is measured."""
+        self.scores, self.gold, self.ground = scores, gold, ground
+        self.absent = gold < 0
+        self.top = scores.max(1)
+        self.right = np.where(self.absent, ground, scores[np.arange(len(gold)), np.maximum(gold, 0)])
+        self._room = np.empty_like(scores)  # one for all calls, as fresh memory costs more than the sums
+        self._squares = np.empty_like(scores)
 
-    def loss(x: Floats) -> tuple[float, Floats]:
-        beta, none = float(np.exp(x[0])), ground + float(x[1])
-        top = np.maximum(top_score, none)
-        odds = np.subtract(
-            scores, top[:, None], out=room
-        )  # (n, k); in one room, as fresh memory costs more than the sums
-        odds *= beta
+    def __len__(self) -> int:
+        """Queries."""
+        return len(self.gold)
+
+    def some(self, most: int) -> Curves:
+        """The curves of about so many of the queries, evenly chosen."""
+        few = slice(None, None, max(1, len(self) // most))
+        return Curves(self.scores[few], self.gold[few], self.ground[few])
+
+    def __call__(self, beta: float, a: float) -> tuple[float, Floats, Floats]:
+        """Value, gradient (2,) and Hessian (2, 2)."""
+        none = beta * self.ground + a
+        top = np.maximum(beta * self.top, none)
+        odds = np.multiply(self.scores, beta, out=self._room)
+        odds -= top[:, None]
         np.exp(odds, out=odds)
-        none_odds = np.exp(beta * (none - top))
+        none_odds = np.exp(none - top)
         total = odds.sum(1) + none_odds
-        expected = (np.einsum("ij,ij->i", odds, scores) + none_odds * none) / total
-        gold_score = np.where(absent, none, right)
-        value = (np.log(total) + beta * (top - gold_score)).mean()
-        by_beta = (expected - gold_score).mean()
-        by_none = beta * (none_odds / total - absent).mean()
-        return float(value), np.array([by_beta * beta, by_none])
+        p_none = none_odds / total
+        weighted = np.multiply(odds, self.scores, out=self._squares)
+        mean = weighted.sum(1) / total + p_none * self.ground
+        square = np.einsum("ij,ij->i", weighted, self.scores) / total + p_none * self.ground**2
+        value = (np.log(total) + top - beta * self.right - a * self.absent).mean()
+        gradient = np.array([(mean - self.right).mean(), (p_none - self.absent).mean()])
+        across = (p_none * (self.ground - mean)).mean()
+        return (
+            float(value),
+            gradient,
+            np.array([[(square - mean**2).mean(), across], [across, (p_none * (1 - p_none)).mean()]]),
+        )
 
-    return loss
+
+def _search(curves: Curves, none: float) -> tuple[float, float]:
+    """Where to start from: the fit of some of the queries, so that a fit of all needs few steps."""
+    return _descend(curves.some(SEARCHED), (0.01, none)) if len(curves) > SEARCHED else (0.01, none)
+
+
+def _descend(
+    curves: Curves,
+    start: tuple[float, float],
+    *,
+    prior: tuple[float, float] | None = None,
+    between: tuple[float, float] = (1e-5, 10.0),
+) -> tuple[float, float]:
+    """Give the likeliest temperature and "none of these" score (above the ground), by Newton's method.
+
+    Args:
+        curves: of the queries.
+        start: temperature and score to start from.
+        prior: centre and weight of a quadratic penalty on log T; its curvature is taken as 2 weight / T's square.
+        between: least and greatest temperature.
+    """
+    least, most = 1 / between[1], 1 / between[0]
+
+    def at(x: Floats) -> tuple[float, Floats, Floats]:
+        value, gradient, hessian = curves(float(x[0]), float(x[1]))
+        if prior:
+            away = math.log(x[0]) + prior[0]
+            value += prior[1] * away**2
+            gradient += (2 * prior[1] * away / x[0], 0.0)
+            hessian[0, 0] += 2 * prior[1] / x[0] ** 2
+        return value, gradient, hessian
+
+    def inside(x: Floats) -> Floats:
+        beta = float(np.clip(x[0], least, most))
+        return np.array([beta, np.clip(x[1], -beta, beta)])  # a score of "none" is a cosine: -1..1
+
+    absent = float(curves.absent.mean())
+    beta = 1 / start[0]
+    x = inside(np.array([beta, beta * start[1]]))
+    value, gradient, hessian = at(x)
+    for _ in range(STEPS):
+        mass = float(gradient[1]) + absent  # of "none of these", on average
+        outward = gradient[1] * x[1] < 0 and abs(x[1]) >= x[0]
+        if outward:  # "none of these" is at its end, and stays there
+            along = np.array([1.0, x[1] / x[0]])
+            step = along * float(gradient @ along) / max(float(along @ hessian @ along), 1e-24)
+        elif mass < absent / 4:  # where it has next to none the parabola is flat and points anywhere
+            step = np.array([0.0, math.log(max(mass, 1e-300) / absent)])
+        elif 1 - mass < (1 - absent) / 4:  # or next to all
+            step = np.array([0.0, math.log((1 - absent) / max(1 - mass, 1e-300))])
+        else:
+            step = np.linalg.solve(hessian + np.diag(1e-12 * np.diag(hessian) + 1e-24), gradient)
+        step *= min(1.0, 0.75 * x[0] / step[0] if step[0] > 0 else 3 * x[0] / max(-step[0], 1e-300))
+        gain = float(gradient @ step)  # what the slope promises
+        if gain < ENOUGH:
+            break
+        share = 1.0
+        while (after := at(further := inside(x - share * step)))[0] > value - 1e-4 * share * gain and share > 1e-6:
+            share /= 4
+        moved = value - after[0]
+        if moved > 0:
+            x, (value, gradient, hessian) = further, after
+        if moved < ENOUGH:  # at an end of where temperatures are looked for
+            break
+    return 1 / float(x[0]), float(x[1] / x[0])
 
 
 def information(calibrator: RetrievalTemperature, scores: npt.NDArray[Any]) -> float:
@@ -121,17 +195,11 @@ def fit_drawn(scores: npt.NDArray[Any], gold: Any, prior: RetrievalTemperature, 
         return prior
     centre = math.log(prior.temperature)
     weight = 0.0 if math.isinf(spread) else 0.5 / max(spread, 1e-3) ** 2 / len(gold)
-    mean = _loss(scores, gold, np.zeros(len(gold)))
-
-    def loss(x: Floats) -> tuple[float, Floats]:
-        value, slope = mean(x)
-        away = -x[0] - centre
-        return value + weight * away**2, slope - np.array([2 * weight * away, 0.0])
-
-    bounds = [(-min(LOG_T[1], centre + 2.5), -max(LOG_T[0], centre - 2.5)), (-1.0, 1.0)]
+    between = (max(LOG_T[0], centre - 2.5), min(LOG_T[1], centre + 2.5))
     none = float(np.clip(prior.none_score, -1.0, 1.0))
-    found = minimize(loss, np.array([-centre, none]), jac=True, method="L-BFGS-B", bounds=bounds)
-    return RetrievalTemperature(math.exp(-float(found.x[0])), float(found.x[1]))
+    curves = Curves(scores, gold, np.zeros(len(gold)))
+    ends = (math.exp(between[0]), math.exp(between[1]))
+    return RetrievalTemperature(*_descend(curves, (prior.temperature, none), prior=(centre, weight), between=ends))
 
 
 def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: float) -> RetrievalTemperature:

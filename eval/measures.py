@@ -301,17 +301,22 @@ def reliability(confidence: Floats, correct: Floats, *, bins: int = BINS) -> lis
     """
     confidence, correct = resampling.check(confidence, correct)
     order = np.argsort(confidence, kind="stable")
-    groups = np.split(order, equal_mass(len(order), bins)[1:])
+    confidence, correct = confidence[order], correct[order]
+    starts = equal_mass(len(order), bins)
+    sizes = np.diff([*starts, len(order)])
+    mean = np.minimum(np.add.reduceat(confidence, starts) / sizes, 1.0)
+    share = np.add.reduceat(correct, starts) / sizes
+    within = binom.ppf([[0.025], [0.975]], sizes, mean) / sizes
     return [
         {
-            "low": float(confidence[g].min()),
-            "high": float(confidence[g].max()),
-            "confidence": float(confidence[g].mean()),
-            "accuracy": float(correct[g].mean()),
-            "count": len(g),
-            "consistency": [float(x) / len(g) for x in binom.ppf([0.025, 0.975], len(g), confidence[g].mean())],
+            "low": float(confidence[start]),
+            "high": float(confidence[start + sizes[i] - 1]),
+            "confidence": float(mean[i]),
+            "accuracy": float(share[i]),
+            "count": int(sizes[i]),
+            "consistency": within[:, i].tolist(),
         }
-        for g in groups
+        for i, start in enumerate(starts)
     ]
 
 

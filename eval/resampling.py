@@ -124,57 +124,107 @@ class Sample:
         return len(self.confidence)
 
     @cached_property
-    def _fixed(self) -> tuple[npt.NDArray[Any], ...]:
-        """What is the same in every row.
+    def _masses(self) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Starts of the bins of equal mass, and their sizes (1, bins)."""
+        starts = equal_mass(len(self), self.bins)
+        return starts, np.diff([*starts, len(self)]).astype(np.float64)[None]
 
-        Starts of the bins of equal mass and their sizes, starts of those of equal width, starts of ties, log odds and
-        log of the complement of each confidence, harmonic numbers 0..n.
+    @cached_property
+    def _ties(self) -> npt.NDArray[np.int64]:
+        """Where each run of equal confidences starts."""
+        return np.flatnonzero(np.diff(self.confidence, prepend=-1.0))
+
+    @cached_property
+    def _places(self) -> Floats:
+        """(n, 2) what a right answer adds to the rank sum, and a wrong one to the AURC, at each place of n in a row."""
+        n = len(self)
+        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
+        return np.stack([np.arange(n, dtype=np.float64), harmonic[n] - harmonic[:n][::-1]], axis=1)
+
+    @cached_property
+    def _columns(self) -> tuple[Floats, Floats, int]:
+        """What is linear in how often an item is there, and in how often it is there and right: one product each.
+
+        Columns, of both: a bin of equal width each (the sum of the gaps), Brier, log-loss; then of the first the size
+        of each bin. Last: the number of bins of equal width that hold anything.
         """
-        n, c = len(self), self.confidence
-        starts = equal_mass(n, self.bins)
-        edges = np.flatnonzero(np.diff(width_bin(c, self.bins), prepend=-1))
+        c = self.confidence
+        where = np.unique(width_bin(c, self.bins), return_inverse=True)[1]
+        member = np.eye(int(where.max()) + 1)[where]
         safe = np.clip(c, TINY, 1 - TINY)
         miss = np.log1p(-safe)
-        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
-        size = np.diff([*starts, n]).astype(np.float64)[None]
-        return starts, size, edges, np.flatnonzero(np.diff(c, prepend=-1.0)), np.log(safe) - miss, miss, harmonic
+        there = np.column_stack([member * c[:, None], c**2, -miss, member])
+        right = np.column_stack([-member, 1 - 2 * c, miss - np.log(safe)])
+        return there, right, member.shape[1]
 
-    def measure(self, counts: Floats, right: Floats, drawn: tuple[Floats, Floats]) -> dict[str, Floats]:
-        """Measure rows of draws: key -> (rows,); AUROC is NaN where a row has one class only.
+    def _measure(self, linear: Floats, size: Floats, gap: Floats, rate: Floats, ranked: Any) -> dict[str, Floats]:
+        """Put the measures of rows together: key -> (rows,).
 
         Args:
-            counts: (rows, n) or (1, n), how often each item is in the row.
-            right: (rows, n), how often it is there and right.
-            drawn: (rows, n) each: the row's items written out, ascending: their confidences and outcomes.
+            linear: (rows, widths + 2), the sums that `_columns` describes.
+            size: (rows or 1, widths), items of each bin of equal width.
+            gap: (rows, bins), mean confidence less mean correctness of each bin of equal mass.
+            rate: (rows, bins), mean correctness of each.
+            ranked: AUROC and AURC, (rows,) each.
         """
-        n, c, (starts, size, edges, ties, odds, miss, harmonic) = len(self), self.confidence, self._fixed
-        gap = np.add.reduceat(drawn[0] - drawn[1], starts, axis=1) / size
-        rate = np.add.reduceat(drawn[1], starts, axis=1) / size
-        out = {"ece": (np.abs(gap) * size).sum(1) / n, "ece_debiased": debiased(gap, rate, size, norm="l1")}
-        total = np.abs(np.add.reduceat(counts * c - right, edges, axis=1))
-        held = np.add.reduceat(counts, edges, axis=1)
-        out["ece_equal_width"] = total.sum(1) / n
-        out["mce"] = (total / np.maximum(held, 1)).max(1)
-        out["brier"] = (counts @ c**2 + right @ (1 - 2 * c)) / n
-        out["nll_binary"] = -(right @ odds + counts @ miss) / n
-        wrong = counts - right
-        if len(ties) < n:
-            counts, wrong = (np.add.reduceat(x, ties, axis=1) for x in (counts, wrong))
-        out["auroc"], out["aurc"] = _ranked(counts, wrong, harmonic)
+        n, (_, mass) = len(self), self._masses
+        total = np.abs(linear[:, :-2])
+        out = {
+            "ece": (np.abs(gap) * mass).sum(1) / n,
+            "ece_equal_width": total.sum(1) / n,
+            "ece_debiased": debiased(gap, rate, mass, norm="l1"),
+            "mce": (total / np.maximum(size, 1)).max(1),
+            "brier": linear[:, -2] / n,
+            "nll_binary": linear[:, -1] / n,
+        }
+        out["auroc"], out["aurc"] = ranked
         return {key: out[key] for key in KEYS}
+
+    def _outcomes(self, right: Floats) -> dict[str, Floats]:
+        """The measures of the items, each there once, under rows of outcomes (rows, n); AUROC is NaN with one class."""
+        (starts, size), (there, by_right, widths) = self._masses, self._columns
+        fixed = there.sum(0)
+        linear = right @ by_right
+        linear += fixed[: widths + 2]
+        rate = np.add.reduceat(right, starts, axis=1) / size
+        gap = np.add.reduceat(self.confidence, starts) / size - rate
+        ranked = self._ranked(right) if self._distinct else self._tied(np.ones((1, len(self))), 1 - right)
+        return self._measure(linear, fixed[None, widths + 2 :], gap, rate, ranked)
+
+    @property
+    def _distinct(self) -> bool:
+        return len(self._ties) == len(self)
+
+    def _ranked(self, right: Floats) -> tuple[Floats, Floats]:
+        """AUROC and AURC, (rows,) each, of rows of outcomes in ascending order of confidences that all differ.
+
+        A repeated item ties with itself only, where it is as right as wrong. AURC is the mean over k = 1..n of the
+        share of wrong answers among the k surest: an error at the j-th place adds 1/j + ... + 1/n.
+        """
+        n = len(self)
+        sums = right @ self._places
+        hits = right.sum(1)
+        pairs = hits * (n - hits)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            auroc = np.where(pairs > 0, (sums[:, 0] - hits * (hits - 1) / 2) / pairs, np.nan)
+        return auroc, (self._places[:, 1].sum() - sums[:, 1]) / n
+
+    def _tied(self, counts: Floats, wrong: Floats) -> tuple[Floats, Floats]:
+        """The same where confidences tie, of rows of counts of the items and of those that are wrong."""
+        counts, wrong = (np.add.reduceat(x, self._ties, axis=1) for x in (counts, wrong))
+        return _ranked(counts, wrong, np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(self) + 1))]))
 
     def point(self) -> dict[str, float]:
         """The measures of the sample itself."""
-        ones, right = np.ones((1, len(self))), self.correct[None]
-        return {k: float(v[0]) for k, v in self.measure(ones, right, (self.confidence[None], right)).items()}
+        return {k: float(v[0]) for k, v in self._outcomes(self.correct[None]).items()}
 
     def bootstrap(self, rng: np.random.Generator, repeats: int, extra: Floats | None = None) -> dict[str, Floats]:
         """The measures of `repeats` resamples, and under "nll" the mean of `extra` (n,), in the order given."""
 
         def block(rows: int) -> dict[str, Floats]:
             n = len(self)
-            picked = rng.integers(0, n, (rows, n))
-            picked += np.arange(0, rows * n, n)[:, None]
+            picked = rng.integers(0, n, (rows, n), dtype=np.int32)
+            picked += np.arange(0, rows * n, n, dtype=np.int32)[:, None]
             whole = np.bincount(picked.ravel(), minlength=rows * n).reshape(rows, n)
             out = self.resampled(whole)
             return out if extra is None else {**out, "nll": whole @ extra[self.order] / n}
@@ -184,17 +234,23 @@ class Sample:
     def resampled(self, whole: npt.NDArray[np.int64]) -> dict[str, Floats]:
         """The measures of resamples given as counts (rows, n) of the sorted items; each row sums to n."""
         rows, n = whole.shape
+        (starts, size), (there, by_right, widths) = self._masses, self._columns
         items = np.repeat(np.tile(np.arange(n), rows), whole.ravel()).reshape(rows, n)
-        counts = whole.astype(np.float64)
-        return self.measure(counts, counts * self.correct, (self.confidence[items], self.correct[items]))
+        right, counts = self.correct[items], whole.astype(np.float64)
+        both = there.copy()
+        both[:, : widths + 2] += by_right * self.correct[:, None]
+        linear = counts @ both
+        gap = np.add.reduceat((self.confidence - self.correct)[items], starts, axis=1) / size
+        rate = np.add.reduceat(right, starts, axis=1) / size
+        ranked = self._ranked(right) if self._distinct else self._tied(counts, counts * (1 - self.correct))
+        return self._measure(linear[:, : widths + 2], linear[:, widths + 2 :], gap, rate, ranked)
 
     def null(self, rng: np.random.Generator, repeats: int) -> dict[str, Floats]:
         """The measures of `repeats` draws of correct ~ Bernoulli(confidence)."""
+        chance = self.confidence.astype(np.float32)
 
         def block(rows: int) -> dict[str, Floats]:
-            right = (rng.random((rows, len(self))) < self.confidence).astype(np.float64)
-            drawn = (np.broadcast_to(self.confidence, right.shape), right)
-            return self.measure(np.ones((1, len(self))), right, drawn)
+            return self._outcomes((rng.random((rows, len(self)), dtype=np.float32) < chance).astype(np.float64))
 
         return self._blocks(block, repeats)
 

@@ -64,23 +64,31 @@ def test_the_fit_is_the_minimum_that_another_optimizer_finds():
     assert np.log(found.temperature) == pytest.approx(other.x[0], abs=5e-3)
 
 
-def test_the_gradient_is_that_of_finite_differences(monkeypatch):
-    caught = []
-
-    def minimize(loss, x0, **kwargs):
-        caught.append((loss, x0, kwargs["jac"]))
-        return optimize.OptimizeResult(x=x0, fun=loss(x0)[0])
-
-    monkeypatch.setattr(fitting, "minimize", minimize)
+@pytest.mark.parametrize("height", [0.0, 0.4])
+def test_value_gradient_and_curvature_are_those_of_finite_differences(height):
     scores, gold = drawn(200, 0.03, 0.82, seed=2)
-    fit_temperature(scores, gold)
-    loss, _, jac = caught[0]
-    assert jac is True
-    for x in ([np.log(30.0), 0.8], [np.log(100.0), 0.85], [np.log(2.0), -0.3]):
-        error = optimize.check_grad(lambda x: loss(x)[0], lambda x: loss(x)[1], np.array(x))
-        assert error < 1e-4 * max(1, np.abs(loss(np.array(x))[1]).max())
-        expected = independent_nll(scores, gold, np.exp(-x[0]), x[1]).mean()
-        assert loss(np.array(x))[0] == pytest.approx(expected)
+    curves = fitting.Curves(scores, gold, np.full(len(gold), height))
+    for beta, none in ((30.0, 0.8), (100.0, 0.85), (2.0, -0.3)):
+        x = np.array([beta, beta * (none - height)])
+        value, gradient, hessian = curves(*x)
+        assert value == pytest.approx(independent_nll(scores, gold, 1 / beta, none).mean())
+        np.testing.assert_allclose(optimize.approx_fprime(x, lambda x: curves(*x)[0], 1e-6), gradient, atol=2e-6)
+        np.testing.assert_allclose(optimize.approx_fprime(x, lambda x: curves(*x)[1], 1e-6), hessian, atol=2e-6)
+
+
+@pytest.mark.parametrize("absent", [0, 1, 40, 199, 200])
+def test_a_fit_ends_in_the_same_place_wherever_it_starts(absent, monkeypatch):
+    scores, gold = drawn(200, 0.01, -1.0, seed=5)
+    gold[:absent] = -1
+    losses, places = [], []
+    for start in [(t, none) for t in (0.002, 0.01, 0.5) for none in (-0.9, 0.5, 0.99)]:
+        monkeypatch.setattr(fitting, "_search", lambda *_, start=start: start)
+        found = fit_temperature(scores, gold)
+        losses.append(nll(found, scores, gold).mean())
+        places.append(np.log(found.temperature))
+    np.testing.assert_allclose(losses, min(losses), atol=1e-7)
+    if 0 < absent < 200:  # else the temperature may be anything
+        np.testing.assert_allclose(places, places[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(4))

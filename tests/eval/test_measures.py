@@ -350,7 +350,7 @@ def test_each_resample_is_measured_as_if_it_were_alone(ties):
 def test_each_null_draw_is_measured_as_if_it_were_alone():
     confidence = np.sort(data(90)[0])
     found = measures.null_rows(confidence, repeats=8, seed=3)
-    drawn = resampling.generator(3, confidence).random((8, 90)) < confidence
+    drawn = resampling.generator(3, confidence).random((8, 90), dtype=np.float32) < confidence.astype(np.float32)
     for row, right in enumerate(drawn.astype(float)):
         for key, value in plain(confidence, right).items():
             assert found[key][row] == pytest.approx(value, abs=1e-9), key
