@@ -95,11 +95,13 @@ def show_trust(m: dict[str, Any]) -> None:
             ]
             say(f"{direction}, {k} labelled queries a language: {'; '.join(words) or 'no language has as many'}")
     for direction, section in m.get("none_of_these", {}).items():
-        found = section["overall"]
-        say(
-            f"{direction}, half of the queries without an answer: AUROC {_dash(found['auroc'])}; refusing at a risk "
-            f"of 0.1 answers {found['coverage']:.2f} of them, {_dash(found['risk_found'])} wrongly"
-        )
+        for key, method in section["methods"].items():
+            found = method["overall"]
+            say(
+                f"{direction}, half of the queries without an answer ({key}): AUROC {_dash(found['auroc'])}; refusing "
+                f"at a risk of {section['risk']:g} answers {found['coverage']:.2f} of them, "
+                f"{_dash(found['risk_found'])} wrongly"
+            )
     for direction, section in m.get("conformal", {}).items():
         for scope, found in section["scopes"].items():
             row = found["overall"]

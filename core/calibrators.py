@@ -100,13 +100,13 @@ class RetrievalMargin:
 
 @dataclass(frozen=True)
 class Rescaled:
-    """A temperature whose confidence in the best candidate goes through a map.
+    """A temperature, or a margin, whose confidence in the best candidate goes through a map.
 
     What the best candidate loses goes to "none of these"; what it gains is taken from the others and "none of these"
     in proportion.
     """
 
-    base: RetrievalTemperature
+    base: RetrievalTemperature | RetrievalMargin
     map: confidence_maps.ConfidenceMap
 
     @property
@@ -132,7 +132,9 @@ class Rescaled:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rescaled:
         """Read what `to_json` wrote."""
-        return cls(RetrievalTemperature.from_json(value["base"]), confidence_maps.from_json(value["map"]))
+        margin = value["base"].get("kind") == "retrieval-margin"
+        base = (RetrievalMargin if margin else RetrievalTemperature).from_json(value["base"])
+        return cls(base, confidence_maps.from_json(value["map"]))
 
 
 Calibrator = RetrievalTemperature | RetrievalMargin | Rescaled
@@ -226,7 +228,7 @@ class CalibrationTable:
 
         Args:
             methods: "zero-shot", "pooled", "none-of-these" -> a calibrator, "shrunk" or "per-language" -> one for each
-                language; some of them. With "none-of-these" as the scope it answers for every language.
+                language; some of them. "none-of-these" has its own ones in it, under "languages".
             scope: which is the default; None: zero-shot where it is there, else pooled.
             candidates: how many candidates they were fitted with.
             provenance: kept as it is.
@@ -245,7 +247,8 @@ class CalibrationTable:
         chosen = scope or there[0]
         try:
             default = read_calibrator(methods[chosen])
-            own = {} if chosen == NONE else methods.get("shrunk") or methods.get("per-language", {})
+            shared = methods.get("shrunk") or methods.get("per-language", {})
+            own = methods[NONE].get("languages", {}) if chosen == NONE else shared
             known = {language_key(code): read_calibrator(c) for code, c in own.items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise XtError(f"The calibration lacks or misstates {error}.", "Make the report again.") from error

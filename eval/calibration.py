@@ -99,6 +99,8 @@ class Calibrated:
     """Method -> calibrators as calibration.json keeps them, fitted on everything that the method may see."""
     notes: list[str]
     """What could not be fitted, and why."""
+    predicted: Callable[[str, int | None], RetrievalTemperature] | None = None
+    """Language and fold left out -> its temperature without a label of it; None where no line could be fitted."""
 
 
 Made = TypeVar("Made")
@@ -258,7 +260,7 @@ def calibrate(
         )
     for key, value in _given(given or {}, rankings).items():
         fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
-    return Calibrated(methods, kept, notes)
+    return Calibrated(methods, kept, notes, fits.predicted if ready else None)
 
 
 def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, fold: int | None) -> Calibrator:

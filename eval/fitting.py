@@ -227,12 +227,14 @@ def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: floa
 MAPS = ("platt", "isotonic", "histogram", "beta")
 
 
-def fit_map(kind: str, base: RetrievalTemperature, scores: npt.NDArray[Any], gold: Any) -> ConfidenceMap:
+def fit_map(
+    kind: str, base: RetrievalTemperature | RetrievalMargin, scores: npt.NDArray[Any], gold: Any
+) -> ConfidenceMap:
     """Fit a map of the base's confidence in the best candidate to the chance that it is right.
 
     Args:
         kind: one of `MAPS`.
-        base: the temperature under the map.
+        base: the temperature or margin under the map.
         scores: (n, k) similarities, best first.
         gold: (n,) position of the right candidate, -1 when it is not among them.
 

@@ -18,15 +18,19 @@ def none_of_these(metrics: Metrics) -> str:
     how = (
         "For half of the queries the right answer is taken out of the index. <b>AUROC</b>: how often a query that has "
         "an answer is surer than one that has none (0.5 is chance). <b>Refusal</b>: the threshold is chosen for a "
-        "risk on other queries; beside the risk asked for stands the share of wrong answers that was found."
+        "risk on other queries; beside the risk asked for stands the share of wrong answers that was found. "
+        "<b>Predicted</b> means fitted in each language to answers drawn from its predicted temperature, without a "
+        "label; the other line is fitted once, on languages with labels."
     )
     folded = "".join(page.details(f"The same, {label}", part) for label, part in parts[1:])
     return page.section("none-of-these", "None of these", how, *(part for _, part in parts[:1]), folded)
 
 
-def absent(metrics: Metrics, data: Metrics, series: charts.Series, title: str) -> str:
-    """Chart and table of one direction."""
+def absent(metrics: Metrics, section: Metrics, series: charts.Series, title: str) -> str:
+    """Chart and tables of one direction; the chart is of the last method."""
     rows, lines = [], []
+    methods = get(section, "methods") or {}
+    data = methods[list(methods)[-1]] if methods else {}
     overall = get(data, "overall", "auroc")
     for code, row in (data.get("languages") or {}).items():
         name, value, refusal = language_name(metrics, code), get(row, "auroc"), get(row, "refusal") or {}
@@ -56,7 +60,20 @@ def absent(metrics: Metrics, data: Metrics, series: charts.Series, title: str) -
     caption = "Queries with and without an answer, by language. Select a heading to sort."
     table = page.table(caption, head, rows, sort=True, tall=len(rows) > 14)
     folded = page.details("Refusal by language as a table", table, printed=False)
-    return f'<h3 class="who">{title}</h3>\n{note}{drawing}{folded}'
+    return f'<h3 class="who">{title}</h3>\n{_methods(methods, section.get("risk"))}{note}{drawing}{folded}'
+
+
+def _methods(methods: Metrics, risk: object) -> str:
+    """Table of the means of each method over languages."""
+    rows = []
+    for key, data in methods.items():
+        mean = get(data, "overall") or {}
+        cells = [figure(mean.get(name), fixed(mean.get(name))) for name in ("auroc", "ece", "ece_null")]
+        cells += [figure(mean.get(name), fixed(mean.get(name))) for name in ("none_ece", "none_ece_null")]
+        cells += [figure(value, percent(value)) for value in (mean.get("coverage"), risk, mean.get("risk_found"))]
+        rows.append([words(key), *cells])
+    head = ["Fitted", "AUROC", "ECE", "null", "ECE of none", "null", "answered", "risk asked", "risk found"]
+    return page.table("Means over languages, by how the calibrator was fitted.", head, rows)
 
 
 # -- conformal sets ----------------------------------------------------------------------------------------------------

@@ -163,7 +163,7 @@ def evaluate(
         if shots:
             metrics["calibration"][direction]["shots"] = few.measure(rankings, other, shots)
         tell(direction, "none of these")
-        missing, calibrator = unanswerable.measure(rankings, english, sources)
+        missing, calibrator = unanswerable.measure(rankings, english, sources, predicted=found.predicted)
         if missing:
             sections["none_of_these"][direction], kept["none-of-these"] = missing, calibrator
         tell(direction, "sets")

@@ -1,29 +1,33 @@
 """Queries whose answer is not in the index: whether they are told apart, and what refusing at a chosen risk gives.
 
 Half of the queries lose their right candidate (by a hash of the English sentence, so that the same ones do in every
-language); temperature and margin of "none of these" (`RetrievalMargin`) are then fitted with such queries among the
-others, which gives "none of these" the mass that it has when answers are missing as often as here. Everything is
-cross-fitted by fold.
+language); temperature and margin of "none of these" (`RetrievalMargin`) and a map of the confidence are then fitted
+with such queries among the others, which gives "none of these" the mass that it has when answers are missing as often
+as here. That needs labels, so it comes from languages that have them; or, without any, from labels drawn in each
+language from its predicted temperature. Everything is cross-fitted by fold.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.calibrators import Floats, RetrievalMargin
-from xt.eval import measures
+from xt.core.calibrators import Calibrator, Floats, Rescaled, RetrievalMargin
+from xt.eval import measures, resampling
 from xt.eval.calibration import enough, keep_others, stack
-from xt.eval.fitting import fit_margin
+from xt.eval.fitting import fit_map, fit_margin
 from xt.eval.retrieval import FOLDS, Ranking
 
 RISK = 0.1
 """Share of the answers given that may be wrong."""
+DRAWN = 2000
+"""Queries, about, that labels are drawn for in each language."""
 
 
 def loses_answer(english: str) -> bool:
@@ -53,8 +57,103 @@ def threshold_at_risk(confidence: Floats, correct: Floats, risk: float) -> float
     return float(confidence[order][good[-1]]) if len(good) else float("inf")
 
 
-def _fit(rankings: Sequence[Ranking], fold: int | None) -> RetrievalMargin:
-    return fit_margin(*stack(rankings, [keep_others(r, fold) for r in rankings]))
+def _others(ranking: Ranking, fold: int | None) -> Ranking:
+    """The ranking of the queries outside of a fold (None: of all)."""
+    keep = keep_others(ranking, fold)
+    return replace(ranking, **{name: getattr(ranking, name)[keep] for name in ("scores", "rows", "gold", "folds")})
+
+
+def fit_missing(rankings: Sequence[Ranking]) -> RetrievalMargin | Rescaled:
+    """Fit temperature and margin of "none of these", and a beta map of the confidence that they give.
+
+    The map is left out where all queries are right or all wrong. XtError with too few queries.
+    """
+    scores, gold = stack(rankings)
+    base = fit_margin(scores, gold)
+    if (gold == 0).all() or (gold != 0).all():
+        return base
+    return Rescaled(base, fit_map("beta", base, scores, gold))
+
+
+def draw_missing(ranking: Ranking, calibrator: Calibrator, fold: int | None) -> list[Ranking]:
+    """Give the ranking, without a fold, as it would be with answers missing, its labels drawn instead of read.
+
+    Each query's answer is drawn from the probabilities that the calibrator gives its candidates; then half of the
+    queries, at random, lose the answer drawn. What is fitted to that needs no label of the language: it carries over
+    what is known of full indexes (the predicted temperature) to indexes that lack answers, and the errors of the
+    encoder with it. Drawn as often as it takes to have `DRAWN` queries.
+    """
+    few = _others(ranking, fold)
+    rng = resampling.generator(0, few.scores)
+    n, k = few.scores.shape
+    upto = np.cumsum(calibrator(few.scores), axis=1)
+    out = []
+    for _ in range(math.ceil(DRAWN / max(n, 1))):
+        drawn = (rng.random((n, 1)) > upto).sum(1)
+        gold = np.where(drawn >= k, -1, drawn)
+        out.append(take_out(replace(few, gold=gold), rng.random(n) < 0.5))
+    return out
+
+
+Fits = Mapping[int, tuple[RetrievalMargin | Rescaled, float]]
+"""Fold -> the calibrator fitted without it, and the least confidence at which to answer."""
+
+
+def _with_limit(rankings: Sequence[Ranking], risk: float) -> tuple[RetrievalMargin | Rescaled, float]:
+    """Fit, and choose the threshold on the same queries."""
+    fitted = fit_missing(rankings)
+    scores, gold = stack(rankings)
+    return fitted, threshold_at_risk(fitted(scores)[:, 0], (gold == 0).astype(np.float64), risk)
+
+
+def _one(ranking: Ranking, without: npt.NDArray[np.bool_], fits: Fits, risk: float, repeats: int) -> dict[str, Any]:
+    """Measure one language whose answers have been taken out."""
+    probabilities = np.empty((len(ranking.gold), 2))
+    answered = np.empty(len(ranking.gold), bool)
+    for fold, (fitted, limit) in fits.items():
+        here = np.flatnonzero(ranking.folds == fold)
+        if len(here):
+            probabilities[here] = fitted(ranking.scores[here])[:, [0, -1]]
+            answered[here] = probabilities[here, 0] >= limit
+    right = (ranking.gold == 0).astype(np.float64)
+    has = np.clip(1 - probabilities[:, 1], 0.0, 1.0)
+    told = measures.measure(has, (~without).astype(np.float64), repeats=repeats)
+    found = measures.measure(probabilities[:, 0], right, repeats=repeats)
+    wrong = int(answered.sum() - right[answered].sum())
+    limits = [limit for _, limit in fits.values()]
+    return {
+        "n": len(right),
+        "unanswerable": float(without.mean()),
+        "auroc": told["auroc"],
+        "auroc_ci": told.get("auroc_ci"),
+        "none_ece": told["ece"],
+        "none_ece_null": told.get("ece_null"),
+        "ece": found["ece"],
+        "ece_ci": found.get("ece_ci"),
+        "ece_null": found.get("ece_null"),
+        "refusal": {
+            "risk": risk,
+            "threshold": float(np.mean(limits)) if np.isfinite(limits).all() else None,
+            "coverage": float(answered.mean()),
+            "answered": int(answered.sum()),
+            "risk_found": wrong / int(answered.sum()) if answered.any() else None,
+        },
+    }
+
+
+def _overall(rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Means over languages; of the risk, over those that answer anything."""
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [v for v in values if v is not None]
+        return float(np.mean(known)) if known else None
+
+    keys = ("auroc", "ece", "ece_null", "none_ece", "none_ece_null")
+    refusals = [row["refusal"] for row in rows.values()]
+    return {
+        **{key: mean([row[key] for row in rows.values()]) for key in keys},
+        **{key: mean([r[key] for r in refusals]) for key in ("coverage", "risk_found")},
+    }
 
 
 def measure(
@@ -62,6 +161,7 @@ def measure(
     english: Mapping[str, Sequence[str]],
     sources: Sequence[str],
     *,
+    predicted: Callable[[str, int | None], Calibrator] | None = None,
     risk: float = RISK,
     repeats: int = measures.REPEATS,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,13 +171,15 @@ def measure(
         rankings: language -> ranking.
         english: language -> the English side of its pairs, in order.
         sources: the languages to fit on; none of them there: all.
-        risk: of the answers given, with the threshold chosen on the sources.
+        predicted: language and fold -> its temperature without a label of it (`xt.eval.calibration.CrossFit`).
+        risk: of the answers given, with the threshold chosen on other queries.
         repeats: resamples behind an interval.
 
     Returns:
-        The section `none_of_these` (AUROC of answerable against not by one minus the mass of "none of these", and what
-        refusing below the threshold gives), and the calibrator as calibration.json keeps it; both empty with too few
-        queries or a single candidate.
+        The section `none_of_these`: for "zero-shot" (fitted on the sources; "pooled" without any) and "predicted" (for
+        each language, labels drawn: `draw_missing`), AUROC of answerable against not by one minus the mass of "none of
+        these", ECE of that and of the answer's confidence, and what refusing below the threshold gives; and the
+        calibrator as calibration.json keeps it. Both are empty with too few queries or a single candidate.
     """
     usable = {c: r for c, r in rankings.items() if r.scores.shape[1] > 1}
     without = {c: np.array([loses_answer(e) for e in english[c]]) for c in usable}
@@ -85,60 +187,17 @@ def measure(
     codes = [c for c in sources if c in cut] or list(cut)
     if not enough([cut[c] for c in codes]):
         return {}, {}
-    some = [cut[c] for c in codes]
-    fits: list[RetrievalMargin] = []
-    limits = []
-    for fold in range(FOLDS):
-        fits.append(_fit(some, fold))
-        confidence, correct = [], []
-        for ranking in some:
-            keep = keep_others(ranking, fold)
-            confidence.append(fits[-1](ranking.scores[keep])[:, 0])
-            correct.append((ranking.gold[keep] == 0).astype(np.float64))
-        limits.append(threshold_at_risk(np.concatenate(confidence), np.concatenate(correct), risk))
-    rows: dict[str, Any] = {}
-    for code, ranking in cut.items():
-        probabilities = np.empty((len(ranking.gold), 2))
-        answered = np.empty(len(ranking.gold), bool)
-        for fold in range(FOLDS):
-            here = np.flatnonzero(ranking.folds == fold)
-            if len(here):
-                probabilities[here] = fits[fold](ranking.scores[here])[:, [0, -1]]
-                answered[here] = probabilities[here, 0] >= limits[fold]
-        has_answer = (~without[code]).astype(np.float64)
-        right = (ranking.gold == 0).astype(np.float64)
-        told = measures.measure(1 - probabilities[:, 1], has_answer, repeats=repeats)
-        found = measures.measure(probabilities[:, 0], right, repeats=repeats)
-        wrong = int(answered.sum() - right[answered].sum())
-        rows[code] = {
-            "n": len(right),
-            "unanswerable": float(without[code].mean()),
-            "auroc": told["auroc"],
-            "auroc_ci": told["auroc_ci"],
-            "ece": found["ece"],
-            "ece_ci": found["ece_ci"],
-            "ece_null": found["ece_null"],
-            "refusal": {
-                "risk": risk,
-                "threshold": float(np.mean(limits)) if np.isfinite(limits).all() else None,
-                "coverage": float(answered.mean()),
-                "risk_found": wrong / int(answered.sum()) if answered.any() else None,
-            },
-        }
-    risks = [r["refusal"]["risk_found"] for r in rows.values() if r["refusal"]["risk_found"] is not None]
-    aurocs = [r["auroc"] for r in rows.values() if r["auroc"] is not None]
-    overall = {
-        "auroc": float(np.mean(aurocs)) if aurocs else None,
-        "coverage": float(np.mean([r["refusal"]["coverage"] for r in rows.values()])),
-        "risk_found": float(np.mean(risks)) if risks else None,
-        "ece": float(np.mean([r["ece"] for r in rows.values()])),
-        "ece_null": float(np.mean([r["ece_null"] for r in rows.values()])),
-    }
-    section = {
-        "method": "temperature, and a margin for none of these",
-        "fitted_on": codes,
-        "languages": rows,
-        "overall": overall,
-    }
-    final = _fit(some, None)
-    return section, {**final.to_json(), "fitted_on": codes, "unanswerable": 0.5}
+    shared = {f: _with_limit([_others(cut[c], f) for c in codes], risk) for f in range(FOLDS)}
+    rows = {c: _one(r, without[c], shared, risk, repeats) for c, r in cut.items()}
+    scope = "zero-shot" if sources else "pooled"
+    found = {scope: {"label": f"fitted on {', '.join(codes)}", "languages": rows, "overall": _overall(rows)}}
+    kept = {**fit_missing([cut[c] for c in codes]).to_json(), "fitted_on": codes, "unanswerable": 0.5}
+    if predicted is not None:
+        rows, kept["languages"] = {}, {}
+        for code, ranking in usable.items():
+            own = {f: _with_limit(draw_missing(ranking, predicted(code, f), f), risk) for f in range(FOLDS)}
+            rows[code] = _one(cut[code], without[code], own, risk, repeats)
+            kept["languages"][code] = fit_missing(draw_missing(ranking, predicted(code, None), None)).to_json()
+        label = "for each language, to answers drawn from its predicted temperature; no labels"
+        found["predicted"] = {"label": label, "languages": rows, "overall": _overall(rows)}
+    return {"risk": risk, "methods": found}, kept

@@ -75,7 +75,7 @@ def test_a_second_evaluation_takes_its_vectors_from_the_disk_and_says_the_same(r
     assert {"predicted", "shrunk", "platt", "isotonic", "beta", "histogram"} <= set(methods)
     assert methods["cosine"]["overall"]["accuracy"] == methods["predicted"]["overall"]["accuracy"]
     assert set(one["calibration"]["foreign-english"]["shots"]) == {"16"}
-    assert one["none_of_these"]["foreign-english"]["languages"]["swh"]["n"] == 120
+    assert one["none_of_these"]["foreign-english"]["methods"]["predicted"]["languages"]["swh"]["n"] == 120
     assert one["conformal"]["foreign-english"]["scopes"]["per-language"]["languages"]["swh"]["coverage"] > 0.8
     assert "labelled queries a language" in said
     assert len(first["data"]) == 3

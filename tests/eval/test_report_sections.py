@@ -129,10 +129,13 @@ def extend(metrics: dict[str, Any], predictions: Rows) -> dict[str, Any]:
             retrieval["pool"] = 100
             retrieval["pool_mean"] = {"all": 0.9123, "low": 0.8123}
             retrieval |= {"f1": {"all": 0.7123}, "convention": "XTREME's direction", "pool_missing": ["kat"]}
+            mean = {"auroc": float(np.mean([r["auroc"] for r in absent.values()])), "ece": 0.0456, "risk_found": 0.1034}
             encoder["none_of_these"][way] = {
-                "method": "zero-shot",
-                "languages": absent,
-                "overall": {"auroc": float(np.mean([r["auroc"] for r in absent.values()]))},
+                "risk": 0.1,
+                "methods": {
+                    "zero-shot": {"languages": absent, "overall": mean | {"risk_found": 0.1734}},
+                    "predicted": {"languages": absent, "overall": mean},
+                },
             }
             overall = {s: {"coverage": 0.9, "mean_size": 3.1} for s in sets}
             encoder["conformal"][way] = {
