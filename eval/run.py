@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from xt.core import __version__, aligned, bitext, languages, tasks
 from xt.core.artifact import Artifact, command_line, new_artifact, open_artifact, write_json
 from xt.core.bitext import Bitext
@@ -140,42 +142,39 @@ def evaluate(
         metrics["retrieval"][direction] = {"mean": retrieval.means(rows, resources), "languages": rows}
         metrics["retrieval"][direction] |= conventions.section(rows, direction, resources, pool)
     seconds["search"] = time.perf_counter() - started - sum(seconds.values())
-    sections: dict[str, dict[str, Any]] = {"none_of_these": {}, "conformal": {}}
     steps = [f"{direction}: {what}" for direction in both for what in ("fits", "measures", "none of these", "sets")]
 
-    def tell(direction: str, what: str) -> None:
+    def tell(step: str) -> None:
         if calibrating:
-            calibrating(steps.index(f"{direction}: {what}"), len(steps), f"{direction}: {what}")
+            calibrating(steps.index(step) if step else len(steps), len(steps), step)
 
-    for direction, rankings in both.items():
-        tell(direction, "fits")
-        other = next(r for d, r in both.items() if d != direction)
-        found = calibration.calibrate(
-            rankings, temperature, others=other, calibrate_on=calibrate_on, given=(given or {}).get(direction)
-        )
-        kept = found.kept
-        tell(direction, "measures")
-        metrics["calibration"][direction] = {
-            "fit_languages": kept.get("zero-shot", {}).get("fitted_on", []),
-            "methods": calibration.summary(found.methods, resources),
-            "notes": found.notes,
-        }
-        if shots:
-            metrics["calibration"][direction]["shots"] = few.measure(rankings, other, shots)
-        tell(direction, "none of these")
-        missing, calibrator = unanswerable.measure(rankings, english, sources, predicted=found.predicted)
-        if missing:
-            sections["none_of_these"][direction], kept["none-of-these"] = missing, calibrator
-        tell(direction, "sets")
-        sets = conformal.measure(rankings, sources)
-        if sets["scopes"]:
-            sections["conformal"][direction] = sets
-        calibrators[direction] = kept
-        for b in corpus.pairs:
-            predictions += _predictions(b, direction, rankings[b.language], found.methods, entry["name"])
-    if calibrating:
-        calibrating(len(steps), len(steps), "")
-    metrics |= {name: section for name, section in sections.items() if section}
+    with threadpool_limits(1, user_api="blas"):  # its products are small, and threads of the encoder's may still spin
+        for direction, rankings in both.items():
+            tell(f"{direction}: fits")
+            other = next(r for d, r in both.items() if d != direction)
+            found = calibration.calibrate(
+                rankings, temperature, others=other, calibrate_on=calibrate_on, given=(given or {}).get(direction)
+            )
+            calibrators[direction] = kept = found.kept
+            tell(f"{direction}: measures")
+            metrics["calibration"][direction] = {
+                "fit_languages": kept.get("zero-shot", {}).get("fitted_on", []),
+                "methods": calibration.summary(found.methods, resources),
+                "notes": found.notes,
+            }
+            if shots:
+                metrics["calibration"][direction]["shots"] = few.measure(rankings, other, shots)
+            tell(f"{direction}: none of these")
+            missing, calibrator = unanswerable.measure(rankings, english, sources, predicted=found.predicted)
+            if missing:
+                metrics.setdefault("none_of_these", {})[direction], kept["none-of-these"] = missing, calibrator
+            tell(f"{direction}: sets")
+            sets = conformal.measure(rankings, sources)
+            if sets["scopes"]:
+                metrics.setdefault("conformal", {})[direction] = sets
+            for b in corpus.pairs:
+                predictions += _predictions(b, direction, rankings[b.language], found.methods, entry["name"])
+        tell("")
     seconds["calibrate"] = time.perf_counter() - started - sum(seconds.values())
     metrics["seconds"] = seconds
     return Evaluation(metrics, predictions, calibrators)
