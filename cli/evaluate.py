@@ -123,8 +123,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--calibrate-on",
-            help="Parallel text: what Platt, isotonic, histogram and beta are fitted on: zero-shot or pooled. Default: "
-            "zero-shot where its languages are there.",
+            help="Parallel text, ranked retrieval: what Platt, isotonic, histogram and beta are fitted on: zero-shot "
+            "or pooled. Default: zero-shot where its languages are there.",
         ),
     ] = None,
     shots: Annotated[
@@ -136,12 +136,15 @@ def evaluate(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            "--calibration", help="Parallel text: also apply what another report fitted, which saw nothing of this."
+            "--calibration",
+            help="Parallel text, ranked retrieval: also apply what another report fitted, which saw nothing of this.",
         ),
     ] = None,
     install: Annotated[
         Path | None,
-        typer.Option("--install", help="Parallel text: give the retrievers of this repository the calibration."),
+        typer.Option(
+            "--install", help="Parallel text, ranked retrieval: give the retrievers of this repository the calibration."
+        ),
     ] = None,
     cache: Annotated[
         bool,
@@ -223,7 +226,7 @@ def evaluate(
             )
         elif kind == "ranked":
             documents[folder] = evaluate_ranked(
-                opened, name, folder, data_dir=data_dir, languages=languages, cut=cut, force=force
+                kept, name, folder, data_dir=data_dir, languages=languages, cut=cut, trust=trust, force=force
             )
     if tests:
         only = model if len(tests) == len(work) else None  # else --model names the encoder
@@ -241,9 +244,11 @@ def trust_options(
 
     given = {"--calibrate-on": calibrate_on, "--shots": shots, "--calibration": calibration, "--install": install}
     for option, value in given.items():
-        if value is not None and "bitext" not in kinds:
-            raise typer.BadParameter(f"{option} is for parallel text; none of the tasks is")
-    if install is not None and kinds.count("bitext") > 1:
+        fit = ("bitext",) if option == "--shots" else ("bitext", "ranked")
+        if value is not None and not set(fit) & set(kinds):
+            what = "parallel text" if option == "--shots" else "parallel text or ranked retrieval"
+            raise typer.BadParameter(f"{option} is for {what}; none of the tasks is")
+    if install is not None and kinds.count("bitext") + kinds.count("ranked") > 1:
         raise typer.BadParameter("--install takes the calibration of one corpus; several were given")
     if calibrate_on is not None and calibrate_on not in MAP_SCOPES:
         raise unknown("scope", calibrate_on, MAP_SCOPES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from xt.cli.console import Counter, say
-from xt.cli.evaluate_show import show_classes, show_layers, show_metrics, show_mining, show_ranked
+from xt.cli.evaluate_show import show_calibration, show_classes, show_layers, show_metrics, show_mining, show_ranked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,13 +96,23 @@ def given_fits(report: Path, entry: dict[str, Any]) -> dict[str, Any]:
     folder = open_artifact(report, kind="report")
     file = folder.path / "calibration.json"
     if not file.is_file():
-        raise XtError(f"{report} holds no calibration.", "Name a report on parallel text.")
+        raise XtError(f"{report} holds no calibration.", "Name a report on parallel text or ranked retrieval.")
     fits = dict(json.loads(file.read_text(encoding="utf-8")))
     if entry["name"] not in fits and len(fits) != 1:
         raise XtError(
             f"{report} holds calibrations of {', '.join(fits)}, none of {entry['name']}.", "Evaluate the same encoder."
         )
     return dict(fits.get(entry["name"]) or next(iter(fits.values())))
+
+
+def check_trust(trust: Trust, entry: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the fits that are to be applied, and look for the retrievers to install in, before anything is computed."""
+    given = given_fits(trust.calibration, entry) if trust.calibration else None
+    if trust.install is not None:
+        from xt.serve.retriever import retrievers
+
+        retrievers(trust.install)
+    return given
 
 
 def install_calibration(repository: Path, report: Path) -> None:
@@ -140,11 +150,7 @@ def evaluate_corpus(
         pool = POOL if any(len(b.foreign) >= POOL for b in corpus.pairs) else None
         if pool is None:
             say(f"no language has {POOL} candidates: no accuracy in pools of one size (--pool)")
-    given = given_fits(trust.calibration, entry) if trust.calibration else None
-    if trust.install is not None:
-        from xt.serve.retriever import retrievers
-
-        retrievers(trust.install)  # before anything is computed
+    given = check_trust(trust, entry)
     result = evaluate(
         encoder,
         corpus,
@@ -214,21 +220,36 @@ def evaluate_ranked(
     data_dir: Path | None,
     languages: str,
     cut: bool,
+    trust: Trust,
     force: bool,
 ) -> dict[str, Any]:
-    """Rank documents for queries and write a report folder: what --json prints."""
-    from xt.eval import protocols, ranked
+    """Rank documents for queries, calibrate, and write a report folder: what --json prints."""
+    from xt.eval import protocols, ranked, ranked_trust
 
-    encoder, entry, _, parent = opened
+    encoder, entry, temperature, parent = opened
     about, collection, names = protocols.load_collection(name, data_dir=data_dir, selection=languages)
     sizes = f"{len(collection.queries.ids):,} queries, {len(collection.documents.ids):,} documents"
     say(f"{about['title']}: {sizes}, encoder {entry['label']} on {entry['engine']}")
+    given = check_trust(trust, entry)
     result = ranked.rank_collection(encoder, collection, names=names, cut=cut, progress=Counter("encoded"))
+    trusted = ranked_trust.calibrate(result, temperature, calibrate_on=trust.calibrate_on, given=given)
+    entry = {**entry, "calibration": trusted.section}
     artifact, metrics = protocols.write(
-        out, about, entry, "ranked", result.section, result.predictions, parents=[parent], force=force
+        out,
+        about,
+        entry,
+        "ranked",
+        result.section,
+        trusted.predictions,
+        calibrators=trusted.kept,
+        parents=[parent],
+        force=force,
     )
     show_ranked(result.section)
+    show_calibration(entry["name"], entry["calibration"])
     say(f"report: {artifact.path / 'report.html'}")
+    if trust.install is not None:
+        install_calibration(trust.install, artifact.path)
     return {"path": str(artifact.path), **metrics}
 
 
@@ -300,6 +321,8 @@ def evaluate_heads(
         )
         artifact, metrics = classify.write(folder, heads, test.task, result, facts={"data": test.facts}, force=force)
         show_classes(result.metrics)
+        if result.calibration:
+            show_calibration(str(heads.entry["name"]), result.calibration)
         say(f"report: {artifact.path / 'report.html'}")
         documents[folder] = {"path": str(artifact.path), **metrics}
     return documents

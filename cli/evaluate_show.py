@@ -62,31 +62,33 @@ def show_metrics(encoders: list[dict[str, Any]], languages: bool = True) -> None
                 means = ", ".join(f"{k} {100 * v:.1f}" for k, v in way["pool_mean"].items())
                 missing = f"; without {', '.join(way['pool_missing'])}" if way["pool_missing"] else ""
                 say(f"  among {way['pool']} candidates: {means}{missing}")
-        rows = [
-            [
-                f"{direction} {key}",
-                "-" if x["temperature"] is None else f"{x['temperature']:.5f}",
-                *[
-                    x["overall"][k]
-                    for k in ("ece", "ece_null", "ece_excess", "worst_ece_excess", "nll", "brier", "auroc")
-                ],
-            ]
-            for direction, c in m["calibration"].items()
-            for key, x in c["methods"].items()
-        ]
-        table(
-            f"calibration, {name} (means over languages; null: what a perfectly calibrated model would show)",
-            ["method", "T", "ECE", "null", "excess", "worst", "NLL", "Brier", "AUROC"],
-            rows,
-        )
+        show_calibration(name, m["calibration"])
         show_trust(m)
+
+
+def show_calibration(name: str, sections: dict[str, Any]) -> None:
+    """Print the measures of every method on stderr, means over languages; `sections` is direction or task -> methods."""
+    rows = []
+    for direction, section in sections.items():
+        for key, x in section["methods"].items():
+            mean = x["overall"]
+            excess = [r["ece"] - r["ece_null"] for r in x["languages"].values() if r.get("ece_null") is not None]
+            cells = [mean["ece"], mean["ece_null"], float(sum(excess) / len(excess)) if excess else None]
+            cells += [max(excess, default=None), *(mean[k] for k in ("nll", "brier", "auroc"))]
+            rows.append([f"{direction} {key}", "-" if x["temperature"] is None else f"{x['temperature']:.5f}", *cells])
+    table(
+        f"calibration, {name} (means over languages; null: what a perfectly calibrated model would show)",
+        ["method", "T", "ECE", "null", "excess", "worst", "NLL", "Brier", "AUROC"],
+        [[_dash(cell) for cell in row] for row in rows],
+    )
+    for direction, section in sections.items():
+        for note in section.get("notes", []):
+            say(f"{direction}: {note}")
 
 
 def show_trust(m: dict[str, Any]) -> None:
     """Print what refusing, conformal sets and few labelled queries give, and where the time went, on stderr."""
     for direction, way in m["calibration"].items():
-        for note in way.get("notes", []):
-            say(f"{direction}: left out: {note}")
         for k, arms in way.get("shots", {}).items():
             words = [
                 f"{arm} excess {row['ece_excess']:.4f} (worst {row['worst_ece_excess']:.3f})"

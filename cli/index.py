@@ -51,7 +51,11 @@ Calibration = Annotated[
     typer.Option("--calibration", help="A report of `xt eval` (or its calibration.json) with this encoder in it."),
 ]
 Direction = Annotated[
-    str, typer.Option("--calibration-direction", help="Queries to documents: foreign-english or english-foreign.")
+    str | None,
+    typer.Option(
+        "--calibration-direction",
+        help="Of a report with several: foreign-english (the default) or english-foreign, queries to documents.",
+    ),
 ]
 Scope = Annotated[
     str | None,
@@ -170,7 +174,7 @@ def index(
     ] = None,
     name: Annotated[str, typer.Option("--name", help="The retriever's name on the server.")] = "retriever",
     calibration: Calibration = None,
-    calibration_direction: Direction = "foreign-english",
+    calibration_direction: Direction = None,
     calibration_scope: Scope = None,
     calibration_encoder: Entry = None,
     allow_other_encoder: AllowOther = False,
@@ -298,7 +302,7 @@ def search(
         str | None, typer.Option("--language", help="Of the query; it may have a calibrator of its own.")
     ] = None,
     calibration: Calibration = None,
-    calibration_direction: Direction = "foreign-english",
+    calibration_direction: Direction = None,
     calibration_scope: Scope = None,
     calibration_encoder: Entry = None,
     allow_other_encoder: AllowOther = False,

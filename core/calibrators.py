@@ -151,7 +151,9 @@ def read_calibrator(value: Mapping[str, Any]) -> Calibrator:
 
 NONE = "none-of-these"
 """Fitted with queries that have no answer among the others: its mass for "none of these" means something."""
-SCOPES = ("zero-shot", "pooled", NONE)
+MAPPED = "platt"
+"""A map of the confidence on margin features; the one for documents of which several may be right."""
+SCOPES = ("zero-shot", "pooled", MAPPED, NONE)
 """What a query whose language has no calibrator of its own may be scored by, the preferred first."""
 CANDIDATES = 100
 """Candidates that retrieval temperatures are fitted with, unless the corpora were smaller."""
@@ -227,8 +229,8 @@ class CalibrationTable:
         """Take the calibrators of one encoder and one direction as calibration.json of a report holds them.
 
         Args:
-            methods: "zero-shot", "pooled", "none-of-these" -> a calibrator, "shrunk" or "per-language" -> one for each
-                language; some of them. "none-of-these" has its own ones in it, under "languages".
+            methods: "zero-shot", "pooled", "platt", "none-of-these" -> a calibrator, "shrunk" or "per-language" -> one
+                for each language; some of them. "none-of-these" has its own ones in it, under "languages".
             scope: which is the default; None: zero-shot where it is there, else pooled.
             candidates: how many candidates they were fitted with.
             provenance: kept as it is.
@@ -248,7 +250,7 @@ class CalibrationTable:
         try:
             default = read_calibrator(methods[chosen])
             shared = methods.get("shrunk") or methods.get("per-language", {})
-            own = methods[NONE].get("languages", {}) if chosen == NONE else shared
+            own = methods[chosen].get("languages", {}) if chosen in (MAPPED, NONE) else shared
             known = {language_key(code): read_calibrator(c) for code, c in own.items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise XtError(f"The calibration lacks or misstates {error}.", "Make the report again.") from error

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core import languages
-from xt.core.calibrators import Calibrator, Floats, Rescaled, RetrievalTemperature
+from xt.core.calibrators import Calibrator, Floats, Rescaled, RetrievalTemperature, read_calibrator
 from xt.core.errors import XtError, unknown
 from xt.eval import measures, resampling
 from xt.eval.fitting import MAPS, MIN_QUERIES, fit_drawn, fit_map, fit_temperature, information, nll
@@ -109,10 +109,16 @@ Made = TypeVar("Made")
 class CrossFit:
     """The fits of one direction that several methods share, by fold; each is made once, when it is asked for."""
 
-    def __init__(self, rankings: Mapping[str, Ranking], others: Mapping[str, Ranking]) -> None:
-        """Take the rankings of a direction, and those of the other one, which the accuracy line may learn from too."""
+    def __init__(
+        self, rankings: Mapping[str, Ranking], others: Mapping[str, Ranking], *, one_to_one: bool = True
+    ) -> None:
+        """Take the rankings of a direction, and those of the other one, which the accuracy line may learn from too.
+
+        Where not every query has one answer and every candidate one query, no accuracy is predicted.
+        """
         self.rankings = rankings
         self.others = others
+        self.one_to_one = one_to_one
         self.sources = [c for c in rankings if is_source(c)]
         self._fits: dict[Any, Any] = {}
 
@@ -140,8 +146,12 @@ class CrossFit:
         """The temperature of a language without a label of it."""
         return self._once(("predicted", code, fold), lambda: self.line(fold).temperature(self.rankings[code]))
 
+    def prior(self, code: str, fold: int | None) -> RetrievalTemperature:
+        """What is known of a language's temperature without its labels: the predicted one, or that of the sources."""
+        return self.predicted(code, fold) if self.one_to_one else self.over(self.sources or list(self.rankings), fold)
+
     def spread(self, code: str, fold: int | None) -> float:
-        """How far the other languages' own log T lie from the predicted ones, their sampling error taken off."""
+        """How far the other languages' own log T lie from their priors, the sampling error taken off."""
         squares, noise = [], []
         for other in self.rankings:
             if other == code or not enough([self.rankings[other]]):
@@ -149,17 +159,17 @@ class CrossFit:
             own = self.over([other], fold)
             keep = keep_others(self.rankings[other], fold)
             held = self._once(("held", other, fold), partial(information, own, self.rankings[other].scores[keep]))
-            squares.append(min(1.0, math.log(own.temperature / self.predicted(other, fold).temperature) ** 2))
+            squares.append(min(1.0, math.log(own.temperature / self.prior(other, fold).temperature) ** 2))
             noise.append(1 / max(held, 1.0))
         if not squares:
             return 0.2
         return math.sqrt(max(LEAST_SPREAD**2, float(np.mean(squares)) - float(np.mean(noise))))
 
     def shrunk(self, code: str, fold: int | None) -> RetrievalTemperature:
-        """A language's own temperature, drawn to the predicted one."""
+        """A language's own temperature, drawn to its prior."""
         ranking = self.rankings[code]
         keep = keep_others(ranking, fold)
-        prior, spread = self.predicted(code, fold), self.spread(code, fold)
+        prior, spread = self.prior(code, fold), self.spread(code, fold)
         make = partial(fit_drawn, ranking.scores[keep], ranking.gold[keep], prior, spread)
         return self._once(("shrunk", code, fold), make)
 
@@ -169,6 +179,7 @@ def calibrate(
     training_temperature: float | None,
     *,
     others: Mapping[str, Ranking] | None = None,
+    one_to_one: bool = True,
     calibrate_on: str | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> Calibrated:
@@ -177,7 +188,7 @@ def calibrate(
     - `cosine` (T = 1) and `training` (the temperature of the encoder's own training, where known) need no fit.
     - `zero-shot`: one temperature, fitted on `SOURCES`; `pooled`: on all languages; `per-language`: on each itself.
     - `predicted`: a temperature for each language from its unlabelled scores (`xt.eval.prediction`), the accuracy line
-      fitted on the sources; `shrunk`: the language's own, drawn to that.
+      fitted on the sources; `shrunk`: the language's own, drawn to that (to the zero-shot one, not one to one).
     - `platt`, `isotonic`, `histogram`, `beta`: maps of the confidence that one temperature gives.
     - `given-...`: what another report kept, which saw nothing of this corpus.
 
@@ -188,12 +199,13 @@ def calibrate(
         rankings: language -> ranking, of one direction.
         training_temperature: of the encoder.
         others: the rankings of the other direction.
+        one_to_one: every query has one right candidate and every candidate one query; else nothing is predicted.
         calibrate_on: what the maps are fitted on, "zero-shot" or "pooled"; None: zero-shot where it can be had.
         given: `zero-shot`, `pooled` and `predicted` of another report's calibration.json, same direction.
     """
     if calibrate_on is not None and calibrate_on not in MAP_SCOPES:
         raise unknown("scope", calibrate_on, MAP_SCOPES)
-    fits = CrossFit(rankings, others or {})
+    fits = CrossFit(rankings, others or {}, one_to_one=one_to_one)
     methods: list[Method] = []
     kept: dict[str, Any] = {}
     notes: list[str] = []
@@ -223,7 +235,9 @@ def calibrate(
     for scope in scopes:
         if scope not in ready:
             notes.append(f"{scope}: too few queries" if scopes[scope] else f"{scope}: none of its languages is there")
-    if ready:
+    if not one_to_one:
+        notes.append("predicted: it needs one right candidate for every query, and one query for every candidate")
+    elif ready:
         learnt = "zero-shot" if "zero-shot" in ready else "pooled"
         fitted(
             "predicted", f"a temperature for each language from unlabelled scores ({learnt} line)", fits.predicted, None
@@ -242,7 +256,8 @@ def calibrate(
         if own_ones := {c: fits.over([c], None).to_json() for c in rankings if c not in lacking}:
             kept["per-language"] = own_ones
     if ready:
-        fitted("shrunk", "a temperature for each language, drawn to the predicted one", fits.shrunk, None)
+        drawn_to = "the predicted one" if one_to_one else "that of the others"
+        fitted("shrunk", f"a temperature for each language, drawn to {drawn_to}", fits.shrunk, None)
         kept["shrunk"] = {c: fits.shrunk(c, None).to_json() for c in rankings}
     map_scope = calibrate_on or next(iter(ready), None)
     if map_scope is not None and map_scope not in ready:
@@ -258,9 +273,9 @@ def calibrate(
         fitted(
             kind, f"{kind} over one temperature, {map_scope}", partial(_ignoring_language, by_fold.__getitem__), None
         )
-    for key, value in _given(given or {}, rankings).items():
+    for key, value in _given(given or {}, rankings, one_to_one).items():
         fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
-    return Calibrated(methods, kept, notes, fits.predicted if ready else None)
+    return Calibrated(methods, kept, notes, fits.predicted if ready and one_to_one else None)
 
 
 def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, fold: int | None) -> Calibrator:
@@ -273,12 +288,14 @@ def _map(fits: CrossFit, kind: str, codes: Sequence[str], fold: int | None) -> R
     return Rescaled(base, fit_map(kind, base, *stack(some, [keep_others(r, fold) for r in some])))
 
 
-def _given(kept: Mapping[str, Any], rankings: Mapping[str, Ranking]) -> dict[str, Callable[[str], Calibrator]]:
+def _given(
+    kept: Mapping[str, Any], rankings: Mapping[str, Ranking], one_to_one: bool
+) -> dict[str, Callable[[str], Calibrator]]:
     found: dict[str, Callable[[str], Calibrator]] = {}
-    for key in MAP_SCOPES:
+    for key in (*MAP_SCOPES, *MAPS):
         if key in kept:
-            found[key] = partial(_same, RetrievalTemperature.from_json(kept[key]))
-    if "predicted" in kept:
+            found[key] = partial(_same, read_calibrator(kept[key]))
+    if "predicted" in kept and one_to_one:
         line = AccuracyLine.from_json(kept["predicted"]["line"])
         found["predicted"] = lambda c: line.temperature(rankings[c])
     return found

@@ -17,9 +17,10 @@ Metrics = Mapping[str, Any]
 
 DIRECTIONS = {"english-foreign": "English → foreign", "foreign-english": "foreign → English"}
 CLASSES = {"all": "All", "high": "High", "mid": "Mid", "low": "Low"}
-BEFORE, AFTER = "cosine", ("predicted", "zero-shot")
+BEFORE, AFTER = "cosine", ("predicted", "platt", "zero-shot")
 """The methods shown as before and after calibration: of the latter the first that is there, none needing labels in the
-language itself; where none is, the last method."""
+language itself; where none is, the last method. Without a predicted temperature documents were ranked: several may be
+right, and Platt's map is theirs."""
 
 
 def get(data: Any, *path: Any) -> Any:

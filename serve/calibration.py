@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from xt.core.artifact import MANIFEST, Artifact, open_artifact, sha256
-from xt.core.calibrators import CANDIDATES, SCOPES, TABLE_KIND, CalibrationTable
+from xt.core.calibrators import CANDIDATES, MAPPED, SCOPES, TABLE_KIND, CalibrationTable
 from xt.core.errors import XtError, unknown
 
 DIRECTION = "foreign-english"
 """Queries in any language, documents in English."""
+JUDGED = "queries-documents"
+"""Queries and judged documents: ranked retrieval."""
 FILE = "calibration.json"
 
 
@@ -20,7 +22,7 @@ def read_calibration(
     path: Path,
     identity: dict[str, Any],
     *,
-    direction: str = DIRECTION,
+    direction: str | None = None,
     scope: str | None = None,
     entry: str | None = None,
     allow_other_encoder: bool = False,
@@ -31,8 +33,9 @@ def read_calibration(
     Args:
         path: the file, or the report's folder.
         identity: the encoder that shall use them: `hash` of its model folder, `checkpoint` (hash), `precision`.
-        direction: of retrieval: queries to documents, as the report names it.
-        scope: what queries whose language has no calibrator get; None: zero-shot where it is there, else pooled.
+        direction: of retrieval: queries to documents, as the report names it; None: the only one, or `DIRECTION`.
+        scope: what queries whose language has no calibrator get; None: zero-shot where it is there, else pooled; of
+            ranked retrieval, where several documents may be right, platt.
         entry: which encoder of the report; None: the one that is this encoder.
         allow_other_encoder: take one that was fitted on another encoder's scores (another precision, say), or whose
             encoder is not known, with a warning instead of an error.
@@ -56,9 +59,13 @@ def read_calibration(
     match = _same(entries[chosen], identity)
     _admit(file, match, allow_other_encoder, report)
     directions = value[chosen]
-    if not isinstance(directions, dict) or direction not in directions:
-        raise unknown("direction", direction, directions)
+    if direction is None and isinstance(directions, dict):
+        direction = next(iter(directions)) if len(directions) == 1 else DIRECTION
+    if not isinstance(directions, dict) or direction is None or direction not in directions:
+        raise unknown("direction", str(direction), directions)
     methods = directions[direction]
+    if scope is None and direction == JUDGED and MAPPED in methods:
+        scope = MAPPED
     fitted_on = methods.get(scope or next((s for s in SCOPES if s in methods), ""), {}).get("fitted_on", [])
     known = _facts(file, chosen, direction, fitted_on)
     provenance = {
@@ -106,6 +113,9 @@ def _facts(file: Path, entry: str, direction: str, fitted_on: Sequence[str]) -> 
     rows = [e for e in metrics.get("encoders", []) if e.get("name") == entry]
     if not rows:
         return {}
+    if "ranked" in metrics:
+        count = metrics["ranked"]["documents"]
+        return {"task": metrics["task"]["name"], "corpus_sizes": [count, count]}
     languages = rows[0]["retrieval"][direction]["languages"]
     sizes = [row["candidates"] for code, row in languages.items() if code in fitted_on or not fitted_on]
     return {"task": metrics["task"]["name"], "corpus_sizes": [min(sizes), max(sizes)]}

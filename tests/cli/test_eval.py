@@ -177,6 +177,7 @@ def test_mining_and_ranking_in_one_command_with_their_reports(here, tiny_folder,
     assert row["f1"] == row["margins"]["distance"]["f1"] > 0.5
     assert ranked["ranked"]["measures"] == ["nDCG@10", "R@30", "RR@10"]
     assert ranked["ranked"]["languages"]["swh"]["RR@10"] > 0.5
+    assert "cosine" in ranked["encoders"][0]["calibration"]["queries-documents"]["methods"]
     assert "mining by the distance margin" in said and "ranking of 30 documents" in said
     for name, section in (("mineable", "mining"), ("questions", "ranked")):
         report = open_artifact(tmp_path / "all" / name, kind="report")

@@ -116,6 +116,30 @@ def test_a_calibration_is_installed_into_the_retrievers_of_a_repository(run, bit
     assert "xt reload retriever" in said
 
 
+def test_the_calibration_of_judged_documents_is_installed_too(run, tiny_repository, retrieving, tmp_path):
+    random = np.random.default_rng(1)
+    documents = [" ".join([f"word{random.integers(1200)}" for _ in range(6)]) for _ in range(120)]
+    queries = [" ".join([*d.split()[:2], *random.choice(WORDS, 4)]) for d in documents]
+    folder = tmp_path / "questions"
+    (folder / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        lines = [json.dumps({"_id": f"{name[0]}{i}", "title": "", "text": t}) + "\n" for i, t in enumerate(rows)]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    judged = "".join(f"q{i}\tc{i}\t1\nq{i}\tc{(i + 1) % 120}\t1\n" for i in range(120))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    told, said = run(
+        "eval", "beir:questions", "--encoder", tiny_repository / "encoder", "--install", retrieving, "--out", "one"
+    )  # fmt: skip
+    methods = told["encoders"][0]["calibration"]["queries-documents"]["methods"]
+    assert {"pooled", "platt"} <= set(methods) and not {"zero-shot", "predicted"} & set(methods)
+    assert "queries-documents platt" in said and "xt reload retriever" in said
+    table = json.loads((open_artifact(retrieving / "retriever").path / "2/calibration.json").read_text())
+    assert table["scope"] == "platt" and table["default"]["kind"] == "retrieval-rescaled"
+    assert table["provenance"]["task"] == "questions" and table["candidates"] == 100
+    page = (open_artifact(Path("one")).path / "report.html").read_text()
+    assert "queries → documents" in page and 'id="calibration"' in page
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -466,6 +466,30 @@ def test_a_reports_calibration_is_taken_with_where_it_is_from(model, identity, t
     assert read_calibration(small, identity, scope="pooled").candidates == 30
 
 
+def test_of_ranked_retrieval_the_only_direction_and_platts_map_are_taken(model, identity, tmp_path):
+    one = {"kind": "retrieval-temperature", "temperature": 0.01, "none_score": 0.7}
+    numbers = {"weights": [1.0, 0, 0, 0], "mean": [0.0] * 4, "scale": [1.0] * 4}
+    mapped = {"kind": "retrieval-rescaled", "base": one, "map": {"kind": "platt", "bias": -0.5, **numbers}}
+    methods = {"pooled": one, "per-language": {"swh": one}, "platt": mapped}
+    report = write_report(tmp_path / "report", model[1])
+    with new_artifact(tmp_path / "judged", kind="report") as draft:
+        (draft.path / "calibration.json").write_text(json.dumps({"mine": {"queries-documents": methods}}))
+        entry = {"name": "mine", "precision": "fp32", "engine": "onnxruntime"}
+        about = {"encoders": [entry], "task": {"name": "questions"}, "ranked": {"documents": 60}}
+        (draft.path / "metrics.json").write_text(json.dumps(about))
+        draft.parents, draft.facts = read_manifest(report)["parents"], {"encoders": ["mine"]}
+    table = read_calibration(tmp_path / "judged", identity)
+    assert table.scope == "platt" and table.default.to_json() == mapped
+    assert (
+        table.choose("swh")[1] == "platt"
+    )  # a language's temperature shares one probability out, and several are right
+    assert (table.candidates, table.provenance["direction"]) == (60, "queries-documents")
+    confidence = table.default(np.array([[0.9, 0.8]]))
+    p = 1 / (1 + np.exp(-10.0) + np.exp(-20.0))
+    assert confidence[0, 0] == pytest.approx(1 / (1 + np.exp(0.5 - np.log(p / (1 - p)))))
+    assert read_calibration(tmp_path / "judged", identity, scope="pooled").choose("swh")[1] == "per-language:swh"
+
+
 def test_a_calibration_of_another_encoder_is_refused_unless_asked_for(model, identity, tmp_path):
     lines: list[str] = []
     over_the_wire = write_report(tmp_path / "wire", model[1], hash=identity["checkpoint"], engine="triton")

@@ -1,0 +1,88 @@
+"""Calibrating ranked retrieval: the chance that the document found first is relevant.
+
+A query may have several relevant documents and a document may answer none, so what holds in parallel text (one right
+candidate each: `xt.eval.prediction`) does not; and a temperature, which shares one probability out among the
+candidates, says too little where several are right. Platt's map on margin features learns the level from judgements
+instead. Everything is cross-fitted by query; translations of a query share a fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from xt.core.errors import XtError
+from xt.eval import calibration
+from xt.eval.ranked import Ranked
+from xt.eval.retrieval import Ranking
+from xt.eval.run import resource_of
+
+DIRECTION = "queries-documents"
+"""The name under which calibration.json and the report keep it."""
+PREFERRED = ("platt", "pooled", "zero-shot", "training", "cosine")
+"""Whose probability the page shows, the first that is there."""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What calibrating a ranking gave."""
+
+    section: dict[str, Any]
+    """direction -> the methods and their measures, as an encoder's `calibration` in metrics.json."""
+    kept: dict[str, Any]
+    """direction -> method -> calibrator, as calibration.json keeps them."""
+    predictions: list[dict[str, Any]]
+    """Those of the ranking, each with `probability`, and `p_<method>` of every method."""
+
+
+def cut(ranking: Ranking, k: int) -> Ranking:
+    """Give the ranking of the best k candidates; an answer below them counts as not among them."""
+    gold = np.where(ranking.gold < k, ranking.gold, -1)
+    return replace(ranking, scores=ranking.scores[:, :k], rows=ranking.rows[:, :k], gold=gold)
+
+
+def calibrate(
+    result: Ranked,
+    temperature: float | None,
+    *,
+    calibrate_on: str | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Trusted:
+    """Calibrate the rankings of a collection, every method that judgements of several documents allow.
+
+    Args:
+        result: the ranking; nothing of it is changed.
+        temperature: the softmax temperature of the encoder's own training, where known.
+        calibrate_on: what the maps are fitted on (see `xt.eval.calibration.calibrate`).
+        given: direction -> method -> calibrator of another report, to apply here as they are.
+
+    Raises XtError where a query found no document at all.
+    """
+    found = {code: int(np.isfinite(r.scores).sum(1).min()) for code, r in result.rankings.items()}
+    if bare := [code for code, k in found.items() if k == 0]:
+        raise XtError(f"{', '.join(bare)}: a query has no document to be compared with.", "Give more documents.")
+    rankings = {code: cut(r, min(found.values())) for code, r in result.rankings.items()}
+    with threadpool_limits(1, user_api="blas"):
+        made = calibration.calibrate(
+            rankings, temperature, one_to_one=False, calibrate_on=calibrate_on, given=(given or {}).get(DIRECTION)
+        )
+        methods = calibration.summary(made.methods, {code: resource_of(code) for code in rankings})
+    fitted_on = made.kept.get("zero-shot", {}).get("fitted_on", [])
+    section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": made.notes}}
+    return Trusted(section, {DIRECTION: made.kept}, _told(result.predictions, made.methods))
+
+
+def _told(predictions: Sequence[dict[str, Any]], methods: Sequence[calibration.Method]) -> list[dict[str, Any]]:
+    """Put each method's probability into the predictions, whose order is that of the queries."""
+    chosen = next(key for key in PREFERRED if any(m.key == key for m in methods))
+    seen: dict[str, int] = {}
+    out = []
+    for row in predictions:
+        i = seen[row["language"]] = seen.get(row["language"], -1) + 1
+        p = {f"p_{m.key}": float(m.scored[row["language"]].confidence[i]) for m in methods}
+        out.append({**row, **p, "probability": p[f"p_{chosen}"]})
+    return out
