@@ -317,7 +317,12 @@ def evaluate_heads(
     documents = {}
     for folder, test in tests.items():
         result = classify.classify(
-            heads, test.task, test.examples, english=test.english or None, progress=Counter("languages")
+            heads,
+            test.task,
+            test.examples,
+            english=test.english or None,
+            progress=Counter("languages"),
+            calibrating=Counter("calibrated"),
         )
         artifact, metrics = classify.write(folder, heads, test.task, result, facts={"data": test.facts}, force=force)
         show_classes(result.metrics)

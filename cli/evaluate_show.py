@@ -67,7 +67,7 @@ def show_metrics(encoders: list[dict[str, Any]], languages: bool = True) -> None
 
 
 def show_calibration(name: str, sections: dict[str, Any]) -> None:
-    """Print the measures of every method on stderr, means over languages; `sections` is direction or task -> methods."""
+    """Print the measures of every method on stderr, means over languages; `sections`: direction or task -> methods."""
     rows = []
     for direction, section in sections.items():
         for key, x in section["methods"].items():

@@ -49,6 +49,7 @@ def classify(
     calibrate: bool = True,
     english: Sequence[Any] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    calibrating: Callable[[int, int, str], None] | None = None,
 ) -> Classified:
     """Answer every language's examples with the head of `task`, score the answers, and calibrate them.
 
@@ -60,6 +61,7 @@ def classify(
         english: English examples to fit zero-shot calibrators on, none of which is a test example or its translation
             (a dev set); without them, cross-fitted on the English test examples.
         progress: told of every language before it is read.
+        calibrating: told of every step of the calibration before it is made.
     """
     head = head_for(task, heads.tasks)
     rows: dict[str, dict[str, Any]] = {}
@@ -84,7 +86,7 @@ def classify(
     if not calibrate or task.format not in ("pair", "single", "choice", "tagging", "qa"):
         return result
     dev = outcomes(task, ENGLISH, english, heads.answers(task, english)) if english else None
-    _calibrate(result, task, heads.temperature(task), found, dev, first)
+    _calibrate(result, task, heads.temperature(task), found, dev, first, calibrating or (lambda *_: None))
     return result
 
 
@@ -110,9 +112,12 @@ def _calibrate(
     found: Mapping[str, Outcomes],
     dev: Outcomes | None,
     first: Mapping[str, int],
+    tell: Callable[[int, int, str], None],
 ) -> None:
     """Add the calibration of every kind of items, and each answer's probabilities to the predictions."""
-    for kind in dict.fromkeys(kind for outcome in found.values() for kind in outcome.items):
+    kinds = list(dict.fromkeys(kind for outcome in found.values() for kind in outcome.items))
+    steps = [f"{kind}: {what}" for kind in kinds for what in ("fits", "measures", "shots")]
+    for kind in kinds:
         items = {code: o.items[kind] for code, o in found.items() if kind in o.items and len(o.items[kind])}
         if not items:
             continue
@@ -120,6 +125,8 @@ def _calibrate(
         whole = {code: len(rows) for code, rows in items.items() if len(rows) > MOST_ITEMS}
         if kind not in ("labels", "answers"):
             items = {code: some_examples(rows, MOST_ITEMS) for code, rows in items.items()}
+        step = steps.index(f"{kind}: fits")
+        tell(step, len(steps), steps[step])
         calibration = head_calibration.calibrate(items, exported=exported, english=english)
         calibration.notes += [
             f"{code}: calibration is measured on {len(items[code])} of {count} {kind}, those of evenly spaced examples"
@@ -133,11 +140,14 @@ def _calibrate(
             calibration.notes.append(f"intervals take {kind} of one sentence for independent, and are somewhat narrow")
         name = task.name if kind in WHOLE else f"{task.name}, {kind}"
         zero_shot = "English dev" if english is not None else f"English outside an example's fold of {FOLDS}"
+        tell(step + 1, len(steps), steps[step + 1])
+        measured = head_summary.summary(items, calibration)
+        tell(step + 2, len(steps), steps[step + 2])
         result.calibration[name] = {
             "of": kind,
             "fit_languages": [ENGLISH] if "zero-shot" in calibration.kept else [],
             "fitted_on": zero_shot if "zero-shot" in calibration.kept else "",
-            "methods": head_summary.summary(items, calibration),
+            "methods": measured,
             "shots": head_summary.shots(items),
             "notes": calibration.notes,
         }
@@ -150,6 +160,7 @@ def _calibrate(
                 line["correct"] = bool(rows.correct[at])
                 chances = ((m.key, m.scored[code].confidence[at]) for m in calibration.methods if code in m.scored)
                 line |= {f"p_{key}": round(float(chance), 6) for key, chance in chances}
+    tell(len(steps), len(steps), "")
 
 
 MOST_ITEMS = 5_000
