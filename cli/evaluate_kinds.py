@@ -123,7 +123,7 @@ def install_calibration(repository: Path, report: Path) -> None:
 
     for name in retrievers(repository):
         identity = identity_of(open_artifact(repository / name, kind="model"))
-        recalibrate(repository, name, read_calibration(report, identity, report=say))
+        recalibrate(repository, name, read_calibration(report, identity, report=say), report=say)
         say(f"installed in {repository / name}; a server takes it by: xt reload {name}")
 
 

@@ -114,8 +114,9 @@ def _facts(file: Path, entry: str, direction: str, fitted_on: Sequence[str]) -> 
     if not rows:
         return {}
     if "ranked" in metrics:
-        count = metrics["ranked"]["documents"]
-        return {"task": metrics["task"]["name"], "corpus_sizes": [count, count]}
+        count, role = metrics["ranked"]["documents"], metrics["ranked"].get("prefixes", {}).get("documents", "default")
+        known = {} if role == "default" else {"documents_prefix": role}
+        return {"task": metrics["task"]["name"], "corpus_sizes": [count, count], **known}
     languages = rows[0]["retrieval"][direction]["languages"]
     sizes = [row["candidates"] for code, row in languages.items() if code in fitted_on or not fitted_on]
     return {"task": metrics["task"]["name"], "corpus_sizes": [min(sizes), max(sizes)]}

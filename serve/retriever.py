@@ -86,7 +86,7 @@ def install(
     golden = check_vectors(encoder, index, indexed)
     if table is not None:
         _check_scores(indexed)
-        _warn_of_prefix(encoder.spec, indexed, report)
+        _warn_of_corpus(table, encoder.spec.default_prefix, indexed.facts["prefix"], report)
     version = _next_version(target)
     with new_artifact(target, kind="model", force=force) as draft:
         folder = draft.path / str(version)
@@ -120,8 +120,12 @@ def install(
     return open_artifact(target, kind="model")
 
 
-def recalibrate(repository: Path, name: str, table: CalibrationTable) -> Artifact:
+def recalibrate(
+    repository: Path, name: str, table: CalibrationTable, *, report: Callable[[str], None] = lambda line: None
+) -> Artifact:
     """Give an installed retriever another calibration, as its next version; index and encoder stay.
+
+    `report` is told where the texts that it was fitted on differ from those of the index.
 
     Raises XtError when `repository/name` is no retriever, or its scores are too rough for probabilities.
     """
@@ -129,6 +133,7 @@ def recalibrate(repository: Path, name: str, table: CalibrationTable) -> Artifac
     facts = installed.facts
     if facts.get("kind") != "retriever":
         raise XtError(f"{installed.path} is no retriever, so it has no calibration.", "See `xt index --install`.")
+    _warn_of_corpus(table, facts["encoder"].get("default_prefix"), facts["index"]["prefix"], report)
     version = _next_version(installed.path)
     with new_artifact(installed.path, kind="model", force=True) as draft:
         old = facts["searches"].split("/")[0]
@@ -194,13 +199,27 @@ def _check_scores(indexed: Artifact) -> None:
         )
 
 
-def _warn_of_prefix(spec: Any, indexed: Artifact, report: Callable[[str], None]) -> None:
-    """Say so when the documents have another prefix than the sentences that calibrations are fitted on."""
-    default = spec.default_prefix or "none"
-    if indexed.facts["prefix"] != default:
+def _warn_of_corpus(table: CalibrationTable, default: str | None, prefix: str, report: Callable[[str], None]) -> None:
+    """Say where the texts that a calibration was fitted on differ from those of the index.
+
+    Args:
+        table: the calibration; one of ranked retrieval knows the prefix of its documents, parallel text has the
+            encoder's default on both sides.
+        default: the encoder's default prefix.
+        prefix: that of the index.
+        report: told.
+    """
+    ranked = table.provenance.get("documents_prefix")
+    fitted = str(ranked or default or "none")
+    if prefix != fitted:
         report(
-            f"note: the documents were encoded as {indexed.facts['prefix']!r}, and `xt eval` fits calibrations with "
-            f"{default!r} on both sides; probabilities may be off (index with --prefix {default} to match)"
+            f"note: the documents were encoded as {prefix!r}, and the calibration was fitted on documents encoded as "
+            f"{fitted!r}; probabilities may be off (index with --prefix {fitted} to match)"
+        )
+    if ranked is None and table.provenance:
+        report(
+            "note: the calibration is of parallel text, where every query has one right document; where queries have "
+            "several or none, evaluate with judgements of your own (xt eval beir:FOLDER --install REPOSITORY)"
         )
 
 

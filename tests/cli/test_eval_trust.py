@@ -113,7 +113,8 @@ def test_a_calibration_is_installed_into_the_retrievers_of_a_repository(run, bit
     kept = next(iter(json.loads((open_artifact(Path("one")).path / "calibration.json").read_text()).values()))
     assert table["default"]["temperature"] == kept["foreign-english"]["zero-shot"]["temperature"]
     assert table["languages"]["swh"] == kept["foreign-english"]["shrunk"]["swh"]
-    assert "xt reload retriever" in said
+    assert "xt reload retriever" in said and "where every query has one right document" in said
+    assert "documents were encoded as 'passage', and the calibration was fitted on documents encoded as 'query'" in said
 
 
 def test_the_calibration_of_judged_documents_is_installed_too(run, tiny_repository, retrieving, tmp_path):
@@ -132,7 +133,7 @@ def test_the_calibration_of_judged_documents_is_installed_too(run, tiny_reposito
     )  # fmt: skip
     methods = told["encoders"][0]["calibration"]["queries-documents"]["methods"]
     assert {"pooled", "platt"} <= set(methods) and not {"zero-shot", "predicted"} & set(methods)
-    assert "queries-documents platt" in said and "xt reload retriever" in said
+    assert "queries-documents platt" in said and "xt reload retriever" in said and "one right document" not in said
     table = json.loads((open_artifact(retrieving / "retriever").path / "2/calibration.json").read_text())
     assert table["scope"] == "platt" and table["default"]["kind"] == "retrieval-rescaled"
     assert table["provenance"]["task"] == "questions" and table["candidates"] == 100

@@ -475,7 +475,11 @@ def test_of_ranked_retrieval_the_only_direction_and_platts_map_are_taken(model, 
     with new_artifact(tmp_path / "judged", kind="report") as draft:
         (draft.path / "calibration.json").write_text(json.dumps({"mine": {"queries-documents": methods}}))
         entry = {"name": "mine", "precision": "fp32", "engine": "onnxruntime"}
-        about = {"encoders": [entry], "task": {"name": "questions"}, "ranked": {"documents": 60}}
+        about = {
+            "encoders": [entry],
+            "task": {"name": "questions"},
+            "ranked": {"documents": 60, "prefixes": {"documents": "passage"}},
+        }
         (draft.path / "metrics.json").write_text(json.dumps(about))
         draft.parents, draft.facts = read_manifest(report)["parents"], {"encoders": ["mine"]}
     table = read_calibration(tmp_path / "judged", identity)
@@ -484,6 +488,7 @@ def test_of_ranked_retrieval_the_only_direction_and_platts_map_are_taken(model, 
         table.choose("swh")[1] == "platt"
     )  # a language's temperature shares one probability out, and several are right
     assert (table.candidates, table.provenance["direction"]) == (60, "queries-documents")
+    assert table.provenance["documents_prefix"] == "passage"
     confidence = table.default(np.array([[0.9, 0.8]]))
     p = 1 / (1 + np.exp(-10.0) + np.exp(-20.0))
     assert confidence[0, 0] == pytest.approx(1 / (1 + np.exp(0.5 - np.log(p / (1 - p)))))
