@@ -10,19 +10,22 @@ the zero-shot scope; the coverage found is therefore always shown beside the one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from xt.core.calibrators import Floats, RetrievalTemperature
 from xt.core.errors import XtError
-from xt.eval import measures
+from xt.eval import measures, resampling
 from xt.eval.calibration import apply_rows, fit_excluding
+from xt.eval.prediction import draw_answers
 from xt.eval.retrieval import FOLDS, Ranking
 
 ALPHA = 0.1
 """Share of the queries whose set may lack the right candidate."""
+DRAWS = 4
+"""Answers drawn for each query where a threshold is predicted."""
 
 
 def threshold(nonconformity: Floats, alpha: float) -> float:
@@ -53,29 +56,45 @@ def sets(probabilities: Floats, gold: Any, limit: float) -> tuple[Any, Any]:
     return np.where(gold >= 0, inside[rows, gold], False), inside.sum(1)
 
 
-def _nonconformity(ranking: Ranking, rows: Any, probabilities: Floats) -> Floats:
-    gold = ranking.gold[rows]
-    right = probabilities[np.arange(len(rows)), gold]
+def _nonconformity(gold: Any, probabilities: Floats) -> Floats:
+    right = probabilities[np.arange(len(gold)), gold]
     return np.asarray(np.where(gold >= 0, 1 - right, 1.0))
 
 
-def measure(rankings: Mapping[str, Ranking], sources: Sequence[str], alpha: float = ALPHA) -> dict[str, Any]:
-    """Find coverage and size of the sets in every language, for a threshold of the sources and for one of its own.
+Limits = Mapping[int, tuple[RetrievalTemperature, float]]
+"""Fold -> the temperature that scores it, and the nonconformity up to which a candidate belongs to the set."""
+
+
+def measure(
+    rankings: Mapping[str, Ranking],
+    sources: Sequence[str],
+    alpha: float = ALPHA,
+    *,
+    predicted: Callable[[str, int | None], RetrievalTemperature] | None = None,
+) -> dict[str, Any]:
+    """Find coverage and size of the sets in every language: thresholds of the sources, predicted, and of its own.
 
     Temperature and threshold of a fold come from the other folds, half of the queries each, so that neither has seen
-    the query. Gives the section `conformal` of one direction: scope -> languages -> coverage with its Wilson interval,
-    mean and median size; a language with too few queries for a threshold has sets of all candidates, and says so.
+    the query. A predicted threshold is that of answers drawn from the language's predicted temperature
+    (`xt.eval.prediction.draw_answers`): it needs no label of it, and promises no more than that is calibrated. Gives
+    the section `conformal` of one direction: scope -> languages -> coverage with its Wilson interval, mean and median
+    size; a language with too few queries for a threshold has sets of all candidates, and says so.
     """
     scopes: dict[str, Any] = {}
     fits: dict[Any, RetrievalTemperature] = {}
-    for scope in ("zero-shot", "per-language"):
-        if scope == "zero-shot" and not sources:
+    for scope in ("zero-shot", "predicted", "per-language"):
+        if (scope == "zero-shot" and not sources) or (scope == "predicted" and predicted is None):
             continue
         rows: dict[str, Any] = {}
         for code, ranking in rankings.items():
             codes = tuple(sources) if scope == "zero-shot" else (code,)
             try:
-                rows[code] = _one(ranking, rankings, codes, alpha, fits)
+                limits: Limits
+                if scope == "predicted" and predicted is not None:
+                    limits = {f: _drawn(ranking, predicted(code, f), f, alpha) for f in range(FOLDS)}
+                else:
+                    limits = _learnt(rankings, codes, alpha, fits)
+                rows[code] = _one(ranking, limits)
             except XtError:  # too few queries to fit a temperature
                 continue
         if rows:
@@ -84,29 +103,43 @@ def measure(rankings: Mapping[str, Ranking], sources: Sequence[str], alpha: floa
     return {"alpha": alpha, "scopes": scopes}
 
 
-def _one(
-    ranking: Ranking,
-    rankings: Mapping[str, Ranking],
-    codes: tuple[str, ...],
-    alpha: float,
-    fits: dict[Any, RetrievalTemperature],
-) -> dict[str, Any]:
-    """Measure one language by the temperature and threshold of `codes`; `fits` keeps temperatures between calls."""
-    held = np.zeros(len(ranking.gold), bool)
-    sizes = np.zeros(len(ranking.gold), int)
-    unbounded = 0
+def _learnt(
+    rankings: Mapping[str, Ranking], codes: tuple[str, ...], alpha: float, fits: dict[Any, RetrievalTemperature]
+) -> Limits:
+    """Temperature and threshold of `codes`, by their labels; `fits` keeps temperatures between calls."""
     fitted_on = [rankings[c] for c in codes]
+    out = {}
     for fold in range(FOLDS):
         # The temperature of the other folds of even number, the threshold of those of odd number, by turns.
         others = [f for f in range(FOLDS) if f != fold]
         if (codes, fold) not in fits:
             fits[codes, fold] = fit_excluding(fitted_on, [fold, *others[1::2]])
-        calibrator = fits[codes, fold]
         scores = []
         for source in fitted_on:
             rows = np.flatnonzero(np.isin(source.folds, others[1::2]))
-            scores.append(_nonconformity(source, rows, apply_rows(calibrator, source, rows)))
-        limit = threshold(np.concatenate(scores), alpha)
+            chances = apply_rows(fits[codes, fold], source, rows)
+            scores.append(_nonconformity(source.gold[rows], chances))
+        out[fold] = fits[codes, fold], threshold(np.concatenate(scores), alpha)
+    return out
+
+
+def _drawn(
+    ranking: Ranking, calibrator: RetrievalTemperature, fold: int, alpha: float
+) -> tuple[RetrievalTemperature, float]:
+    """The predicted temperature, and the threshold of answers drawn by it for the queries outside of a fold."""
+    scores = ranking.scores[ranking.folds != fold]
+    rng = resampling.generator(0, scores)
+    chances = calibrator(scores)[:, :-1]
+    found = [_nonconformity(draw_answers(calibrator, scores, rng), chances) for _ in range(DRAWS)]
+    return calibrator, threshold(np.concatenate(found), alpha)
+
+
+def _one(ranking: Ranking, limits: Limits) -> dict[str, Any]:
+    """Measure one language."""
+    held = np.zeros(len(ranking.gold), bool)
+    sizes = np.zeros(len(ranking.gold), int)
+    unbounded = 0
+    for fold, (calibrator, limit) in limits.items():
         rows = np.flatnonzero(ranking.folds == fold)
         unbounded += len(rows) if math.isinf(limit) else 0
         if len(rows):

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from xt.core.calibrators import Floats, RetrievalTemperature
+from xt.core.calibrators import Calibrator, Floats, RetrievalTemperature
 from xt.core.confidence_maps import logit, sigmoid
 from xt.core.errors import XtError
 from xt.eval.fitting import MIN_QUERIES, match_confidence
@@ -67,6 +68,21 @@ class AccuracyLine:
         if value.get("kind") != KIND:
             raise XtError(f"Unknown predictor {value.get('kind')!r}.", f"Expected {KIND}.")
         return cls(float(value["bias"]), float(value["slope"]), float(value["none_score"]))
+
+
+def draw_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw each query's answer from the probabilities of its candidates: (n,) positions, -1 for none of them.
+
+    What is fitted to answers so drawn needs no label of the language; it is as good as the calibrator is calibrated.
+
+    Args:
+        calibrator: of the language, predicted.
+        scores: (n, k) similarities, best first.
+        rng: draws one number a query.
+    """
+    upto = np.cumsum(calibrator(scores), axis=1)
+    drawn = (rng.random((len(upto), 1)) > upto).sum(1)
+    return np.where(drawn >= upto.shape[1] - 1, -1, drawn)
 
 
 def fit_line(rankings: Sequence[Ranking], none_score: float, keep: Sequence[Any] | None = None) -> AccuracyLine:

@@ -94,7 +94,7 @@ def conformal(metrics: Metrics) -> str:
         f"Instead of one answer, a set of them that holds the right one for at least {goal} (conformal prediction). "
         "<b>Coverage</b> is how often it did: the tick is the promise. A set that is larger says that the answer is "
         "less certain. Fitted on other languages the promise need not hold; fitted on the language itself it does, up "
-        "to chance."
+        "to chance. <b>Predicted</b>: by answers drawn from the language's predicted temperature, without a label."
     )
     folded = "".join(page.details(f"The same, {label}", part) for label, part in parts[1:])
     return page.section("conformal", "Sets that hold the answer", how, *(part for _, part in parts[:1]), folded)

@@ -169,7 +169,7 @@ def evaluate(
             if missing:
                 metrics.setdefault("none_of_these", {})[direction], kept["none-of-these"] = missing, calibrator
             tell(f"{direction}: sets")
-            sets = conformal.measure(rankings, sources)
+            sets = conformal.measure(rankings, sources, predicted=found.predicted)
             if sets["scopes"]:
                 metrics.setdefault("conformal", {})[direction] = sets
             for b in corpus.pairs:

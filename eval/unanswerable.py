@@ -22,6 +22,7 @@ from xt.core.calibrators import Calibrator, Floats, Rescaled, RetrievalMargin
 from xt.eval import measures, resampling
 from xt.eval.calibration import enough, keep_others, stack
 from xt.eval.fitting import fit_map, fit_margin
+from xt.eval.prediction import draw_answers
 from xt.eval.retrieval import FOLDS, Ranking
 
 RISK = 0.1
@@ -85,13 +86,10 @@ def draw_missing(ranking: Ranking, calibrator: Calibrator, fold: int | None) -> 
     """
     few = _others(ranking, fold)
     rng = resampling.generator(0, few.scores)
-    n, k = few.scores.shape
-    upto = np.cumsum(calibrator(few.scores), axis=1)
     out = []
-    for _ in range(math.ceil(DRAWN / max(n, 1))):
-        drawn = (rng.random((n, 1)) > upto).sum(1)
-        gold = np.where(drawn >= k, -1, drawn)
-        out.append(take_out(replace(few, gold=gold), rng.random(n) < 0.5))
+    for _ in range(math.ceil(DRAWN / max(len(few.gold), 1))):
+        drawn = replace(few, gold=draw_answers(calibrator, few.scores, rng))
+        out.append(take_out(drawn, rng.random(len(few.gold)) < 0.5))
     return out
 
 

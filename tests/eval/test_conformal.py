@@ -9,6 +9,7 @@ import pytest
 from crepes import ConformalClassifier
 from scipy.special import softmax
 
+from xt.core.calibrators import RetrievalTemperature
 from xt.core.errors import XtError
 from xt.eval import conformal
 from xt.eval.conformal import sets, threshold
@@ -60,6 +61,19 @@ def test_a_language_keeps_its_own_promise_and_borrowed_thresholds_need_not():
     assert found["zero-shot"]["languages"]["swh"]["coverage"] < 0.8
     own = found["per-language"]["languages"]
     assert own["swh"]["mean_size"] > own["deu"]["mean_size"] > 0
+
+
+def test_answers_drawn_from_the_right_temperature_keep_the_promise_without_a_label():
+    rankings = {"deu": language(3000, 0.01, 0), "swh": language(3000, 0.05, 1)}
+    known = {"deu": RetrievalTemperature(0.01), "swh": RetrievalTemperature(0.05)}
+    found = conformal.measure(rankings, ["deu"], predicted=lambda code, fold: known[code])["scopes"]["predicted"]
+    own = conformal.measure(rankings, ["deu"])["scopes"]["per-language"]["languages"]
+    for code, row in found["languages"].items():
+        assert row["coverage"] == pytest.approx(0.9, abs=0.025)
+        assert row["mean_size"] == pytest.approx(own[code]["mean_size"], rel=0.1)
+    blind = {"swh": Ranking(rankings["swh"].scores, rankings["swh"].rows, np.full(3000, 7), rankings["swh"].folds, 20)}
+    again = conformal.measure(blind, [], predicted=lambda code, fold: known[code])["scopes"]["predicted"]
+    assert again["languages"]["swh"]["mean_size"] == found["languages"]["swh"]["mean_size"]
 
 
 def test_a_query_has_no_part_in_its_own_threshold():
