@@ -100,9 +100,9 @@ def show_trust(m: dict[str, Any]) -> None:
         for key, method in section["methods"].items():
             found = method["overall"]
             say(
-                f"{direction}, half of the queries without an answer ({key}): AUROC {_dash(found['auroc'])}; refusing "
+                f"{direction}, half of the queries without an answer ({key}): AUROC {_short(found['auroc'])}; refusing "
                 f"at a risk of {section['risk']:g} answers {found['coverage']:.2f} of them, "
-                f"{_dash(found['risk_found'])} wrongly"
+                f"{_short(found['risk_found'])} wrongly"
             )
     for direction, section in m.get("conformal", {}).items():
         for scope, found in section["scopes"].items():
@@ -184,6 +184,10 @@ def show_comparison(document: dict[str, Any], out: Any) -> None:
 
 def _dash(value: Any) -> Any:
     return "-" if value is None else value
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:

@@ -61,7 +61,8 @@ Scope = Annotated[
     str | None,
     typer.Option(
         "--calibration-scope",
-        help="For queries whose language has no calibrator: zero-shot (default where it is there) or pooled.",
+        help="For queries whose language has no calibrator: zero-shot (default where it is there), pooled, platt (the "
+        "default of ranked retrieval), or none-of-these, for indexes that half of the queries find nothing in.",
     ),
 ]
 Entry = Annotated[
