@@ -34,9 +34,20 @@ def sigmoid(x: Floats) -> Floats:
 
 
 def near(scores: npt.NDArray[Any]) -> Floats:
-    """Mean cosine of the candidates after the best, up to the tenth: (n,); of a lone candidate its own."""
+    """Mean cosine of the candidates after the best, up to the tenth: (n,); of a lone candidate its own.
+
+    A row with fewer candidates than others ends in -inf, which are none.
+    """
     scores = np.asarray(scores, np.float64)
-    return np.asarray(scores[:, 1:NEAR].mean(1) if scores.shape[1] > 1 else scores[:, 0])
+    if scores.shape[1] == 1:
+        return np.asarray(scores[:, 0])
+    rest = scores[:, 1:NEAR]
+    there = np.isfinite(rest)
+    if there.all():
+        return np.asarray(rest.mean(1))
+    count = there.sum(1)
+    mean = np.where(there, rest, 0.0).sum(1) / np.maximum(count, 1)
+    return np.asarray(np.where(count > 0, mean, scores[:, 0]))
 
 
 def margin_features(confidence: Floats, scores: npt.NDArray[Any]) -> Floats:
@@ -47,7 +58,7 @@ def margin_features(confidence: Floats, scores: npt.NDArray[Any]) -> Floats:
     """
     scores = np.asarray(scores, np.float64)
     best = scores[:, 0]
-    second = scores[:, 1] if scores.shape[1] > 1 else best
+    second = np.where(np.isfinite(scores[:, 1]), scores[:, 1], best) if scores.shape[1] > 1 else best
     return np.stack([logit(confidence), best, best - second, best - near(scores)], axis=1)
 
 

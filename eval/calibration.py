@@ -28,12 +28,16 @@ LEAST_SPREAD = 0.03
 
 
 def stack(rankings: Sequence[Ranking], keep: Sequence[Any] | None = None) -> tuple[Floats, Any]:
-    """Put the rankings of several languages together, cut to their common number of candidates."""
-    k = min(r.scores.shape[1] for r in rankings)
+    """Put the rankings of several languages together; where some have fewer candidates, theirs end in -inf."""
+    k = max(r.scores.shape[1] for r in rankings)
     masks = keep if keep is not None else [np.ones(len(r.gold), bool) for r in rankings]
-    scores = np.concatenate([r.scores[m, :k] for r, m in zip(rankings, masks, strict=True)])
-    gold = np.concatenate([np.where(r.gold[m] < k, r.gold[m], -1) for r, m in zip(rankings, masks, strict=True)])
-    return scores.astype(np.float64), gold
+    scores = np.full((sum(int(np.sum(m)) for m in masks), k), -np.inf)
+    start = 0
+    for ranking, mask in zip(rankings, masks, strict=True):
+        some = ranking.scores[mask]
+        scores[start : start + len(some), : some.shape[1]] = some
+        start += len(some)
+    return scores, np.concatenate([r.gold[m] for r, m in zip(rankings, masks, strict=True)])
 
 
 def keep_others(ranking: Ranking, folds: int | Sequence[int] | None) -> npt.NDArray[np.bool_]:

@@ -19,6 +19,8 @@ MIN_QUERIES = 30
 """Fewer queries than this fit no temperature worth having."""
 SEARCHED = 300
 """Queries, about, that the start of a fit is looked for on."""
+NOWHERE = -1e6
+"""In place of -inf: no temperature gives it any mass, and it can be multiplied by none."""
 STEPS = 100
 """Steps of Newton's method at most; four to ten are usual."""
 ENOUGH = 1e-10
@@ -31,7 +33,7 @@ def _checked(scores: npt.NDArray[Any], gold: Any, least: int = MIN_QUERIES) -> t
     scores, gold = np.asarray(scores, np.float64), np.asarray(gold, np.int64)
     if len(gold) < least:
         raise XtError(f"{len(gold)} queries are too few to fit a temperature.", f"Expected at least {least}.")
-    if not np.isfinite(scores).all():
+    if np.isnan(scores).any() or np.isposinf(scores).any() or np.isneginf(scores[:, :1]).any():
         raise XtError("A similarity is NaN or infinite, so no temperature can be fitted.", "Check the vectors.")
     return scores, gold
 
@@ -51,7 +53,7 @@ def fit_temperature(scores: npt.NDArray[Any], gold: Any) -> RetrievalTemperature
     """
     scores, gold = _checked(scores, gold)
     curves = Curves(scores, gold, np.zeros(len(gold)))
-    return RetrievalTemperature(*_descend(curves, _search(curves, float(np.median(scores[:, -1])))))
+    return RetrievalTemperature(*_descend(curves, _search(curves, float(np.median(np.maximum(scores[:, -1], -1.0))))))
 
 
 def fit_margin(scores: npt.NDArray[Any], gold: Any) -> RetrievalMargin:
@@ -68,11 +70,14 @@ class Curves:
     """
 
     def __init__(self, scores: Floats, gold: npt.NDArray[np.int64], ground: Floats) -> None:
-        """Take scores (n, k), gold (n,) and the score (n,) above which "none of these" is measured."""
-        self.scores, self.gold, self.ground = scores, gold, ground
+        """Take scores (n, k), gold (n,) and the score (n,) above which "none of these" is measured.
+
+        Rows with fewer candidates than others end in -inf.
+        """
+        self.scores, self.gold, self.ground = np.maximum(scores, NOWHERE), gold, ground
         self.absent = gold < 0
-        self.top = scores.max(1)
-        self.right = np.where(self.absent, ground, scores[np.arange(len(gold)), np.maximum(gold, 0)])
+        self.top = self.scores.max(1)
+        self.right = np.where(self.absent, ground, self.scores[np.arange(len(gold)), np.maximum(gold, 0)])
         self._room = np.empty_like(scores)  # one for all calls, as fresh memory costs more than the sums
         self._squares = np.empty_like(scores)
 

@@ -193,6 +193,8 @@ def measure(
     if predicted is not None:
         rows, kept["languages"] = {}, {}
         for code, ranking in usable.items():
+            if len(set(ranking.folds.tolist())) < 2:  # without its fold there is nothing to draw from
+                continue
             own = {f: _with_limit(draw_missing(ranking, predicted(code, f), f), risk) for f in range(FOLDS)}
             rows[code] = _one(cut[code], without[code], own, risk, repeats)
             kept["languages"][code] = fit_missing(draw_missing(ranking, predicted(code, None), None)).to_json()

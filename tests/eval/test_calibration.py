@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from xt.core.calibrators import RetrievalTemperature
 from xt.core.errors import XtError
 from xt.eval import calibration, fitting, measures
 from xt.eval.calibration import apply, calibrate, fit_excluding, fit_temperature, nll, stack, summary
+from xt.eval.fitting import MAPS, fit_map, fit_margin
 from xt.eval.retrieval import FOLDS, Ranking, fold_of
 
 
@@ -125,13 +127,14 @@ def test_too_few_queries_are_refused():
     fit_temperature(*drawn(30, 0.02, 0.8))
 
 
-def test_stacking_cuts_to_the_common_candidates_and_marks_what_is_lost():
+def test_stacking_keeps_every_candidate_and_fills_up_with_none():
     long, short = ranking(40, 0.02), ranking(30, 0.02, seed=1)
     short = Ranking(short.scores[:, :3], short.rows[:, :3], np.where(short.gold < 3, short.gold, -1), short.folds, 3)
     scores, gold = stack([long, short])
-    assert scores.shape == (70, 3) and gold.max() <= 2
-    assert gold[:40].tolist() == [g if g < 3 else -1 for g in long.gold.tolist()]
-    np.testing.assert_array_equal(scores[:40], long.scores[:, :3])
+    assert gold.tolist() == [*long.gold, *short.gold]
+    np.testing.assert_array_equal(scores[:40], long.scores)
+    np.testing.assert_array_equal(scores[40:, :3], short.scores)
+    assert (scores[40:, 3:] == -np.inf).all() and scores.shape == (70, 20)
 
 
 def test_a_fold_is_left_out_of_its_own_fit():
@@ -179,6 +182,27 @@ def summed(calibrated):
 
 def confidences(methods: list[calibration.Method]) -> dict[str, dict[str, np.ndarray]]:
     return {m.key: {lang: s.confidence for lang, s in m.scored.items()} for m in methods}
+
+
+def test_a_language_with_few_candidates_does_not_shorten_the_others():
+    """A pooled fit is that of every query over its own candidates, as a sum written out has it."""
+    rankings = planted()
+    few = rankings["swh"]
+    cut = {"scores": few.scores[:6, :2], "rows": few.rows[:6, :2], "folds": few.folds[:6]}
+    rankings["swh"] = replace(few, gold=np.minimum(few.gold[:6], 1), **cut)
+    found = fit_excluding(list(rankings.values()), None)
+
+    def total(x):
+        rows = [(r.scores.astype(float), r.gold) for r in rankings.values()]
+        return sum(independent_nll(s, g, np.exp(x[0]), x[1]).sum() for s, g in rows)
+
+    other = optimize.minimize(total, [np.log(0.02), 0.75], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})
+    assert np.log(found.temperature) == pytest.approx(other.x[0], abs=2e-3)
+    alone = fit_excluding([rankings["deu"], rankings["fra"]], None)
+    assert found.temperature == pytest.approx(alone.temperature, rel=0.05)
+    for kind in MAPS:
+        fit_map(kind, found, *stack(list(rankings.values())))
+    assert fit_margin(*stack(list(rankings.values()))).temperature == pytest.approx(found.temperature, rel=0.3)
 
 
 @pytest.mark.parametrize("culprit", ["deu", "swh"])

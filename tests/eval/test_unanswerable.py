@@ -13,7 +13,7 @@ from xt.core.calibrators import CalibrationTable, Rescaled, RetrievalMargin, Ret
 from xt.eval import unanswerable
 from xt.eval.calibration import CrossFit
 from xt.eval.fitting import fit_temperature
-from xt.eval.retrieval import DIRECTIONS, Encodings, rank
+from xt.eval.retrieval import DIRECTIONS, Encodings, Ranking, rank
 from xt.eval.unanswerable import loses_answer, take_out, threshold_at_risk
 
 
@@ -145,6 +145,17 @@ def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
     assert absent == pytest.approx(0.5 + (shares[:, -1] + shares[:, -2]).mean() / 2, abs=0.03)
     assert (unanswerable.draw_missing(ranking, calibrator, None)[0].scores == drawn[0].scores).all()
     assert set(unanswerable.draw_missing(ranking, calibrator, 0)[0].folds) == {1, 2, 3, 4}
+
+
+def test_a_language_of_one_query_is_left_out_of_what_is_predicted():
+    bitext, vectors = corpus(300)
+    ranking = rank(bitext, vectors, DIRECTIONS[0])
+    lone = Ranking(ranking.scores[:1], ranking.rows[:1], ranking.gold[:1], ranking.folds[:1], 300)
+    rankings, english = {"deu": ranking, "swh": lone}, {"deu": bitext.english, "swh": bitext.english[:1]}
+    fits = CrossFit(rankings, {})
+    section, kept = unanswerable.measure(rankings, english, ["deu"], predicted=fits.predicted, repeats=20)
+    assert list(section["methods"]["zero-shot"]["languages"]) == ["deu", "swh"]
+    assert list(section["methods"]["predicted"]["languages"]) == list(kept["languages"]) == ["deu"]
 
 
 def test_too_few_queries_and_lone_candidates_give_nothing():
