@@ -157,8 +157,8 @@ def mining_folder(tmp_path, bitext_words):
     return folder
 
 
-def test_mining_and_ranking_in_one_command_with_their_reports(here, tiny_folder, tmp_path):
-    mining_folder(tmp_path, ["guten", "morgen", "welt", "katze"])
+def questions_folder(tmp_path):
+    """Thirty documents, twelve of them asked for by their own words, in BEIR's layout."""
     folder = tmp_path / "questions"
     (folder / "qrels").mkdir(parents=True)
     documents = [{"_id": f"d{i}", "title": "", "text": f"word{i} word{i + 500}"} for i in range(30)]
@@ -167,6 +167,35 @@ def test_mining_and_ranking_in_one_command_with_their_reports(here, tiny_folder,
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     judged = "".join(f"q{i}\td{i}\t1\n" for i in range(12))
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return folder
+
+
+def test_mining_and_ranking_give_the_same_by_pytorch_onnx_runtime_and_triton(
+    here, tiny_folder, tiny_repository, server, tmp_path
+):
+    mining_folder(tmp_path, ["guten", "morgen", "welt", "katze"])
+    questions_folder(tmp_path)
+    ways = {
+        "pytorch": ("--encoder", tiny_folder),
+        "onnxruntime": ("--encoder", tiny_repository / "encoder"),
+        "triton": ("--url", server.url),
+    }
+    found = {}
+    for engine, options in ways.items():
+        (mined, ranked), _ = here("eval", "mine:mineable", "beir:questions", *options, "--cut", "--out", engine)
+        assert ranked["encoders"][0]["engine"] == mined["encoders"][0]["engine"] == engine
+        row, scores = mined["mining"]["languages"]["deu"], ranked["ranked"]["languages"]["swh"]
+        cosine = ranked["encoders"][0]["calibration"]["queries-documents"]["methods"]["cosine"]["overall"]["nll"]
+        found[engine] = [*(row[k] for k in ("precision", "recall", "f1", "threshold")), cosine]
+        found[engine] += [scores[k] for k in ranked["ranked"]["measures"]]
+        assert ranked["ranked"]["prefixes"] == {"queries": "query", "documents": "passage"}
+    assert found["onnxruntime"] == pytest.approx(found["pytorch"], abs=1e-5)
+    assert found["triton"] == pytest.approx(found["pytorch"], abs=1e-5)
+
+
+def test_mining_and_ranking_in_one_command_with_their_reports(here, tiny_folder, tmp_path):
+    mining_folder(tmp_path, ["guten", "morgen", "welt", "katze"])
+    questions_folder(tmp_path)
     told, said = here(
         "eval", "mine:mineable", "beir:questions", "--encoder", tiny_folder, "--margin", "distance", "--cut",
         "--out", "all",
