@@ -19,6 +19,8 @@ MIN_QUERIES = 30
 """Fewer queries than this fit no temperature worth having."""
 SEARCHED = 300
 """Queries, about, that the start of a fit is looked for on."""
+EDGES = 1e-3
+"""So near to an end of what is looked for, a fit may have been cut short."""
 NOWHERE = -1e6
 """In place of -inf: no temperature gives it any mass, and it can be multiplied by none."""
 STEPS = 100
@@ -176,7 +178,36 @@ def _descend(
             x, (value, gradient, hessian) = further, after
         if moved < ENOUGH:  # at an end of where temperatures are looked for
             break
-    return 1 / float(x[0]), float(x[1] / x[0])
+    none = float(x[1] / x[0])
+    if abs(none) > 1 - EDGES or not least * (1 + EDGES) < x[0] < most * (1 - EDGES):
+        x = _along_the_edge(at, (least, most), x, value)
+        none = float(x[1] / x[0])
+    return 1 / float(x[0]), none
+
+
+def _along_the_edge(
+    at: Callable[[Floats], tuple[float, Floats, Floats]], between: tuple[float, float], x: Floats, value: float
+) -> Floats:
+    """Give the least of a function that is lowest at an end of what is looked for, where Newton's steps are cut short.
+
+    By bounded L-BFGS in log beta and the score of "none of these", from there and from three other places.
+    """
+
+    def loss(y: Floats) -> tuple[float, Floats]:
+        beta = math.exp(y[0])
+        value, slope, _ = at(np.array([beta, beta * y[1]]))
+        return value, beta * np.array([slope[0] + y[1] * slope[1], slope[1]])
+
+    bounds = [(math.log(between[0]), math.log(between[1])), (-1.0, 1.0)]
+    middle = float(np.clip(x[1] / x[0], -0.9, 0.9))
+    starts = [(math.log(x[0]), x[1] / x[0])]
+    starts += [(float(np.clip(math.log(b), *bounds[0])), middle) for b in (2.0, 20.0, 200.0)]
+    found = [minimize(loss, np.array(s), jac=True, method="L-BFGS-B", bounds=bounds) for s in starts]
+    best = min(found, key=lambda one: float(one.fun))
+    if not float(best.fun) < value:
+        return x
+    beta = math.exp(best.x[0])
+    return np.array([beta, beta * best.x[1]])
 
 
 def information(calibrator: RetrievalTemperature, scores: npt.NDArray[Any]) -> float:

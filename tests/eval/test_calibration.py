@@ -93,6 +93,22 @@ def test_a_fit_ends_in_the_same_place_wherever_it_starts(absent, monkeypatch):
         np.testing.assert_allclose(places, places[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_no_bounded_search_from_anywhere_finds_less_whatever_the_scores(seed):
+    """Cosines a hair apart, one candidate, temperatures beyond reason, answers all there or all missing."""
+    rng = np.random.default_rng(seed)
+    n, k, scale = 40, int(rng.choice([1, 2, 5])), 10 ** rng.uniform(-4, 0)
+    scores = -np.sort(-np.clip(rng.normal(rng.uniform(-0.2, 0.9), scale, (n, k)), -1, 1), axis=1)
+    gold = rng.integers(-1, k, n) if seed % 3 else np.full(n, seed % 2 - 1)
+    found = fit_temperature(scores, gold)
+    bounds = [(np.log(1e-5), np.log(10.0)), (-1.0, 1.0)]
+    others = [
+        optimize.minimize(lambda x: independent_nll(scores, gold, np.exp(x[0]), x[1]).mean(), start, bounds=bounds).fun
+        for start in ([-7.0, 0.9], [-5.0, 0.5], [-3.0, -0.5], [0.0, 0.0], [2.0, 0.9])
+    ]
+    assert independent_nll(scores, gold, found.temperature, found.none_score).mean() < min(others) + 1e-4
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("temperature", [0.005, 0.05, 0.3])
 def test_fitting_lowers_the_loss_on_its_own_data(seed, temperature):
