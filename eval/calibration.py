@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -103,8 +103,8 @@ class Calibrated:
     """Method -> calibrators as calibration.json keeps them, fitted on everything that the method may see."""
     notes: list[str]
     """What could not be fitted, and why."""
-    predicted: Callable[[str, int | None], RetrievalTemperature] | None = None
-    """Language and fold left out -> its temperature without a label of it; None where no line could be fitted."""
+    predicted: dict[tuple[str, int | None], RetrievalTemperature] = field(default_factory=dict)
+    """Language and fold left out -> its temperature without a label of it; empty where no line could be fitted."""
 
 
 Made = TypeVar("Made")
@@ -279,7 +279,10 @@ def calibrate(
         )
     for key, value in _given(given or {}, rankings, one_to_one).items():
         fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
-    return Calibrated(methods, kept, notes, fits.predicted if ready and one_to_one else None)
+    there = rankings if ready and one_to_one else ()
+    return Calibrated(
+        methods, kept, notes, {(c, f): fits.predicted(c, f) for c in there for f in (*range(FOLDS), None)}
+    )
 
 
 def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, fold: int | None) -> Calibrator:

@@ -14,15 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from xt.core import __version__, aligned, bitext, languages, tasks
 from xt.core.artifact import Artifact, command_line, new_artifact, open_artifact, write_json
 from xt.core.bitext import Bitext
 from xt.core.errors import XtError
-from xt.eval import calibration, conformal, conventions, report, retrieval, unanswerable
-from xt.eval import shots as few
+from xt.eval import calibration, conventions, report, retrieval
 from xt.eval.retrieval import Encoder, Ranking
+from xt.eval.trust import Asked, calibrate_sides
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def evaluate(
         shots: also measure temperatures from so many labelled queries a language.
         given: direction -> method -> calibrator of another report, to apply here as they are.
         progress: told of every language before it is encoded.
-        calibrating: told of every step of the calibration before it is made.
+        calibrating: told of every step of the calibration.
     """
     started = time.perf_counter()
     vectors = retrieval.encode_corpus(encoder, corpus.pairs, truncate=truncate, progress=progress)
@@ -129,7 +127,6 @@ def evaluate(
     metrics["truncated"] = sum(v.truncated for v in vectors.values())
     predictions: list[dict[str, Any]] = []
     calibrators: dict[str, Any] = {}
-    sources = [b.language for b in corpus.pairs if calibration.is_source(b.language)]
     english = {b.language: b.english for b in corpus.pairs}
     both = {
         direction: {b.language: retrieval.rank(b, vectors[b.language], direction) for b in corpus.pairs}
@@ -142,39 +139,15 @@ def evaluate(
         metrics["retrieval"][direction] = {"mean": retrieval.means(rows, resources), "languages": rows}
         metrics["retrieval"][direction] |= conventions.section(rows, direction, resources, pool)
     seconds["search"] = time.perf_counter() - started - sum(seconds.values())
-    steps = [f"{direction}: {what}" for direction in both for what in ("fits", "measures", "none of these", "sets")]
-
-    def tell(step: str) -> None:
-        if calibrating:
-            calibrating(steps.index(step) if step else len(steps), len(steps), step)
-
-    with threadpool_limits(1, user_api="blas"):  # its products are small, and threads of the encoder's may still spin
-        for direction, rankings in both.items():
-            tell(f"{direction}: fits")
-            other = next(r for d, r in both.items() if d != direction)
-            found = calibration.calibrate(
-                rankings, temperature, others=other, calibrate_on=calibrate_on, given=(given or {}).get(direction)
-            )
-            calibrators[direction] = kept = found.kept
-            tell(f"{direction}: measures")
-            metrics["calibration"][direction] = {
-                "fit_languages": kept.get("zero-shot", {}).get("fitted_on", []),
-                "methods": calibration.summary(found.methods, resources),
-                "notes": found.notes,
-            }
-            if shots:
-                metrics["calibration"][direction]["shots"] = few.measure(rankings, other, shots)
-            tell(f"{direction}: none of these")
-            missing, calibrator = unanswerable.measure(rankings, english, sources, predicted=found.predicted)
-            if missing:
-                metrics.setdefault("none_of_these", {})[direction], kept["none-of-these"] = missing, calibrator
-            tell(f"{direction}: sets")
-            sets = conformal.measure(rankings, sources, predicted=found.predicted)
-            if sets["scopes"]:
-                metrics.setdefault("conformal", {})[direction] = sets
-            for b in corpus.pairs:
-                predictions += _predictions(b, direction, rankings[b.language], found.methods, entry["name"])
-        tell("")
+    asked = Asked(temperature, calibrate_on, shots, given or {})
+    for direction, side in calibrate_sides(both, english, resources, asked, calibrating=calibrating).items():
+        calibrators[direction] = side.kept
+        metrics["calibration"][direction] = side.section
+        for name, section in (("none_of_these", side.none_of_these), ("conformal", side.conformal)):
+            if section:
+                metrics.setdefault(name, {})[direction] = section
+        for b in corpus.pairs:
+            predictions += _predictions(b, direction, both[direction][b.language], side.methods, entry["name"])
     seconds["calibrate"] = time.perf_counter() - started - sum(seconds.values())
     metrics["seconds"] = seconds
     return Evaluation(metrics, predictions, calibrators)
