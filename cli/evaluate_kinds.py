@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,6 +162,7 @@ def evaluate_corpus(
         calibrate_on=trust.calibrate_on,
         shots=trust.shots,
         given=given,
+        jobs=len(os.sched_getaffinity(0)),
         progress=Counter("languages"),
         calibrating=Counter("calibrated"),
     )

@@ -5,6 +5,8 @@ No torch and no transformers here: this file is what a served model runs.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -178,6 +180,12 @@ def pad(
     return ids, mask
 
 
+def give_back_memory() -> None:
+    """Give the system what compiling left unused in the allocator (a tenth of a served model), where glibc can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class TextEncoder:
     """Text to vectors, whatever engine runs the network."""
 
@@ -255,6 +263,7 @@ class TextEncoder:
         width = min(48, self.spec.max_length)
         rows = max(self.token_budget // width, 1)
         self._run_blank(rows, width)
+        give_back_memory()
         start = time.perf_counter()
         for _ in range(3):
             self._run_blank(rows, width)

@@ -101,6 +101,7 @@ def evaluate(
     calibrate_on: str | None = None,
     shots: Sequence[int] = (),
     given: Mapping[str, Any] | None = None,
+    jobs: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
     calibrating: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
@@ -116,6 +117,7 @@ def evaluate(
         calibrate_on: what the maps of confidences are fitted on (see `calibration.calibrate`).
         shots: also measure temperatures from so many labelled queries a language.
         given: direction -> method -> calibrator of another report, to apply here as they are.
+        jobs: processes that calibrate (see `xt.eval.trust.calibrate_sides`).
         progress: told of every language before it is encoded.
         calibrating: told of every step of the calibration.
     """
@@ -140,7 +142,7 @@ def evaluate(
         metrics["retrieval"][direction] |= conventions.section(rows, direction, resources, pool)
     seconds["search"] = time.perf_counter() - started - sum(seconds.values())
     asked = Asked(temperature, calibrate_on, shots, given or {})
-    for direction, side in calibrate_sides(both, english, resources, asked, calibrating=calibrating).items():
+    for direction, side in calibrate_sides(both, english, resources, asked, jobs=jobs, calibrating=calibrating).items():
         calibrators[direction] = side.kept
         metrics["calibration"][direction] = side.section
         for name, section in (("none_of_these", side.none_of_these), ("conformal", side.conformal)):

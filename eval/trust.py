@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from xt.core.calibrators import RetrievalTemperature
@@ -18,7 +19,7 @@ from xt.eval.calibration import Calibrated, Method
 from xt.eval.retrieval import Ranking
 
 LARGE = 10_000
-"""Queries, of both directions together, from which on starting processes is worth its second or two."""
+"""Queries, of both directions together, from which on starting processes is worth its seconds."""
 Rankings = Mapping[str, Ranking]
 Task = Callable[[], Any]
 
@@ -63,7 +64,7 @@ def calibrate_sides(
     resources: Mapping[str, str],
     asked: Asked,
     *,
-    jobs: int | None = None,
+    jobs: int = 1,
     calibrating: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Side]:
     """Calibrate both directions of a parallel corpus and measure every method.
@@ -73,13 +74,12 @@ def calibrate_sides(
         english: language -> the English side of its pairs, in order.
         resources: language -> its resource class.
         asked: which calibrations.
-        jobs: processes; None: one for every core where there are `LARGE` queries, else this one alone. The numbers are
-            the same.
+        jobs: processes; the numbers are the same. With more than one the caller's main module must be guarded by
+            `if __name__ == "__main__"`, as multiprocessing has it; small corpora (`LARGE`) take one all the same.
         calibrating: told of every task that is done.
     """
-    if jobs is None:
-        queries = sum(len(r.gold) for side in both.values() for r in side.values())
-        jobs = len(os.sched_getaffinity(0)) if queries >= LARGE else 1
+    if sum(len(r.gold) for side in both.values() for r in side.values()) < LARGE:
+        jobs = 1
     sources = [code for code in english if calibration.is_source(code)]
     other = {d: next((r for e, r in both.items() if e != d), {}) for d in both}
     fits: list[tuple[Any, Task]] = []
@@ -90,21 +90,22 @@ def calibrate_sides(
     expected = len(fits) * (len(KINDS) + len(METHODS) + bool(asked.shots))
     found: dict[Any, Any] = {}
     tell = calibrating or (lambda *_: None)
-    for done, (key, value) in enumerate(_run(fits, jobs), 1):
-        found[key] = value
-        tell(done, expected + len(fits), ": ".join(key))
-    tasks: list[tuple[Any, Task]] = []
-    for way, rankings in both.items():
-        made: Calibrated = found[way, "fits"]
-        tasks.append(((way, "none of these"), partial(_missing, rankings, english, sources, made.predicted)))
-        tasks.append(((way, "sets"), partial(_sets, rankings, sources, made.predicted)))
-        if asked.shots:
-            tasks.append(((way, "shots"), partial(few.measure, rankings, other[way], asked.shots)))
-        for method in made.methods:
-            tasks.append(((way, method.key), partial(calibration.summary, [method], resources)))
-    for done, (key, value) in enumerate(_run(tasks, jobs), len(fits) + 1):
-        found[key] = value
-        tell(done, len(fits) + len(tasks), ": ".join(key))
+    with _processes(jobs) as pool:
+        for done, (key, value) in enumerate(_run(fits, pool), 1):
+            found[key] = value
+            tell(done, expected + len(fits), ": ".join(key))
+        tasks: list[tuple[Any, Task]] = []
+        for way, rankings in both.items():
+            made: Calibrated = found[way, "fits"]
+            tasks.append(((way, "none of these"), partial(_missing, rankings, english, sources, made.predicted)))
+            tasks.append(((way, "sets"), partial(_sets, rankings, sources, made.predicted)))
+            if asked.shots:
+                tasks.append(((way, "shots"), partial(few.measure, rankings, other[way], asked.shots)))
+            for method in made.methods:
+                tasks.append(((way, method.key), partial(calibration.summary, [method], resources)))
+        for done, (key, value) in enumerate(_run(tasks, pool), len(fits) + 1):
+            found[key] = value
+            tell(done, len(fits) + len(tasks), ": ".join(key))
     return {way: _side(way, found, asked) for way in both}
 
 
@@ -128,18 +129,29 @@ def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
     return Side(made.methods, kept, section, missing, sets if sets["scopes"] else {})
 
 
-def _run(tasks: Sequence[tuple[Any, Task]], jobs: int) -> Iterator[tuple[Any, Any]]:
-    """Give the keys of tasks with their results, as they are done."""
+@contextmanager
+def _processes(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Give a pool of processes; None for this process alone."""
     if jobs == 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would take the encoder's threads with it, stopped anywhere
+    pool = ProcessPoolExecutor(jobs, mp_context=context)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run(tasks: Sequence[tuple[Any, Task]], pool: ProcessPoolExecutor | None) -> Iterator[tuple[Any, Any]]:
+    """Give the keys of tasks with their results, as they are done."""
+    if pool is None:
         for key, task in tasks:
             yield key, _one_thread(task)
         return
-    pool = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    yield from pool(delayed(_named)(key, task) for key, task in tasks)
-
-
-def _named(key: Any, task: Task) -> tuple[Any, Any]:
-    return key, _one_thread(task)
+    keys = {pool.submit(_one_thread, task): key for key, task in tasks}
+    for done in as_completed(keys):
+        yield keys[done], done.result()
 
 
 def _one_thread(task: Task) -> Any:

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.eval.test_calibration import ranking
 from xt.core.errors import XtError
-from xt.eval import calibration, conformal, unanswerable
+from xt.eval import calibration, conformal, trust, unanswerable
 from xt.eval.calibration import CrossFit
 from xt.eval.retrieval import DIRECTIONS
 from xt.eval.trust import Asked, calibrate_sides
@@ -34,7 +34,8 @@ def plain(sides):
     }
 
 
-def test_two_processes_give_what_one_gives_and_tell_every_task(both):
+def test_two_processes_give_what_one_gives_and_tell_every_task(both, monkeypatch):
+    monkeypatch.setattr(trust, "LARGE", 0)
     told = {1: [], 2: []}
     found = {
         jobs: calibrate_sides(
@@ -61,7 +62,8 @@ def test_each_direction_is_what_its_parts_give(both):
     assert found.conformal == conformal.measure(rankings, ["deu", "fra"], predicted=fits.predicted)
 
 
-def test_an_error_in_another_process_is_the_same_error(both):
+def test_an_error_in_another_process_is_the_same_error(both, monkeypatch):
+    monkeypatch.setattr(trust, "LARGE", 0)
     with pytest.raises(XtError, match="Unknown scope 'swahili'") as error:
         calibrate_sides(both, ENGLISH, RESOURCES, Asked(0.01, calibrate_on="swahili"), jobs=2)
     assert "Known:" in error.value.hint
