@@ -175,8 +175,14 @@ def evaluate(encoder: TritonEncoder, corpus: evaluation.Corpus, counter: MakeCou
         "engine": "triton",
         "dim": spec.dim,
     }
-    progress = counter("    languages")
-    return evaluation.evaluate(encoder, corpus, entry=entry, temperature=spec.temperature, progress=progress)
+    return evaluation.evaluate(
+        encoder,
+        corpus,
+        entry=entry,
+        temperature=spec.temperature,
+        progress=counter("    languages"),
+        calibrating=counter("    calibrated"),
+    )
 
 
 def measure(settings: Settings, url: str, base: Resolved, corpus: evaluation.Corpus) -> list[bench.Row]:

@@ -148,7 +148,14 @@ def measure_tatoeba(study: Settings, encoder: str, out: Path, counter: MakeCount
     entry: dict[str, Any] = {"name": spec.name, "label": spec.name, "provenance": spec.provenance, "precision": "fp32"}
     entry |= {"engine": "pytorch", "dim": spec.dim}
     opened = torch_engine.load_encoder(resolved, device=study.device)
-    result = run.evaluate(opened, corpus, entry=entry, temperature=spec.temperature, progress=counter("languages"))
+    result = run.evaluate(
+        opened,
+        corpus,
+        entry=entry,
+        temperature=spec.temperature,
+        progress=counter("languages"),
+        calibrating=counter("calibrated"),
+    )
     metrics = run.assemble("xt study transfer", corpus, [result])
     run.write_report(out, metrics, [result], parents=[resolved.parent], force=True)
 
