@@ -62,6 +62,14 @@ def serve(
     gateway_port: Annotated[
         int | None, typer.Option("--gateway-port", help="Also serve the OpenAI-style HTTP API and the page to try it.")
     ] = None,
+    gateway_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--gateway-ca",
+            help="PEM certificates that the gateway trusts Triton's by, with --grpc-cert. Default: --grpc-root-cert, "
+            "else --grpc-cert itself.",
+        ),
+    ] = None,
     token: Annotated[
         str | None,
         typer.Option("--token", help="What callers of the gateway must send as bearer token: TOKEN, or @FILE."),
@@ -90,10 +98,9 @@ def serve(
         raise XtError(
             f"The gateway would listen on {host} for everybody.", "Give --token @FILE, or leave --host at 127.0.0.1."
         )
-    if gateway_port is not None and tls is not None:
+    if gateway_ca is not None and (gateway_port is None or tls is None):
         raise XtError(
-            "The gateway speaks to Triton without TLS, so --gateway-port cannot be combined with --grpc-cert.",
-            "Run two servers, or put a TLS proxy before the gateway.",
+            "--gateway-ca was given without --gateway-port and --grpc-cert.", "It is for a gateway before TLS."
         )
     key = server_state.read_key(admin_key) if admin_key else os.environ.get(server_state.KEY_VARIABLE)
     if abroad:
@@ -141,6 +148,7 @@ def serve(
                 token=secret,
                 metrics_url=f"http://{server.url.rpartition(':')[0]}:{metrics_port}/metrics",
                 admin_key=server.admin_key,
+                tls=None if tls is None else _gateway_tls(server.url, tls, gateway_ca),
             )
             stack.enter_context(gateway)
             say(f"  gateway  {gateway.url}/")
@@ -148,6 +156,32 @@ def serve(
         code = server.wait()
         reason = getattr(server, "ended", "") or f"Triton ended by itself with code {code}"
         raise XtError(f"{reason}:\n{server.log_tail()}", "See the lines above; --restart starts it anew.")
+
+
+def _gateway_tls(url: str, tls: Any, ca: Path | None) -> Any:
+    """Give the files by which the gateway speaks to Triton; XtError when that does not work.
+
+    Where callers must show a certificate it shows the server's own.
+    """
+    import tritonclient.grpc as grpc
+
+    from xt.core.errors import XtError
+    from xt.serve.wire import Tls
+
+    shown = {} if tls.root is None else {"key": tls.key, "certificate": tls.cert}
+    files = Tls(ca=ca or tls.root or tls.cert, **shown)
+    client = grpc.InferenceServerClient(url, **files.options())
+    try:
+        client.is_server_live(client_timeout=10)
+    except grpc.InferenceServerException as error:
+        raise XtError(
+            f"The gateway cannot speak to Triton at {url} by TLS: {error.message()}",
+            f"{files.ca} must have signed the server's certificate, which must be for {url.rpartition(':')[0]}; name "
+            "another by --gateway-ca.",
+        ) from error
+    finally:
+        client.close()
+    return files
 
 
 def _tls_words(tls: object) -> str:

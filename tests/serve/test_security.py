@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -211,6 +213,7 @@ SERVE = "from xt.cli import serve; import typer; a = typer.Typer(); a.command()(
         (["--gateway-port", "9", "--token", "@/nowhere"], "--token @/nowhere cannot be read"),
         (["--gateway-port", "9", "--token", ""], "--token is empty"),
         (["--grpc-cert", "x"], "--grpc-cert was given without --grpc-key"),
+        (["--gateway-ca", "x"], "--gateway-ca was given without --gateway-port and --grpc-cert"),
         (["--engine", "podman"], "Unknown engine 'podman'"),
         (["--engine", "docker", "--restart"], "--restart works with --engine wheel alone"),
     ],
@@ -221,6 +224,41 @@ def test_the_command_refuses_what_is_unsafe_or_does_nothing(tiny_repository, opt
     )
     assert done.returncode != 0
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_the_gateway_speaks_tls_to_a_server_that_speaks_nothing_else(tiny_repository, certificates, mutual):
+    ports, (door, _, _) = Ports(*free_ports()), free_ports()
+    words = ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
+    words += ["--grpc-cert", certificates / "server.pem", "--grpc-key", certificates / "server.key"]
+    words += ["--gateway-port", door]
+    words += ["--grpc-root-cert" if mutual else "--gateway-ca", certificates / "ca.pem"]
+    command = [sys.executable, "-c", SERVE, tiny_repository, *words]
+    process = subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE, text=True)
+    try:
+        said = []
+        while "Ctrl-C" not in (line := process.stderr.readline()):
+            assert line, said
+            said.append(line)
+        body = json.dumps({"model": "encoder", "input": ["good morning"]}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{door}/v1/embeddings", data=body)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert len(json.load(answer)["data"][0]["embedding"]) == 32
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def test_a_gateway_that_cannot_trust_the_server_does_not_start(tiny_repository, certificates):
+    ports, (door, _, _) = Ports(*free_ports()), free_ports()
+    words = ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
+    words += ["--grpc-cert", certificates / "server.pem", "--grpc-key", certificates / "server.key"]
+    command = [sys.executable, "-c", SERVE, tiny_repository, *words, "--gateway-port", door]
+    command += ["--gateway-ca", certificates / "client.pem"]
+    done = subprocess.run([str(w) for w in command], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "The gateway cannot speak to Triton" in done.stderr and "--gateway-ca" in done.stderr
 
 
 def test_open_to_other_machines_is_said_aloud_and_the_key_of_a_file_is_taken(tiny_repository, tmp_path):
