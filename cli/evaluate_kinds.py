@@ -13,7 +13,7 @@ from xt.cli.console import Counter, say
 from xt.cli.evaluate_show import show_calibration, show_classes, show_layers, show_metrics, show_mining, show_ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xt.core.tasks import Task
     from xt.eval.retrieval import Encoder
@@ -106,9 +106,16 @@ def given_fits(report: Path, entry: dict[str, Any]) -> dict[str, Any]:
     return dict(fits.get(entry["name"]) or next(iter(fits.values())))
 
 
-def check_trust(trust: Trust, entry: dict[str, Any]) -> dict[str, Any] | None:
+def check_trust(trust: Trust, entry: dict[str, Any], directions: Sequence[str]) -> dict[str, Any] | None:
     """Read the fits that are to be applied, and look for the retrievers to install in, before anything is computed."""
+    from xt.core.errors import XtError
+
     given = given_fits(trust.calibration, entry) if trust.calibration else None
+    if given is not None and not set(directions) & set(given):
+        raise XtError(
+            f"{trust.calibration} holds calibrations of {', '.join(given)}; this task needs {' or '.join(directions)}.",
+            "Name a report of the same kind of task: parallel text, or ranked retrieval.",
+        )
     if trust.install is not None:
         from xt.serve.retriever import retrievers
 
@@ -141,6 +148,7 @@ def evaluate_corpus(
 ) -> dict[str, Any]:
     """Measure retrieval of translations, calibrated, and write a report folder: what --json prints."""
     from xt.eval.groups import POOL
+    from xt.eval.retrieval import DIRECTIONS
     from xt.eval.run import assemble, evaluate, write_report
 
     encoder, entry, temperature, parent = opened
@@ -151,7 +159,7 @@ def evaluate_corpus(
         pool = POOL if any(len(b.foreign) >= POOL for b in corpus.pairs) else None
         if pool is None:
             say(f"no language has {POOL} candidates: no accuracy in pools of one size (--pool)")
-    given = check_trust(trust, entry)
+    given = check_trust(trust, entry, DIRECTIONS)
     result = evaluate(
         encoder,
         corpus,
@@ -232,9 +240,11 @@ def evaluate_ranked(
     about, collection, names = protocols.load_collection(name, data_dir=data_dir, selection=languages)
     sizes = f"{len(collection.queries.ids):,} queries, {len(collection.documents.ids):,} documents"
     say(f"{about['title']}: {sizes}, encoder {entry['label']} on {entry['engine']}")
-    given = check_trust(trust, entry)
+    given = check_trust(trust, entry, [ranked_trust.DIRECTION])
     result = ranked.rank_collection(encoder, collection, names=names, cut=cut, progress=Counter("encoded"))
-    trusted = ranked_trust.calibrate(result, temperature, calibrate_on=trust.calibrate_on, given=given)
+    trusted = ranked_trust.calibrate(
+        result, temperature, calibrate_on=trust.calibrate_on, given=given, calibrating=Counter("calibrated")
+    )
     entry = {**entry, "calibration": trusted.section}
     artifact, metrics = protocols.write(
         out,

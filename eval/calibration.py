@@ -205,7 +205,7 @@ def calibrate(
         others: the rankings of the other direction.
         one_to_one: every query has one right candidate and every candidate one query; else nothing is predicted.
         calibrate_on: what the maps are fitted on, "zero-shot" or "pooled"; None: zero-shot where it can be had.
-        given: `zero-shot`, `pooled` and `predicted` of another report's calibration.json, same direction.
+        given: `zero-shot`, `pooled`, `predicted` and the maps of another report's calibration.json, same direction.
     """
     if calibrate_on is not None and calibrate_on not in MAP_SCOPES:
         raise unknown("scope", calibrate_on, MAP_SCOPES)

@@ -8,8 +8,8 @@ instead. Everything is cross-fitted by query; translations of a query share a fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_limits
 from xt.core.errors import XtError
 from xt.eval import calibration
 from xt.eval.ranked import Ranked
-from xt.eval.retrieval import Ranking
 from xt.eval.run import resource_of
 
 DIRECTION = "queries-documents"
@@ -39,18 +38,13 @@ class Trusted:
     """Those of the ranking, each with `probability`, and `p_<method>` of every method."""
 
 
-def cut(ranking: Ranking, k: int) -> Ranking:
-    """Give the ranking of the best k candidates; an answer below them counts as not among them."""
-    gold = np.where(ranking.gold < k, ranking.gold, -1)
-    return replace(ranking, scores=ranking.scores[:, :k], rows=ranking.rows[:, :k], gold=gold)
-
-
 def calibrate(
     result: Ranked,
     temperature: float | None,
     *,
     calibrate_on: str | None = None,
     given: Mapping[str, Any] | None = None,
+    calibrating: Callable[[int, int, str], None] | None = None,
 ) -> Trusted:
     """Calibrate the rankings of a collection, every method that judgements of several documents allow.
 
@@ -59,18 +53,22 @@ def calibrate(
         temperature: the softmax temperature of the encoder's own training, where known.
         calibrate_on: what the maps are fitted on (see `xt.eval.calibration.calibrate`).
         given: direction -> method -> calibrator of another report, to apply here as they are.
+        calibrating: told of every step before it is made.
 
     Raises XtError where a query found no document at all.
     """
-    found = {code: int(np.isfinite(r.scores).sum(1).min()) for code, r in result.rankings.items()}
-    if bare := [code for code, k in found.items() if k == 0]:
+    rankings = result.rankings
+    if bare := [code for code, r in rankings.items() if not np.isfinite(r.scores[:, 0]).all()]:
         raise XtError(f"{', '.join(bare)}: a query has no document to be compared with.", "Give more documents.")
-    rankings = {code: cut(r, min(found.values())) for code, r in result.rankings.items()}
+    tell = calibrating or (lambda *_: None)
+    tell(0, 2, "fits")
     with threadpool_limits(1, user_api="blas"):
         made = calibration.calibrate(
             rankings, temperature, one_to_one=False, calibrate_on=calibrate_on, given=(given or {}).get(DIRECTION)
         )
+        tell(1, 2, "measures")
         methods = calibration.summary(made.methods, {code: resource_of(code) for code in rankings})
+    tell(2, 2, "")
     fitted_on = made.kept.get("zero-shot", {}).get("fitted_on", [])
     section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": made.notes}}
     return Trusted(section, {DIRECTION: made.kept}, _told(result.predictions, made.methods))

@@ -117,7 +117,7 @@ def test_a_calibration_is_installed_into_the_retrievers_of_a_repository(run, bit
     assert "documents were encoded as 'passage', and the calibration was fitted on documents encoded as 'query'" in said
 
 
-def test_the_calibration_of_judged_documents_is_installed_too(run, tiny_repository, retrieving, tmp_path):
+def test_the_calibration_of_judged_documents_is_installed_too(run, bitext, tiny_repository, retrieving, tmp_path):
     random = np.random.default_rng(1)
     documents = [" ".join([f"word{random.integers(1200)}" for _ in range(6)]) for _ in range(120)]
     queries = [" ".join([*d.split()[:2], *random.choice(WORDS, 4)]) for d in documents]
@@ -137,6 +137,9 @@ def test_the_calibration_of_judged_documents_is_installed_too(run, tiny_reposito
     table = json.loads((open_artifact(retrieving / "retriever").path / "2/calibration.json").read_text())
     assert table["scope"] == "platt" and table["default"]["kind"] == "retrieval-rescaled"
     assert table["provenance"]["task"] == "questions" and table["candidates"] == 100
+    with pytest.raises(XtError, match="holds calibrations of queries-documents; this task needs foreign-english or"):
+        run("eval", "./mine", "--encoder", tiny_repository / "encoder", "--calibration", "one", "--out", "two")
+    assert not Path("two").exists()
     page = (open_artifact(Path("one")).path / "report.html").read_text()
     assert "queries → documents" in page and 'id="calibration"' in page
 

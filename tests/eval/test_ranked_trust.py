@@ -15,7 +15,6 @@ from xt.core.errors import XtError
 from xt.eval import measures
 from xt.eval.ranked import Ranked, rank_collection
 from xt.eval.ranked_trust import DIRECTION, calibrate
-from xt.eval.retrieval import Ranking
 
 CODES = ("deu", "fra", "swh")
 
@@ -75,16 +74,19 @@ def test_judgements_of_a_fold_have_no_part_in_its_probabilities(result, trusted,
     assert (np.abs(before - after)[folds != 0] > 1e-6).mean() > 0.9
 
 
-def test_a_short_ranking_shortens_all_and_an_empty_one_is_refused(result):
+def test_a_short_ranking_is_calibrated_over_what_it_has_and_an_empty_one_is_refused(result, trusted):
     one = result.rankings["deu"]
     scores, rows = one.scores.copy(), one.rows.copy()
-    scores[7, 60:], rows[7, 60:] = -np.inf, -1
-    short = replace(result, rankings={**result.rankings, "deu": replace(one, scores=scores, rows=rows)})
-    whole = {
-        code: Ranking(r.scores[:, :60], r.rows[:, :60], np.where(r.gold < 60, r.gold, -1), r.folds, 600)
-        for code, r in result.rankings.items()
+    scores[7, 1:], rows[7, 1:] = -np.inf, -1
+    short = {
+        **result.rankings,
+        "deu": replace(one, scores=scores, rows=rows, gold=np.where(one.gold > 0, -1, one.gold)),
     }
-    assert calibrate(short, 0.05).kept == calibrate(replace(result, rankings=whole), 0.05).kept
+    found = calibrate(replace(result, rankings=short), 0.05)
+    assert found.predictions[7]["p_training"] == 1.0  # its only candidate
+    assert all(0 <= found.predictions[7][f"p_{kind}"] <= 1 for kind in ("pooled", "platt", "beta", "shrunk"))
+    others = [p["p_training"] for p in found.predictions if p["id"] != "7-deu"]
+    assert others == [p["p_training"] for p in trusted.predictions if p["id"] != "7-deu"]
     scores[7] = -np.inf
     with pytest.raises(XtError, match="deu: a query has no document"):
         calibrate(replace(result, rankings={"deu": replace(one, scores=scores)}), None)
