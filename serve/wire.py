@@ -189,6 +189,13 @@ def explain(error: Exception, url: str, model: str | None, rows: Sequence[int] |
         return Restricted(
             f"The server at {url} does not tell this without its key.", "Give admin_key, or set XT_ADMIN_KEY."
         )
+    if "no available versions" in message:  # known, and not ready: being loaded anew, or the server is ending
+        return Unreachable(
+            f"The model {model!r} at {url} is not ready ({message.splitlines()[0][:160]}).",
+            "Send it again when the model is loaded; `xt serve` prints why one does not load.",
+        )
+    if "CANCELLED" in status or "Server is stopping" in message:  # neither client cancels a call it waits for
+        return Unreachable(f"The server at {url} is ending ({message.splitlines()[0][:160]}).", "Send it again later.")
     if "unknown model" in message or ("NOT_FOUND" in status and "model" in message):
         return UnknownModel(f"The server at {url} holds no model {model!r}.", "Name one that it serves.")
     if "UNAVAILABLE" in status:

@@ -135,7 +135,7 @@ class Callers:
 
 def retryable(error: str) -> bool:
     """Whether a request that ended so may be sent again: the server was full, gone, ending, or its model dead."""
-    return "UNAVAILABLE" in error or "no available versions" in error or "is not healthy" in error
+    return any(said in error for said in ("UNAVAILABLE", "CANCELLED", "no available versions", "is not healthy"))
 
 
 def resident_mib(pids: list[int]) -> float:

@@ -192,6 +192,24 @@ def test_a_server_that_stays_full_is_said_to_be_full_not_absent(server):
 
 
 @pytest.mark.parametrize(
+    ("code", "words", "says"),
+    [
+        ("NOT_FOUND", "Request for unknown model: 'encoder' has no available versions", "'encoder' at .* is not ready"),
+        ("CANCELLED", "CANCELLED", "is ending"),
+        ("UNAVAILABLE", "Server is stopping, scheduler for model has stopped accepting new requests", "is ending"),
+    ],
+)
+def test_what_an_ending_server_and_a_model_that_is_loaded_anew_leave_undone_is_sent_again(server, code, words, says):
+    with Refusing(server.url, 2, words, code) as proxy, xt.serve.Client(proxy.url, "encoder") as client:
+        assert client.encode(["good"]).shape == (1, 32)
+        assert len(proxy.seen) == 3
+    with Refusing(server.url, 99, words, code) as proxy, xt.serve.Client(proxy.url, "encoder", retries=1) as client:
+        with pytest.raises(wire.Unreachable, match=says):
+            client.encode(["good"])
+        assert len(proxy.seen) == 2
+
+
+@pytest.mark.parametrize(
     ("code", "words", "kind"),
     [
         ("INVALID_ARGUMENT", "text 0 is too long", wire.InvalidRequest),

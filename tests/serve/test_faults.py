@@ -24,7 +24,7 @@ from xt.core import server_state
 from xt.core.artifact import MANIFEST, new_artifact, read_manifest
 from xt.core.errors import XtError
 from xt.core.onnx_engine import load_model
-from xt.serve import launcher
+from xt.serve import Client, launcher, wire
 from xt.serve.launcher import TritonServer
 from xt.serve.processes import model_processes
 from xt.serve.reload import reload
@@ -79,7 +79,7 @@ def test_a_killed_server_comes_back_when_that_was_asked_for(tiny_repository, ref
             load.until(30)
         assert not load.lost
         assert load.errors()
-        assert all(retryable(error) for error in load.errors())
+        assert all(retryable(error) for error in load.errors()), load.errors()
         assert len(model_processes(server.prefix)) == 1  # that of the dead server is gone
         assert not reload(server.url).changed
 
@@ -118,7 +118,7 @@ def test_a_server_that_hangs_is_started_anew_when_that_was_asked_for(tiny_reposi
             load.until(30)
         assert hung.returncode == -signal.SIGKILL
         assert not load.lost
-        assert all(retryable(error) for error in load.errors())
+        assert all(retryable(error) for error in load.errors()), load.errors()
         assert said == [
             "Triton hangs: it left 3 questions in a row unanswered; the server is started anew.",
             "The server is ready again.",
@@ -175,16 +175,28 @@ def test_a_server_that_is_told_to_end_answers_what_is_in_flight(tiny_repository,
         draft.facts, draft.parents = manifest["facts"], manifest["parents"]
     reference = load_model(tmp_path / "encoder", device="cpu", threads=1)[0].encode(texts).vectors
     with TritonServer(tmp_path) as server:
-        with Callers(server.url, texts, reference, callers=8, size=256) as load:
+        with (
+            Callers(server.url, texts, reference, callers=8, size=256) as load,
+            Client(server.url, retries=0) as client,
+        ):
             load.until(20)
-            told = time.monotonic()
-            server.stop()
+            told, errors = time.monotonic(), []
+            stopping = threading.Thread(target=server.stop)
+            stopping.start()
+            while stopping.is_alive():
+                try:
+                    client.encode(texts[:8])
+                except XtError as error:
+                    errors.append(error)
+                    time.sleep(0.01)
             ended = time.monotonic()
+        assert errors
+        assert all(wire.may_retry(error) for error in errors), errors
         before = [o for o in load.outcomes if o.sent < told - 0.02]
         assert len(before) >= 20
         assert any(o.sent < told < o.ended and not o.error for o in load.outcomes)  # in flight when it was told
         assert not [o for o in before if o.error]
-        assert all(retryable(error) for error in load.errors())
+        assert all(retryable(error) for error in load.errors()), load.errors()
         assert ended - told < 10
 
 
