@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.artifact import Artifact, open_artifact
+from xt.core.buckets import Buckets
 from xt.core.errors import XtError, require, unknown
 from xt.core.spec import EncoderSpec
 from xt.core.text import TextEncoder, TextTokenizer, Vectors
@@ -37,15 +38,15 @@ class Provider:
     """What it runs, the fastest first."""
     token_budget: int
     """Tokens, padding included, of one forward pass."""
-    compiles: bool = False
-    """Whether the first pass of every shape is slow."""
+    buckets: Buckets
+    """The shapes of its forward passes."""
 
 
 PROVIDERS = {
-    "openvino": Provider("OpenVINOExecutionProvider", "cpu", ("int8", "bf16", "fp32"), 512, compiles=True),
-    "cpu": Provider("CPUExecutionProvider", "cpu", ("int8", "int8-blocks", "fp32", "fp16"), 1024),
-    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", ("fp16", "fp32"), 16384, compiles=True),
-    "cuda": Provider("CUDAExecutionProvider", "cuda", ("fp16", "fp32"), 16384),
+    "openvino": Provider("OpenVINOExecutionProvider", "cpu", ("int8", "bf16", "fp32"), 512, Buckets(compiled=True)),
+    "cpu": Provider("CPUExecutionProvider", "cpu", ("int8", "int8-blocks", "fp32", "fp16"), 1024, Buckets()),
+    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", ("fp16", "fp32"), 16384, Buckets(1024, compiled=True)),
+    "cuda": Provider("CUDAExecutionProvider", "cuda", ("fp16", "fp32"), 16384, Buckets(1024)),
 }
 """By xt's short names, the fastest first for each device."""
 
@@ -106,7 +107,6 @@ class OnnxEngine:
     which together give more tokens a second, since no core waits for another at the end of every matrix product.
     """
 
-    bucketed = True
     workers = 1
     """Passes at once, by `forward_beside`, that give the most tokens a second."""
 
@@ -133,8 +133,7 @@ class OnnxEngine:
 
         self.provider = choose_provider(provider, device=device, precision=precision)
         row = PROVIDERS[self.provider]
-        self.token_budget = row.token_budget
-        self.compiles = row.compiles
+        self.token_budget, self.buckets = row.token_budget, row.buckets
         threads = threads or len(os.sched_getaffinity(0))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads

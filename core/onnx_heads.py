@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.artifact import Artifact, open_artifact
+from xt.core.buckets import Buckets, bucket, micro_batches
 from xt.core.decode import Array, answer_chances, best_scores, decode, find_answers
 from xt.core.errors import XtError, require
 from xt.core.examples import ChoiceExample, Example, PairExample, QaExample, ScoredExample, SingleExample, TaggedExample
@@ -23,14 +24,10 @@ from xt.core.onnx_engine import PROVIDERS, _settings, choose_provider
 from xt.core.spec import EncoderSpec
 from xt.core.tasks import Task
 from xt.core.text import (
-    ROWS,
     TOKEN_BUDGET,
-    WARM_TOKENS,
     TooLong,
-    bucket,
     check_text,
     give_back_memory,
-    micro_batches,
 )
 
 OUTPUT = "logits"
@@ -136,8 +133,7 @@ class OnnxHead:
         import onnxruntime as ort
 
         row = PROVIDERS[choose_provider(provider, precision=precision)]
-        self.token_budget = row.token_budget
-        self.compiles = row.compiles
+        self.token_budget, self.buckets = row.token_budget, row.buckets
         threads = threads or len(os.sched_getaffinity(0))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -235,8 +231,11 @@ class HeadModel:
 
     def run(self, rows: Sequence[Row]) -> list[Array]:
         """Run one batch: for each row its logits, without those of padding."""
-        logits = self.network.forward(row_arrays(rows, self.inputs))
         lengths = [len(row) for row in rows]
+        width = min(bucket(max(lengths)), self.inputs.max_length)
+        blank = self.buckets.rows(len(rows), width, self.token_budget) - len(rows)
+        filled = [*rows, *[Row(np.full(1, self.inputs.pad_id, np.int32), np.zeros(1, np.int32))] * blank]
+        logits = self.network.forward(row_arrays(filled, self.inputs))[: len(rows)]
         if self.task.format == "tagging":
             return [values[:n] for values, n in zip(logits, lengths, strict=True)]
         if self.task.format == "qa":
@@ -248,10 +247,16 @@ class HeadModel:
         """Tokens of one forward pass, padding included, that suit the network."""
         return int(getattr(self.network, "token_budget", TOKEN_BUDGET))
 
+    @property
+    def buckets(self) -> Buckets:
+        """The shapes of its forward passes."""
+        found: Buckets = getattr(self.network, "buckets", None) or Buckets()
+        return found
+
     def logits(self, rows: Sequence[Row], token_budget: int | None = None) -> list[Any]:
         """Run rows in micro-batches of one width each: for each row its logits."""
         found: list[Any] = [None] * len(rows)
-        for batch in micro_batches([len(row) for row in rows], token_budget or self.token_budget, bucketed=True):
+        for batch in micro_batches([len(row) for row in rows], token_budget or self.token_budget, self.buckets):
             for index, values in zip(batch, self.run([rows[i] for i in batch]), strict=True):
                 found[index] = values
         return found
@@ -331,18 +336,14 @@ class HeadModel:
     def warm_up(self) -> float:
         """Run what is slow the first time, and give the tokens a second that a full micro-batch then runs at.
 
-        A network that compiles for every shape is run in every shape up to `WARM_TOKENS` tokens a row.
+        A network that compiles for every shape is run in those of `Buckets.warm_shapes`.
         """
         longest, budget = self.inputs.max_length, self.token_budget
-        if getattr(self.network, "compiles", False):
-            for width in range(8, min(WARM_TOKENS, longest) + 1, 8):
-                for rows in range(1, min(ROWS, max(budget // width, 1)) + 1):
-                    self._run_blank(rows, width)
-            for width in range(WARM_TOKENS + 32, longest + 1, 32):
-                for rows in {1, max(budget // width, 1)}:
-                    self._run_blank(rows, width)
+        if self.buckets.compiled:
+            for rows, width in self.buckets.warm_shapes(longest, budget):
+                self._run_blank(rows, width)
         width = min(48, longest)
-        rows = min(ROWS, max(budget // width, 1))
+        rows = self.buckets.full(width, budget)
         self._run_blank(rows, width)
         give_back_memory()
         start = time.perf_counter()

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from xt.core.buckets import micro_batches
 from xt.core.decode import LONGEST_ANSWER, Prediction, best_span, decode, softmax
 from xt.core.examples import Example
 from xt.core.heads import MultiTaskModel, has_segments
 from xt.core.inputs import Arrays, Inputs, Unit, chunks, collate
 from xt.core.tasks import Task
-from xt.core.text import micro_batches
 
 __all__ = ["LONGEST_ANSWER", "READ_AHEAD", "TOKEN_BUDGET", "Prediction", "best_span", "forward", "predict", "softmax"]
 TOKEN_BUDGET = 4096

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from xt.core.buckets import Buckets, bucket
 from xt.core.errors import XtError
-from xt.core.text import ROWS, TOKEN_BUDGET, bucket
+from xt.core.text import TOKEN_BUDGET
 
 STEP = 8
 """Rows whose lengths round up to the same multiple of this wait in one line."""
@@ -81,7 +82,7 @@ class Scheduler:
         max_waiting_tokens: int = 65536,
         max_waiting_requests: int = 1024,
         workers: int = 1,
-        bucketed: bool = False,
+        buckets: Buckets | None = None,
         max_waiting_seconds: float | None = None,
     ) -> None:
         """Start the worker threads.
@@ -93,7 +94,7 @@ class Scheduler:
             max_waiting_tokens: with so many tokens waiting, jobs are refused.
             max_waiting_requests: with so many jobs waiting, jobs are refused.
             workers: micro-batches under way at once.
-            bucketed: put only rows of one bucket (`xt.core.text.bucket`) into a micro-batch, and at most `ROWS`.
+            buckets: put only rows of one width into a micro-batch, and as many as these say.
             max_waiting_seconds: with so much work waiting, at the speed of the last micro-batches, jobs are refused.
         """
         for name, value in (
@@ -108,7 +109,7 @@ class Scheduler:
         self.token_budget = token_budget
         self.max_waiting_tokens = max_waiting_tokens
         self.max_waiting_requests = max_waiting_requests
-        self.bucketed = bucketed
+        self.buckets = buckets
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
@@ -197,7 +198,7 @@ class Scheduler:
             job._results = [None] * len(job.rows)
             job._open = len(job.rows)
             for index, length in enumerate(job.lengths):
-                line = bucket(length) if self.bucketed else -(-length // STEP)
+                line = bucket(length) if self.buckets else -(-length // STEP)
                 self._lines.setdefault(line, deque()).append((job, index))
                 job._lines[line] = job._lines.get(line, 0) + 1
             self._waiting_tokens += sum(job.lengths)
@@ -283,18 +284,21 @@ class Scheduler:
         oldest = next(iter(self._jobs))
         first = max(oldest._lines)
         near = [first]
-        if not self.bucketed:
+        most = sys.maxsize
+        if self.buckets:
+            most = self.buckets.take(len(self._lines[first]), first, self.token_budget)
+        else:
             near += sorted((n for n in self._lines if n < first), reverse=True)
             near += sorted(n for n in self._lines if n > first)
         batch: list[tuple[Job, int]] = []
         width = 0
         for line in near:
             entries = self._lines[line]
-            while entries:
+            while entries and len(batch) < most:
                 job, index = entries[0]
                 length = job.lengths[index]
-                wider = line if self.bucketed else max(width, length)
-                if batch and not self._fits(len(batch), width, wider, length):
+                wider = max(width, length)
+                if batch and not self.buckets and not self._fits(len(batch), width, wider, length):
                     break
                 width = wider
                 entries.popleft()
@@ -316,8 +320,6 @@ class Scheduler:
         padded = wider * (rows + 1)
         if padded > self.token_budget:
             return False
-        if self.bucketed:
-            return rows < ROWS
         allowed = max(SMALL_PADDING if padded <= SMALL_TOKENS else STEP, length // 4)
         return padded - width * rows - length <= allowed
 

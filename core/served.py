@@ -19,10 +19,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from xt.core.buckets import Buckets, bucket
 from xt.core.errors import XtError, unknown
 from xt.core.meters import Meters
 from xt.core.scheduler import Cancelled, Expired, Job, Overloaded, Scheduler
-from xt.core.text import TOKEN_BUDGET, bucket
+from xt.core.text import TOKEN_BUDGET
 
 WAITING_SECONDS = 2.0
 """Work that may wait where `max_waiting_tokens` is 0: this many seconds, at the speed measured at load and at that of
@@ -84,8 +85,8 @@ class ServedModel:
     """Tokens of a forward pass that suit the engine; `load` may set it. After `load`, `settings.token_budget` holds."""
     engine_workers: int = 1
     """Forward passes at once that suit the engine; likewise."""
-    bucketed: bool = False
-    """Whether a micro-batch holds rows of one bucket only (`xt.core.text.bucket`); `load` may set it."""
+    buckets: Buckets | None = None
+    """The shapes of forward passes, where each holds rows of one width only; `load` may set it."""
 
     # What a subclass gives
 
@@ -121,7 +122,10 @@ class ServedModel:
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
         """Give the tokens, padding included, that `run` computes for rows of these lengths."""
-        return sum(map(bucket, lengths)) if self.bucketed else max(lengths) * len(lengths)
+        if self.buckets is None:
+            return max(lengths) * len(lengths)
+        width = bucket(max(lengths))
+        return self.buckets.rows(len(lengths), width, self.settings.token_budget) * width
 
     def row_length(self, row: Any) -> int:
         """Give the tokens of a row, for the counts."""
@@ -160,7 +164,7 @@ class ServedModel:
             max_waiting_tokens=bound,
             max_waiting_requests=self.settings.max_waiting_requests,
             workers=self.settings.workers,
-            bucketed=self.bucketed,
+            buckets=self.buckets,
             max_waiting_seconds=None if self.settings.max_waiting_tokens else WAITING_SECONDS,
         )
         self._reader = _Thread("xt-reader", self.settings.max_waiting_requests)

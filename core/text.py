@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.buckets import Buckets, bucket, micro_batches
 from xt.core.errors import XtError
 from xt.core.spec import EncoderSpec
 
@@ -26,16 +27,12 @@ if TYPE_CHECKING:
 Vectors = npt.NDArray[np.float32]
 TOKEN_BUDGET = 1024
 """Tokens, padding included, that one forward pass takes: larger batches fall out of a CPU's cache."""
-ROWS = 32
-"""Texts that one forward pass of an engine with buckets takes at most: it bounds how many shapes there are."""
-WARM_TOKENS = 128
-"""Buckets up to this width are run in every number of rows before a model serves."""
 
 
 class Engine(Protocol):
     """The network: pooled and, where the spec says so, normalised vectors of one micro-batch.
 
-    An engine with an attribute `bucketed` that is true gets micro-batches of one bucket's width each (`bucket`).
+    An engine with an attribute `buckets` gets micro-batches of one width each, in the shapes that it says.
     """
 
     def forward(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
@@ -128,45 +125,6 @@ def check_text(text: object, where: str) -> None:
         raise XtError(f"{where} is not valid Unicode: {error.reason} at {error.start}.", "Repair it.") from None
 
 
-def bucket(tokens: int) -> int:
-    """Give the width that a text of so many tokens is padded to: a multiple of 4, above 64 of 8, above 128 of 32.
-
-    It depends on the text alone. With all rows of a micro-batch in one bucket, a text is computed in the same shape
-    whatever it is batched with; row counts change no sum, so its vector stays the same bit for bit.
-
-    >>> [bucket(n) for n in (1, 8, 9, 65, 128, 129)]
-    [4, 8, 12, 72, 128, 160]
-    """
-    step = 4 if tokens <= 64 else 8 if tokens <= 128 else 32
-    return -(-tokens // step) * step
-
-
-def micro_batches(lengths: Sequence[int], budget: int, *, bucketed: bool = False) -> Iterator[list[int]]:
-    """Cut indices, sorted by length, into batches of at most `budget` tokens, padding included.
-
-    A text longer than the budget gets a batch of its own. `bucketed`: only texts of one bucket share a batch, and at
-    most `ROWS` of them.
-
-    >>> list(micro_batches([3, 9, 2, 3], budget=10))
-    [[1], [0, 3, 2]]
-    >>> list(micro_batches([3, 9, 2, 10], budget=100, bucketed=True))
-    [[3, 1], [0, 2]]
-    """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batch: list[int] = []
-    for index in order:
-        if batch:
-            longest = lengths[batch[0]]
-            width = bucket(longest) if bucketed else longest
-            other = bucketed and (bucket(lengths[index]) != width or len(batch) == ROWS)
-            if other or width * (len(batch) + 1) > budget:
-                yield batch
-                batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
 def pad(
     rows: Sequence[npt.NDArray[np.int64]], pad_id: int, *, width: int = 0
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -194,8 +152,9 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.engine = engine
         self.pad_id = pad_id
-        self.bucketed = bool(getattr(engine, "bucketed", False))
-        """Whether micro-batches hold texts of one bucket only; then a vector depends on its text alone, bit for bit."""
+        self.buckets: Buckets | None = getattr(engine, "buckets", None)
+        """The micro-batches of one width each, where the engine has them; a vector then depends on its text alone, bit
+        for bit."""
         self.token_budget = int(getattr(engine, "token_budget", TOKEN_BUDGET))
         self.workers = int(getattr(engine, "workers", 1))
         """Micro-batches at once, from as many threads, that give the most tokens a second."""
@@ -223,7 +182,7 @@ class TextEncoder:
         """Run the network over rows of token ids: (rows, dim), in the order given."""
         out = np.empty((len(ids), self.spec.dim), np.float32)
         budget = token_budget or self.token_budget
-        batches: Iterable[list[int]] = micro_batches([len(row) for row in ids], budget, bucketed=self.bucketed)
+        batches: Iterable[list[int]] = micro_batches([len(row) for row in ids], budget, self.buckets)
         if self.workers > 1:
             batches = list(batches)
             if len(batches) >= 2 * self.workers:  # with fewer, some threads would wait for the last ones
@@ -237,12 +196,16 @@ class TextEncoder:
         return out
 
     def forward(self, rows: Sequence[npt.NDArray[np.int64]], *, beside: bool = False) -> Vectors:
-        """Run one micro-batch: rows of token ids, of one bucket if the engine has buckets -> (rows, dim).
+        """Run one micro-batch: rows of token ids, of one width if the engine has buckets -> (rows, dim).
 
         `beside`: others run at the same time, so that one core is its share where the engine has `workers`.
         """
-        width = min(bucket(max(len(row) for row in rows)), self.spec.max_length) if self.bucketed else 0
-        return self._forward(*pad(rows, self.pad_id, width=width), beside=beside)
+        if self.buckets is None:
+            return self._forward(*pad(rows, self.pad_id), beside=beside)
+        width = min(bucket(max(len(row) for row in rows)), self.spec.max_length)
+        blank = self.buckets.rows(len(rows), width, self.token_budget) - len(rows)
+        filled = [*rows, *[np.array([self.pad_id])] * blank]
+        return self._forward(*pad(filled, self.pad_id, width=width), beside=beside)[: len(rows)]
 
     def _forward(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], *, beside: bool) -> Vectors:
         if beside and self.workers > 1:
@@ -252,31 +215,22 @@ class TextEncoder:
     def warm_up(self) -> float:
         """Run what is slow the first time, and give the tokens a second that full micro-batches then run at.
 
-        An engine that compiles for every shape is run in every shape up to `WARM_TOKENS` tokens a text, and with one
-        text and with a full batch of the wider ones; the way of a lone micro-batch, where it is another, with one text.
+        An engine that compiles for every shape is run in those of `Buckets.warm_shapes`; the way of a lone micro-batch,
+        where it is another, with one text.
         """
-        if getattr(self.engine, "compiles", False):
-            for rows, width in self._shapes():
+        if self.buckets is not None and self.buckets.compiled:
+            for rows, width in self.buckets.warm_shapes(self.spec.max_length, self.token_budget):
                 self._run_blank(rows, width)
                 if self.workers > 1 and rows == 1:
                     self._forward(*self._blank(rows, width), beside=False)
         width = min(48, self.spec.max_length)
-        rows = max(self.token_budget // width, 1)
+        rows = (self.buckets or Buckets(most=self.token_budget)).full(width, self.token_budget)
         self._run_blank(rows, width)
         give_back_memory()
         start = time.perf_counter()
         for _ in range(3):
             self._run_blank(rows, width)
         return 3 * self.workers * rows * width / (time.perf_counter() - start)
-
-    def _shapes(self) -> Iterator[tuple[int, int]]:
-        longest, budget = self.spec.max_length, self.token_budget
-        for width in sorted({bucket(n) for n in range(1, min(WARM_TOKENS, longest) + 1)}):
-            for rows in range(1, min(ROWS, max(budget // width, 1)) + 1):
-                yield rows, width
-        for width in range(WARM_TOKENS + 32, longest + 1, 32):
-            for rows in {1, max(budget // width, 1)}:
-                yield rows, width
 
     def _blank(self, rows: int, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         ids = np.full((rows, width), self.pad_id, np.int64)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.buckets import bucket
 from xt.core.errors import XtError, require
-from xt.core.text import TextTokenizer, bucket, pad
+from xt.core.text import TextTokenizer, pad
 from xt.export.graph import quiet
 
 CALIBRATION_TEXTS = 160

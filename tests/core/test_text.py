@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from xt.core import torch_engine
+from xt.core.buckets import Buckets, bucket, micro_batches
 from xt.core.errors import XtError
 from xt.core.onnx_engine import load_model
 from xt.core.spec import EncoderSpec
-from xt.core.text import TextEncoder, TextTokenizer, TooLong, bucket, check_text, micro_batches, pad
+from xt.core.text import TextEncoder, TextTokenizer, TooLong, check_text, pad
 
 BOS, PAD, EOS = 0, 1, 2
 SIXTY_TWO = " ".join(f"word{i}" for i in range(62))
@@ -187,7 +188,7 @@ class Worker:
     """An engine of three workers: a vector is the row's first id and its width; it notes which way was taken."""
 
     workers = 3
-    bucketed = True
+    buckets = Buckets()
     token_budget = 16
 
     def __init__(self):
@@ -230,5 +231,5 @@ def test_alone_and_beside_others_the_real_graph_gives_the_same_bits(tiny_reposit
     for row in ids[:20]:
         assert encoder.forward([row]).tobytes() == encoder.forward([row], beside=True).tobytes()
     together = encoder.encode_ids(ids, 64)
-    assert len(list(micro_batches([len(r) for r in ids], 64, bucketed=True))) >= 2 * encoder.workers
+    assert len(list(micro_batches([len(r) for r in ids], 64, encoder.buckets))) >= 2 * encoder.workers
     assert together.tobytes() == np.concatenate([encoder.forward([row]) for row in ids]).tobytes()

@@ -28,7 +28,7 @@ class TritonPythonModel(ServedModel):
         self.head, artifact = load_head(folder)
         worst = check_golden(self.head, folder, artifact)
         self.engine_budget = self.head.token_budget
-        self.bucketed = True
+        self.buckets = self.head.buckets
         self.speed = self.head.warm_up()
         self.outputs = {output["name"] for output in self.config["output"]}
         pb_utils.Logger.log_info(f"{self.name}: golden answers agree (probabilities within {worst:.6f})")

@@ -52,7 +52,7 @@ class TritonPythonModel(ServedModel):
         pb_utils.Logger.log_info(f"{self.name}: golden vectors agree (cosine at least {worst:.6f})")
         self.engine_budget = self.encoder.token_budget
         self.engine_workers = self.encoder.workers
-        self.bucketed = self.encoder.bucketed
+        self.buckets = self.encoder.buckets
         self.speed = self.encoder.warm_up()
         pb_utils.Logger.log_info(f"{self.name}: {self.speed:.0f} tokens/s")
         self.vocabulary = self.encoder.tokenizer.vocabulary

@@ -58,7 +58,7 @@ class TritonPythonModel(ServedModel):
         cosine = check_golden(self.encoder, folder, artifact)
         self.engine_budget = self.encoder.token_budget
         self.engine_workers = self.encoder.workers
-        self.bucketed = self.encoder.bucketed
+        self.buckets = self.encoder.buckets
         self.encoder.warm_up()
         self.index = Index(version_folder)
         facts = artifact.facts
