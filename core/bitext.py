@@ -125,23 +125,47 @@ def read_tatoeba(data_dir: Path | None, selection: str = "all") -> list[Bitext]:
     return read_folder(base / "tatoeba" if (base / "tatoeba").is_dir() else base, selection)
 
 
+def _hub_files(repository: str, revision: str, names: list[str]) -> Path:
+    """Give the folder of a data set's files, from the hub's local cache, else downloaded."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import constants, snapshot_download
+
+    why = ""
+    for local in (True,) if constants.HF_HUB_OFFLINE else (True, False):
+        try:
+            folder = Path(
+                snapshot_download(
+                    repository,
+                    repo_type="dataset",
+                    revision=revision,
+                    allow_patterns=names,
+                    local_files_only=local,
+                    etag_timeout=5,
+                )
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            continue
+        missing = [name for name in names if not (folder / name).is_file()]
+        if not missing:
+            return folder
+        why = f"{repository} lacks {missing[0]}"
+    raise XtError(
+        f"Tatoeba is neither on disk nor to be had from the hub: {why}",
+        "Name the folder with tatoeba.<lang>-eng.<lang> files by --data-dir (or XT_DATA).",
+    )
+
+
 def tatoeba_from_hub(selection: str) -> list[Bitext]:
     """Read XTREME's 36 languages of Tatoeba from the hub (`google/xtreme`, converted to Parquet)."""
     import pyarrow.parquet as pq
-    from huggingface_hub import hf_hub_download
 
+    codes = languages.select(selection, languages.XTREME_TATOEBA)
+    files = {code: f"tatoeba.{code}/validation/0000.parquet" for code in codes}
+    folder = _hub_files("google/xtreme", "refs/convert/parquet", list(files.values()))
     found = []
-    for code in languages.select(selection, languages.XTREME_TATOEBA):
-        name = f"tatoeba.{code}/validation/0000.parquet"
-        try:
-            file = hf_hub_download("google/xtreme", name, repo_type="dataset", revision="refs/convert/parquet")
-        except (OSError, ValueError, RuntimeError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise XtError(
-                f"Tatoeba is neither on disk nor to be had from the hub: {first}",
-                "Name the folder with tatoeba.<lang>-eng.<lang> files by --data-dir (or XT_DATA).",
-            ) from error
-        rows = pq.read_table(file).to_pylist()
+    for code, name in files.items():
+        rows = pq.read_table(folder / name).to_pylist()
         sides = [(r["source_sentence"].strip(), r["target_sentence"].strip(), r["source_lang"]) for r in rows]
         sides = [(b, a, c) if c in ENGLISH else (a, b, c) for a, b, c in sides]
         found.append(Bitext(code, tuple(s[0] for s in sides), tuple(s[1] for s in sides)))

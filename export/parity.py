@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from xt.core.bitext import Bitext
-from xt.core.text import TextEncoder, Vectors, bucket, pad
+from xt.core.buckets import bucket
+from xt.core.text import TextEncoder, Vectors, pad
 
 SENTENCES_A_LANGUAGE = 8
 LONG_SENTENCES = (2, 4, 8, 16, 80)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -213,3 +217,42 @@ def test_a_missing_django_names_the_extra_to_install(monkeypatch):
     with pytest.raises(XtError, match="needs the package 'django'") as refused:
         read_django()
     assert "pip install 'xt-retriever[quickstart]'" in refused.value.hint
+
+
+def hub_cache(folder: Path, sentences: dict[str, list[tuple[str, str, str]]]) -> Path:
+    """Lay XTREME's Tatoeba out as the hub's client keeps what it downloaded."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    base = folder / "datasets--google--xtreme"
+    for code, rows in sentences.items():
+        file = base / "snapshots" / "abc" / f"tatoeba.{code}" / "validation" / "0000.parquet"
+        file.parent.mkdir(parents=True)
+        names = ("source_sentence", "target_sentence", "source_lang")
+        pq.write_table(pa.table({n: [row[i] for row in rows] for i, n in enumerate(names)}), file)
+    (base / "refs" / "refs" / "convert").mkdir(parents=True)
+    (base / "refs" / "refs" / "convert" / "parquet").write_text("abc")
+    return folder
+
+
+def test_xtremes_tatoeba_is_read_from_the_hubs_cache_whichever_side_is_english(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    rows = {"deu": [("eins \n", "one", "deu"), ("zwei", "two", "deu")], "swh": [("one", "moja", "eng")]}
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub_cache(tmp_path, rows)))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    found = bitext.tatoeba_from_hub("deu,swh")
+    assert found == [Bitext("deu", ("eins", "zwei"), ("one", "two")), Bitext("swh", ("moja",), ("one",))]
+    with pytest.raises(XtError, match=r"nor to be had from the hub: google/xtreme lacks tatoeba\.jav") as refused:
+        bitext.tatoeba_from_hub("deu,jav")
+    assert "--data-dir" in refused.value.hint
+
+
+def test_a_hub_that_is_not_there_is_told_at_once(tmp_path):
+    code = "from xt.core.bitext import tatoeba_from_hub; tatoeba_from_hub('deu')"
+    offline = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    start = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **offline})
+    assert "XtError: Tatoeba is neither on disk nor to be had from the hub" in run.stderr
+    assert "Retrying" not in run.stderr
+    assert time.monotonic() - start < 15  # the client's own retries alone would take 23 s

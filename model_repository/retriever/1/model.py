@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from xt.core.buckets import Buckets, bucket
 from xt.core.cache import VectorCache
 from xt.core.calibrators import CalibrationTable
 from xt.core.errors import XtError
 from xt.core.index import Index, answer, check_k, check_searches, depth, role
 from xt.core.onnx_engine import check_golden, load_model
 from xt.core.served import ServedModel
-from xt.core.text import ROWS
 
 PARAMETERS = {"k": int, "prefix": str, "truncate": bool}
 K = 10
@@ -149,7 +149,7 @@ class TritonPythonModel(ServedModel):
     def rehearse(self):
         """One document's text as often as fills a micro-batch: the speed measured is that of vectors and search."""
         (row,), _ = self.encoder.tokenizer([self.index.documents[0]["text"]], truncate=True)
-        rows = [row] * max(1, min(ROWS, self.settings.token_budget // len(row)))
+        rows = [row] * (self.buckets or Buckets()).full(bucket(len(row)), self.settings.token_budget)
         return rows, [len(row) for row in rows]
 
 
