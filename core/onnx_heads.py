@@ -23,12 +23,7 @@ from xt.core.inputs import Ids, Inputs, Unit
 from xt.core.onnx_engine import PROVIDERS, _settings, choose_provider
 from xt.core.spec import EncoderSpec
 from xt.core.tasks import Task
-from xt.core.text import (
-    TOKEN_BUDGET,
-    TooLong,
-    check_text,
-    give_back_memory,
-)
+from xt.core.text import TOKEN_BUDGET, TooLong, check_text, give_back_memory
 
 OUTPUT = "logits"
 CLASSIFIER = "classifier"

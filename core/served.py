@@ -125,7 +125,7 @@ class ServedModel:
         if self.buckets is None:
             return max(lengths) * len(lengths)
         width = bucket(max(lengths))
-        return self.buckets.rows(len(lengths), width, self.settings.token_budget) * width
+        return self.buckets.rows(len(lengths), width, self.engine_budget) * width
 
     def row_length(self, row: Any) -> int:
         """Give the tokens of a row, for the counts."""

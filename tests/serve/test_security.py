@@ -10,6 +10,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,21 @@ from xt.serve.launcher import Ports, Tls, TritonServer, free_ports
 from xt.serve.processes import model_processes
 
 KEY = "an-admin-key-of-a-test-0123456789"
+
+
+@contextmanager
+def started(command: list[object], stop: signal.Signals = signal.SIGINT) -> Iterator[str]:
+    """Run `xt serve` until it says that it is ready; gives what it said before, and ends it by a signal."""
+    process = subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE, text=True)
+    try:
+        said: list[str] = []
+        while "Ctrl-C" not in (line := process.stderr.readline()):
+            assert line, said
+            said.append(line)
+        yield "".join(said)
+    finally:
+        process.send_signal(stop)
+        process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -234,20 +251,12 @@ def test_the_gateway_speaks_tls_to_a_server_that_speaks_nothing_else(tiny_reposi
     words += ["--gateway-port", door]
     words += ["--grpc-root-cert" if mutual else "--gateway-ca", certificates / "ca.pem"]
     command = [sys.executable, "-c", SERVE, tiny_repository, *words]
-    process = subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE, text=True)
-    try:
-        said = []
-        while "Ctrl-C" not in (line := process.stderr.readline()):
-            assert line, said
-            said.append(line)
+    with started(command):
         body = json.dumps({"model": "encoder", "input": ["good morning"]}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{door}/v1/embeddings", data=body)
         request.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(request, timeout=30) as answer:
             assert len(json.load(answer)["data"][0]["embedding"]) == 32
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
 
 
 def test_a_gateway_that_cannot_trust_the_server_does_not_start(tiny_repository, certificates):
@@ -267,15 +276,7 @@ def test_open_to_other_machines_is_said_aloud_and_the_key_of_a_file_is_taken(tin
     words = ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
     command = [sys.executable, "-c", SERVE, tiny_repository, "--host", "0.0.0.0", *words]
     command += ["--admin-key", tmp_path / "key"]
-    process = subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE, text=True)
-    try:
-        said = []
-        while "Ctrl-C" not in (line := process.stderr.readline()):
-            assert line, said
-            said.append(line)
-        assert "Warning: 0.0.0.0 is open to other machines" in "".join(said)
+    with started(command, signal.SIGTERM) as said:
+        assert "Warning: 0.0.0.0 is open to other machines" in said
         assert server_state.find(f"127.0.0.1:{ports.grpc}").admin_key == KEY
-    finally:
-        process.terminate()
-        process.wait(30)
     assert server_state.find(f"127.0.0.1:{ports.grpc}") is None
