@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import http.client
-import json
 import os
 import secrets
 import shutil
@@ -16,7 +15,6 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,6 @@ from xt.core import server_state
 from xt.core.artifact import open_repository, read_manifest
 from xt.core.errors import XtError
 from xt.serve.processes import (
-    ModelProcess,
     hide_from_process_list,
     model_processes,
     new_scratch,
@@ -34,6 +31,7 @@ from xt.serve.processes import (
     remove_shared_memory,
     sweep,
 )
+from xt.serve.watch import Watch
 
 READY_SECONDS = 300.0
 EXIT_SECONDS = 30
@@ -43,12 +41,6 @@ STOP_SECONDS = 10.0
 DRAINED_SECONDS = 2.5
 """How long a server without any model process may still take to end; Triton looks once a second."""
 WATCH_SECONDS = 0.2
-LIVE_EVERY = 1.0
-"""Seconds between two questions whether the server lives."""
-LIVE_SECONDS = 5.0
-"""How long the answer may take: a busy machine is no dead server."""
-LIVE_FAILURES = 3
-"""With so many questions in a row unanswered, the server counts as dead although its process is there."""
 RESTARTS_A_MINUTE = 5
 OPTIONS = ("--http-port", "--grpc-port", "--metrics-port")
 RESTRICTED = "model-repository,shared-memory,logging,trace,statistics"
@@ -195,9 +187,10 @@ class TritonServer:
     memory. Start it in a thread that lives as long as it shall: the server ends with the thread that started it.
 
     A watch of its own sees a model process die. Triton goes on calling such a model ready, answers each request with an
-    error, and never answers those that were in flight; so the watch ends that server and starts it anew: clients get
-    UNAVAILABLE at once and may try again. With `restart` it does so too when the server itself dies, or hangs: when its
-    process is there (a crash can hang while it is handled) but leaves question after question unanswered.
+    error, and never answers those that were in flight, if it does not abort or hang; so the watch ends that server and
+    starts it anew: clients get UNAVAILABLE at once and may try again. With `restart` it does so too when the server
+    dies by itself, or hangs: when its process is there (a crash can hang while it is handled) but leaves question after
+    question unanswered.
     """
 
     def __init__(
@@ -290,9 +283,9 @@ class TritonServer:
             (backend / wheel.stub.name).chmod(0o755)
             self._launch(wheel, ready_seconds)
             self._note_state()
-            known = model_processes(self.prefix)  # here, so that none can die unseen before the thread runs
+            watch = self._new_watch()  # here, so that no process can die unseen before the thread runs
             self._watch = threading.Thread(
-                target=self._watch_over, args=(wheel, known), name="xt-serve-watch", daemon=True
+                target=self._watch_over, args=(wheel, watch), name="xt-serve-watch", daemon=True
             )
             self._watch.start()
         except BaseException:
@@ -396,37 +389,18 @@ class TritonServer:
         finally:
             connection.close()
 
-    def _watch_over(self, wheel: Wheel, known: list[ModelProcess]) -> None:
+    def _watch_over(self, wheel: Wheel, watch: Watch) -> None:
         """See the server and its model processes die or hang, and start them anew. Runs until the server is stopped.
 
         The thread outlives the server that it started, since the server would end with it.
         """
-        looked, times = time.monotonic(), list[float]()
-        asked, unanswered, lost = time.monotonic(), 0, ""
+        times = list[float]()
         while not self._closing.wait(WATCH_SECONDS):
-            process = self._process
-            assert process is not None
-            reason = ""
-            if process.poll() is not None:
-                reason = f"Triton ended by itself with code {process.returncode}"
-                if not self.restart:
-                    return self._give_up(reason)
-            elif time.monotonic() - asked > LIVE_EVERY:
-                lost = lost or next((p.model for p in known if not p.alive()), "")
-                unanswered, lost = (0, "") if self._answers() else (unanswered + 1, lost)
-                asked = time.monotonic()
-                # A process that ended meanwhile is told as such, with its code, at the next look.
-                if unanswered >= LIVE_FAILURES and process.poll() is None:
-                    reason = f"Triton hangs: it left {unanswered} questions in a row unanswered"
-                    if lost:  # the death of a model's process can take Triton along
-                        reason = f"a process of the model {lost!r} died, and Triton hangs"
-                    elif not self.restart:
-                        return self._give_up(reason)
-            elif not all(p.alive() for p in known) or time.monotonic() - looked > 5:
-                lost = lost or next((p.model for p in known if not p.alive()), "")
-                known, looked = model_processes(self.prefix), time.monotonic()
-                if (dead := self._dead_model()) and dead == self._dead_model(pause=0.3):
-                    reason = f"a process of the model {dead!r} died"
+            if (trouble := watch.look()) is None:
+                continue
+            if not (trouble.by_model or self.restart):
+                return self._give_up(trouble.reason)
+            reason = trouble.reason
             while reason and not self._closing.is_set():
                 times = [t for t in times if t > time.monotonic() - 60]
                 if len(times) >= RESTARTS_A_MINUTE:
@@ -438,14 +412,19 @@ class TritonServer:
                 times.append(time.monotonic())
                 try:
                     self._launch(wheel, READY_SECONDS)
+                    watch, reason = self._new_watch(), ""
                     self.restarts += 1
                     self._note_state()
-                    known, looked, reason = model_processes(self.prefix), time.monotonic(), ""
-                    asked, unanswered, lost = time.monotonic(), 0, ""
                     self.report("The server is ready again.")
                 except (XtError, OSError) as error:
                     reason = f"it could not be started anew: {error}"
         self._closed.wait()
+
+    def _new_watch(self) -> Watch:
+        assert self._process is not None
+        return Watch(
+            self._process, self.prefix, lambda method, path, wait: self._get(path, timeout=wait, method=method)
+        )
 
     def _give_up(self, reason: str) -> None:
         process = self._process
@@ -454,34 +433,6 @@ class TritonServer:
         self._code = process.returncode if process is not None else 1
         self._gone.set()
         self._closed.wait()
-
-    def _answers(self) -> bool:
-        """Whether the server answers the question whether it lives, in time."""
-        try:
-            return self._get("/v2/health/live", timeout=LIVE_SECONDS)[0] == 200
-        except (OSError, http.client.HTTPException):
-            return False
-
-    def _dead_model(self, pause: float = 0.0) -> str:
-        """Give a model that Triton calls ready and that has fewer processes than instances; '' when there is none.
-
-        During a reload the old processes end after the new ones have begun, so that there are never too few.
-        """
-        time.sleep(pause)
-        try:
-            index = json.loads(self._get("/v2/repository/index", timeout=2, method="POST")[1])
-            ready = sorted({m["name"] for m in index if m.get("state") == "READY"})
-            live = Counter(p.model for p in model_processes(self.prefix))
-            for name in ready:
-                config = json.loads(self._get(f"/v2/models/{name}/config", timeout=2)[1])
-                if config.get("backend") != "python":
-                    continue
-                wanted = sum(g.get("count", 1) * max(1, len(g.get("gpus") or [])) for g in config["instance_group"])
-                if live[name] < wanted:
-                    return str(name)
-        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
-            pass  # no answer now: the next look decides
-        return ""
 
     def log_tail(self, lines: int = 15) -> str:
         """Give the end of the server's log, errors first in mind."""

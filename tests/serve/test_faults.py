@@ -24,7 +24,7 @@ from xt.core import server_state
 from xt.core.artifact import MANIFEST, new_artifact, read_manifest
 from xt.core.errors import XtError
 from xt.core.onnx_engine import load_model
-from xt.serve import Client, launcher, wire
+from xt.serve import Client, launcher, watch, wire
 from xt.serve.launcher import TritonServer
 from xt.serve.processes import model_processes
 from xt.serve.reload import reload
@@ -63,10 +63,9 @@ def test_a_killed_model_process_is_replaced_and_callers_who_try_again_are_all_an
         # Lost is at most what each caller had in flight; nobody hangs until his own deadline.
         assert sum(o.sent < killed for o in failed) <= 6
         assert max(o.ended - o.sent for o in load.outcomes) < 5
-        assert said == [
-            "A process of the model 'encoder' died; the server is started anew.",
-            "The server is ready again.",
-        ]
+        # Now and then Triton aborts over the death, or hangs.
+        assert re.fullmatch(r"A process of the model 'encoder' died(, and .*)?; the server is started anew.", said[0])
+        assert said[1:] == ["The server is ready again."]
         assert server_state.find(server.url).admin_key == server.admin_key
 
 
@@ -107,7 +106,7 @@ def test_a_server_that_dies_again_and_again_is_given_up(tiny_repository, monkeyp
 
 def test_a_server_that_hangs_is_started_anew_when_that_was_asked_for(tiny_repository, reference, monkeypatch):
     """A stopped process stands for one that hangs: it is there, its ports take connections, and nothing answers."""
-    monkeypatch.setattr(launcher, "LIVE_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "LIVE_SECONDS", 0.5)
     said: list[str] = []
     with TritonServer(tiny_repository, restart=True, report=said.append) as server:
         with Callers(server.url, TEXTS, reference, callers=4, patience=30) as load:
@@ -126,7 +125,7 @@ def test_a_server_that_hangs_is_started_anew_when_that_was_asked_for(tiny_reposi
 
 
 def test_a_server_that_hangs_is_ended_when_it_was_not(tiny_repository, monkeypatch):
-    monkeypatch.setattr(launcher, "LIVE_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "LIVE_SECONDS", 0.5)
     with TritonServer(tiny_repository) as server:
         os.kill(server._process.pid, signal.SIGSTOP)
         assert server.wait() == -signal.SIGKILL
@@ -136,7 +135,7 @@ def test_a_server_that_hangs_is_ended_when_it_was_not(tiny_repository, monkeypat
 
 
 def test_a_server_that_hangs_over_a_dead_model_process_is_started_anew_in_any_case(tiny_repository, monkeypatch):
-    monkeypatch.setattr(launcher, "LIVE_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "LIVE_SECONDS", 0.5)
     said: list[str] = []
     with TritonServer(tiny_repository, report=said.append) as server:
         (model,) = model_processes(server.prefix)
@@ -146,8 +145,18 @@ def test_a_server_that_hangs_over_a_dead_model_process_is_started_anew_in_any_ca
         assert said[0] == "A process of the model 'encoder' died, and Triton hangs; the server is started anew."
 
 
+def test_a_server_that_aborts_over_a_dead_model_process_is_started_anew_in_any_case(tiny_repository):
+    said: list[str] = []
+    with TritonServer(tiny_repository, report=said.append) as server:
+        (model,) = model_processes(server.prefix)
+        os.kill(model.pid, signal.SIGKILL)
+        os.kill(server._process.pid, signal.SIGABRT)
+        until(lambda: server.restarts == 1)
+        assert "A process of the model 'encoder' died, and Triton with it (code -6)" in said[0]
+
+
 def test_a_server_that_stalls_for_less_than_three_questions_is_left_alone(tiny_repository, reference, monkeypatch):
-    monkeypatch.setattr(launcher, "LIVE_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "LIVE_SECONDS", 0.5)
     with TritonServer(tiny_repository, restart=True) as server:
         with Callers(server.url, TEXTS, reference, callers=4) as load:
             for _ in range(2):
@@ -156,7 +165,7 @@ def test_a_server_that_stalls_for_less_than_three_questions_is_left_alone(tiny_r
                 time.sleep(2)  # at most two questions of 0.5 s each, a second and more apart
                 os.kill(server._process.pid, signal.SIGCONT)
                 load.until(10)
-                time.sleep(launcher.LIVE_EVERY + 0.5)  # one that is answered
+                time.sleep(watch.LIVE_EVERY + 0.5)  # one that is answered
         assert not load.errors()
         assert server.restarts == 0
 
