@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import numpy.typing as npt
+
 from xt.core.buckets import Buckets, bucket
 from xt.core.errors import XtError
 from xt.core.text import TOKEN_BUDGET
@@ -76,7 +78,7 @@ class Scheduler:
 
     def __init__(
         self,
-        run: Callable[[list[Any]], Sequence[Any]],
+        run: Callable[[list[Any]], Sequence[Any] | npt.NDArray[Any]],
         *,
         token_budget: int = TOKEN_BUDGET,
         max_waiting_tokens: int = 65536,
@@ -366,7 +368,7 @@ class Scheduler:
             if job.started is None:
                 job.started = now
         try:
-            results: Sequence[Any] = self.run([job.rows[index] for job, index in batch])
+            results = self.run([job.rows[index] for job, index in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"run gave {len(results)} results for {len(batch)} rows")
         except Exception as error:  # whatever it is, it is the answer to these jobs alone

@@ -19,6 +19,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from xt.core.buckets import Buckets, bucket
 from xt.core.errors import XtError, unknown
 from xt.core.meters import Meters
@@ -74,9 +76,12 @@ class ServedModel:
     """Base of every served model's `TritonPythonModel`.
 
     A subclass gives `load`, `read`, `run` and `answer`, and may give `rehearse`, `close` and `is_light`. It finds
-    `self.settings`, `self.meters`, `self.name` and `self.config` (the model's configuration) when `load` is called.
+    `self.pb`, `self.settings`, `self.meters`, `self.name` and `self.config` (the model's configuration) when `load` is
+    called.
     """
 
+    pb: Any
+    """Triton's module for Python models, which exists only inside Triton."""
     settings: Settings
     meters: Meters
     name: str
@@ -104,7 +109,7 @@ class ServedModel:
         """
         raise NotImplementedError
 
-    def run(self, rows: list[Any]) -> Sequence[Any]:
+    def run(self, rows: list[Any]) -> Sequence[Any] | npt.NDArray[Any]:
         """Run one micro-batch: one result a row."""
         raise NotImplementedError
 
@@ -144,7 +149,7 @@ class ServedModel:
         """Load, measure the speed, and open the queue."""
         import triton_python_backend_utils as pb_utils
 
-        self._pb = pb_utils
+        self.pb = pb_utils
         self.name = args["model_name"]
         self.config = json.loads(args["model_config"])
         self.settings = Settings.read(self.config.get("parameters", {}))
@@ -201,8 +206,8 @@ class ServedModel:
             self.scheduler.check_room(_deadline(request))
         except Overloaded as error:
             self.meters.add("xt_refused_total", 1, "full")
-            told = self._pb.TritonError(str(error), self._pb.TritonError.UNAVAILABLE)
-            return self._pb.InferenceResponse(output_tensors=[], error=told)
+            told = self.pb.TritonError(str(error), self.pb.TritonError.UNAVAILABLE)
+            return self.pb.InferenceResponse(output_tensors=[], error=told)
         return None
 
     def finalize(self) -> None:
@@ -227,7 +232,7 @@ class ServedModel:
             seconds.append(time.perf_counter() - start)
         return max(LEAST_WAITING_TOKENS, int(WAITING_SECONDS * sum(lengths) / min(seconds)))
 
-    def _run(self, rows: list[Any]) -> Sequence[Any]:
+    def _run(self, rows: list[Any]) -> Sequence[Any] | npt.NDArray[Any]:
         lengths = [self.row_length(row) for row in rows]
         start = time.perf_counter()
         results = self.run(rows)
@@ -257,12 +262,20 @@ class ServedModel:
                 raise XtError(f"The parameter {name} is {value!r}, expected {expected}.")
         return dict(found)
 
-    def texts(self, request: Any, name: str = "text") -> list[str] | None:
-        """Give the texts of a STRING input, or None when the request has no such input.
+    def texts(self, request: Any) -> list[str]:
+        """Give the texts of the input `text`.
 
-        XtError for too many and for what is not UTF-8; what else is no text is for the tokenizer to say.
+        XtError where it is missing, for too many and for what is not UTF-8; what else is no text is for the tokenizer
+        to say.
         """
-        tensor = self._pb.get_input_tensor_by_name(request, name)
+        texts = self.more_texts(request, "text")
+        if texts is None:
+            raise XtError("The input text is missing.")
+        return texts
+
+    def more_texts(self, request: Any, name: str) -> list[str] | None:
+        """Give the texts of another STRING input, or None when the request has no such input; XtError likewise."""
+        tensor = self.pb.get_input_tensor_by_name(request, name)
         return None if tensor is None else decode(tensor.as_numpy().ravel().tolist(), name, self.settings.max_texts)
 
 
@@ -363,14 +376,14 @@ class _Exchange:
         except Exception as error:
             self.fail(error)
             return
-        self._send(model._pb.InferenceResponse(output_tensors=outputs))
+        self._send(model.pb.InferenceResponse(output_tensors=outputs))
         model.meters.add("xt_seconds_total", time.perf_counter() - start, "post")
         if self.job is not None and self.job.started is not None:
             model.meters.add("xt_seconds_total", self.job.started - self.job.submitted, "queue")
 
     def fail(self, error: Exception, *, invalid: bool = False) -> None:
         """Send an error: what the client must mend, what it may try again, or our own."""
-        codes = self.model._pb.TritonError
+        codes = self.model.pb.TritonError
         meters = self.model.meters
         if isinstance(error, Cancelled):
             code = codes.CANCELLED
@@ -384,16 +397,16 @@ class _Exchange:
         else:
             code = codes.INTERNAL
             meters.add("xt_refused_total", 1, "error")
-            self.model._pb.Logger.log_error(f"{self.model.name}: {''.join(traceback.format_exception(error)).rstrip()}")
+            self.model.pb.Logger.log_error(f"{self.model.name}: {''.join(traceback.format_exception(error)).rstrip()}")
         message = str(error) if isinstance(error, XtError) else f"{type(error).__name__}: {error}"
-        self._send(self.model._pb.InferenceResponse(output_tensors=[], error=codes(message, code)))
+        self._send(self.model.pb.InferenceResponse(output_tensors=[], error=codes(message, code)))
 
     def _send(self, response: Any) -> None:
-        flags = self.model._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        flags = self.model.pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
         try:
             self.sender.send(response, flags=flags)
         except Exception as error:  # the answer could not be handed over: nobody is left to be told but the log
-            self.model._pb.Logger.log_error(f"{self.model.name}: an answer could not be sent: {error}")
+            self.model.pb.Logger.log_error(f"{self.model.name}: an answer could not be sent: {error}")
 
 
 class _Thread:

@@ -121,8 +121,6 @@ def split_native(
     written = open_artifact(target, kind="model")
     for file in [source, *external_files(graph, source.parent)]:
         file.unlink()
-    # The encoder's code stays as it is, under another name: the text model is the encoder with the graph for an engine.
-    (version / "model.py").rename(version / "encoder_model.py")
     packaged = resources.files("xt.model_repository") / "text" / "1" / "model.py"
     (version / "model.py").write_text(packaged.read_text(encoding="utf-8"), encoding="utf-8")
     native = {

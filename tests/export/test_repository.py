@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from importlib import resources
@@ -58,6 +59,17 @@ def test_the_folder_holds_what_triton_needs_and_nothing_else(tiny_repository):
 def test_the_served_code_is_the_committed_code(tiny_repository):
     committed = (resources.files("xt.model_repository") / "encoder" / "1" / "model.py").read_text()
     assert (tiny_repository / "encoder" / "1" / "model.py").read_text() == committed
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder", "retriever", "text"])
+def test_a_models_code_is_the_installed_ones(kind):
+    """So that a model that one release exported is served by the next."""
+    file = resources.files("xt.model_repository") / kind / "1" / "model.py"
+    _, imported, public = ast.parse(file.read_text()).body
+    assert isinstance(imported, ast.ImportFrom)
+    assert imported.module.startswith("xt.core.served_")
+    assert [name.asname for name in imported.names] == ["TritonPythonModel"]
+    assert ast.unparse(public) == "__all__ = ['TritonPythonModel']"
 
 
 def test_the_facts_name_the_files_the_encoder_and_the_checkpoint(tiny, tiny_repository):

@@ -1,0 +1,129 @@
+"""The encoder before a graph that Triton's own ONNX Runtime backend runs: the engine is the model `<name>_graph`.
+
+Inputs, outputs, cache and errors are those of `xt.core.served_encoder`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xt.core.artifact import Artifact, open_artifact
+from xt.core.cache import VectorCache
+from xt.core.errors import XtError
+from xt.core.onnx_engine import check_golden
+from xt.core.scheduler import Overloaded
+from xt.core.served_encoder import Ids, ServedEncoder
+from xt.core.spec import EncoderSpec
+from xt.core.text import TextEncoder, TextTokenizer, Vectors
+
+GRAPH_SECONDS = 900.0
+"""How long the graph's model may take to load: TensorRT builds engines for minutes."""
+CHECK_SECONDS = 10.0
+"""How long a request waits for the golden vectors to be checked."""
+PAUSE_SECONDS = 0.1
+
+
+class GraphEngine:
+    """Runs micro-batches by a request inside the server to the model that holds the graph."""
+
+    def __init__(self, pb: Any, native: Mapping[str, Any]) -> None:
+        self.pb = pb
+        self.model = str(native["graph_model"])
+        self.inputs = native["inputs"]
+        self.output = native["output"]
+        self.widths = native["widths"]
+        self.max_rows = native["max_rows"]
+        self.token_budget = int(native["token_budget"])
+
+    def forward(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
+        """See `xt.core.text.Engine.forward`."""
+        rows, tokens = input_ids.shape
+        width = next((w for w in self.widths if w >= tokens), tokens)  # requests of one width join in the graph
+        padding = ((0, 0), (0, width - tokens))
+        feeds = {"input_ids": np.pad(input_ids, padding), "attention_mask": np.pad(attention_mask, padding)}
+        if "token_type_ids" in self.inputs:
+            feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
+        parts = [slice(i, i + self.max_rows) for i in range(0, rows, self.max_rows)]
+        return np.concatenate([self._ask({name: feed[part] for name, feed in feeds.items()}) for part in parts])
+
+    def _ask(self, feeds: Mapping[str, Ids]) -> Vectors:
+        request = self.pb.InferenceRequest(
+            model_name=self.model,
+            requested_output_names=[self.output],
+            inputs=[self.pb.Tensor(name, feeds[name]) for name in self.inputs],
+            preferred_memory=self.pb.PreferredMemory(self.pb.TRITONSERVER_MEMORY_CPU),
+        )
+        response = request.exec()
+        if response.has_error():
+            raise RuntimeError(f"{self.model}: {response.error().message()}")
+        return np.asarray(self.pb.get_output_tensor_by_name(response, self.output).as_numpy(), np.float32)
+
+
+class ServedText(ServedEncoder):
+    """Loaded once an instance."""
+
+    folder: Path
+    artifact: Artifact
+    failure: Exception | None
+
+    def load(self, folder: Path, version_folder: Path, device: str) -> None:
+        """Load the tokenizer, and begin to check the golden vectors beside it.
+
+        Triton answers no request, also none of its own models, before all models are loaded ("Server not ready"). So
+        the check cannot end before the load does; until it has, requests wait, and where it fails none is answered.
+        """
+        self.folder, self.artifact = folder, open_artifact(folder, kind="model")
+        facts = self.artifact.facts
+        spec = EncoderSpec.from_json(facts["encoder"])
+        tokenizer = TextTokenizer(folder / facts["tokenizer"], spec.max_length)
+        self.encoder = TextEncoder(spec, tokenizer, GraphEngine(self.pb, facts["native"]), pad_id=facts["pad_id"])
+        self.engine_budget = self.encoder.token_budget
+        self.speed = 0.0  # not measured: the graph cannot be asked yet
+        self.vocabulary = tokenizer.vocabulary
+        self.cache = VectorCache(self.settings.cache_megabytes * 1_000_000)
+        self.checked, self.closing = threading.Event(), threading.Event()
+        self.failure = None
+        threading.Thread(target=self._check, name="xt-golden", daemon=True).start()
+
+    def run(self, rows: list[Ids]) -> Vectors:
+        """Run one micro-batch by the graph, once its golden vectors are known to agree."""
+        if not self.checked.wait(CHECK_SECONDS):
+            raise Overloaded(f"The graph of {self.name} is not ready: {self.failure}.", "Try again later.")
+        if self.failure is not None:
+            raise self.failure
+        return super().run(rows)
+
+    def is_ready(self) -> bool:
+        """Tell Triton whether the golden vectors agreed. Releases that do not ask take a loaded model for ready."""
+        return self.checked.is_set() and self.failure is None
+
+    def close(self) -> None:
+        """End the check if it still waits."""
+        self.closing.set()
+        super().close()
+
+    def _check(self) -> None:
+        """Wait for the graph, then compare with the golden vectors, once."""
+        deadline = time.monotonic() + GRAPH_SECONDS
+        while not self.closing.wait(PAUSE_SECONDS):
+            try:
+                worst = check_golden(self.encoder, self.folder, self.artifact)
+                self.pb.Logger.log_info(f"{self.name}: golden vectors agree (cosine at least {worst:.6f})")
+                self.failure = None
+                break
+            except XtError as error:  # other vectors than at export: this cannot mend itself
+                self.failure = error
+                self.pb.Logger.log_error(f"{self.name}: {error}")
+                break
+            except Exception as error:  # the server or the graph is not up yet
+                self.failure = error
+                if time.monotonic() > deadline:
+                    self.pb.Logger.log_error(f"{self.name}: {error}")
+                    break
+        self.checked.set()
