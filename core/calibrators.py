@@ -37,12 +37,7 @@ class RetrievalTemperature:
         >>> RetrievalTemperature(1.0)(np.array([[0.0, 0.0]])).tolist()
         [[0.5, 0.5, 0.0]]
         """
-        scores = np.asarray(scores, np.float64)
-        none = np.full((len(scores), 1), self.none_score)
-        logits = np.concatenate([scores, none], axis=1) / self.temperature  # (n, k + 1)
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+        return _softmax(np.asarray(scores, np.float64), self.none_score, self.temperature)
 
     def to_json(self) -> dict[str, Any]:
         """As calibration.json keeps it (no mass for "none of these": null)."""
@@ -82,11 +77,7 @@ class RetrievalMargin:
     def __call__(self, scores: npt.NDArray[Any]) -> Floats:
         """Give probabilities (n, k + 1) for similarities (n, k), best first; the last column is "none of these"."""
         scores = np.asarray(scores, np.float64)
-        none = confidence_maps.near(scores) + self.margin
-        logits = np.concatenate([scores, none[:, None]], axis=1) / self.temperature
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+        return _softmax(scores, confidence_maps.near(scores) + self.margin, self.temperature)
 
     def to_json(self) -> dict[str, Any]:
         """As calibration.json keeps it."""
@@ -96,6 +87,18 @@ class RetrievalMargin:
     def from_json(cls, value: Mapping[str, Any]) -> RetrievalMargin:
         """Read what `to_json` wrote."""
         return cls(float(value["temperature"]), float(value["margin"]))
+
+
+def _softmax(scores: Floats, none: float | Floats, temperature: float) -> Floats:
+    """Probabilities (n, k + 1) of similarities (n, k) and that of "none of these", in the last column."""
+    p = np.empty((len(scores), scores.shape[1] + 1))
+    p[:, :-1] = scores
+    p[:, -1] = none
+    p /= temperature
+    p -= p.max(axis=1, keepdims=True)
+    np.exp(p, out=p)
+    p /= p.sum(axis=1, keepdims=True)
+    return p
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from xt.core import languages
 from xt.core.calibrators import Calibrator, Floats, Rescaled, RetrievalTemperature, read_calibrator
 from xt.core.errors import XtError, unknown
 from xt.eval import measures, resampling
-from xt.eval.fitting import MAPS, MIN_QUERIES, fit_drawn, fit_map, fit_temperature, information, nll
+from xt.eval.fitting import MAPS, MIN_QUERIES, fit_drawn, fit_map, fit_temperature, information, losses
 from xt.eval.prediction import AccuracyLine, fit_line
 from xt.eval.retrieval import FOLDS, Ranking
 
@@ -79,7 +79,7 @@ def apply(ranking: Ranking, by_fold: Mapping[int, Calibrator]) -> Scored:
         if len(rows):
             probabilities = calibrator(ranking.scores[rows])
             confidence[rows], none[rows] = probabilities[:, 0], probabilities[:, -1]
-            loss[rows] = nll(calibrator, ranking.scores[rows], ranking.gold[rows])
+            loss[rows] = losses(probabilities, ranking.gold[rows])
     mean_temperature = float(np.exp(np.mean([np.log(c.temperature) for c in by_fold.values()])))
     return Scored(confidence, none, loss, (ranking.gold == 0).astype(np.float64), mean_temperature)
 
@@ -156,18 +156,22 @@ class CrossFit:
 
     def spread(self, code: str, fold: int | None) -> float:
         """How far the other languages' own log T lie from their priors, the sampling error taken off."""
-        squares, noise = [], []
-        for other in self.rankings:
-            if other == code or not enough([self.rankings[other]]):
-                continue
-            own = self.over([other], fold)
-            keep = keep_others(self.rankings[other], fold)
-            held = self._once(("held", other, fold), partial(information, own, self.rankings[other].scores[keep]))
-            squares.append(min(1.0, math.log(own.temperature / self.prior(other, fold).temperature) ** 2))
-            noise.append(1 / max(held, 1.0))
-        if not squares:
+
+        def make() -> dict[str, tuple[float, float]]:
+            """The square of that, and the sampling variance, of every language with enough queries."""
+            table = {}
+            for other in (c for c, r in self.rankings.items() if enough([r])):
+                own, ranking = self.over([other], fold), self.rankings[other]
+                away = math.log(own.temperature / self.prior(other, fold).temperature)
+                held = information(own, ranking.scores[keep_others(ranking, fold)])
+                table[other] = min(1.0, away**2), 1 / max(held, 1.0)
+            return table
+
+        others = [pair for other, pair in self._once(("spreads", fold), make).items() if other != code]
+        if not others:
             return 0.2
-        return math.sqrt(max(LEAST_SPREAD**2, float(np.mean(squares)) - float(np.mean(noise))))
+        square, noise = np.mean(others, axis=0)
+        return math.sqrt(max(LEAST_SPREAD**2, float(square - noise)))
 
     def shrunk(self, code: str, fold: int | None) -> RetrievalTemperature:
         """A language's own temperature, drawn to its prior."""

@@ -81,19 +81,17 @@ def measure(
     size; a language with too few queries for a threshold has sets of all candidates, and says so.
     """
     scopes: dict[str, Any] = {}
-    fits: dict[Any, RetrievalTemperature] = {}
     for scope in ("zero-shot", "predicted", "per-language"):
         if (scope == "zero-shot" and not sources) or (scope == "predicted" and predicted is None):
             continue
         rows: dict[str, Any] = {}
         for code, ranking in rankings.items():
-            codes = tuple(sources) if scope == "zero-shot" else (code,)
             try:
-                limits: Limits
                 if scope == "predicted" and predicted is not None:
                     limits = {f: _drawn(ranking, predicted(code, f), f, alpha) for f in range(FOLDS)}
-                else:
-                    limits = _learnt(rankings, codes, alpha, fits)
+                elif scope == "per-language" or not rows:  # those of the sources are the same for all languages
+                    codes = sources if scope == "zero-shot" else [code]
+                    limits = _learnt([rankings[c] for c in codes], alpha)
                 rows[code] = _one(ranking, limits)
             except XtError:  # too few queries to fit a temperature
                 continue
@@ -103,23 +101,19 @@ def measure(
     return {"alpha": alpha, "scopes": scopes}
 
 
-def _learnt(
-    rankings: Mapping[str, Ranking], codes: tuple[str, ...], alpha: float, fits: dict[Any, RetrievalTemperature]
-) -> Limits:
-    """Temperature and threshold of `codes`, by their labels; `fits` keeps temperatures between calls."""
-    fitted_on = [rankings[c] for c in codes]
-    out = {}
+def _learnt(fitted_on: Sequence[Ranking], alpha: float) -> dict[int, tuple[RetrievalTemperature, float]]:
+    """Temperature and threshold of some languages, by their labels."""
+    out: dict[int, tuple[RetrievalTemperature, float]] = {}
     for fold in range(FOLDS):
         # The temperature of the other folds of even number, the threshold of those of odd number, by turns.
         others = [f for f in range(FOLDS) if f != fold]
-        if (codes, fold) not in fits:
-            fits[codes, fold] = fit_excluding(fitted_on, [fold, *others[1::2]])
+        fitted = fit_excluding(fitted_on, [fold, *others[1::2]])
         scores = []
         for source in fitted_on:
             rows = np.flatnonzero(np.isin(source.folds, others[1::2]))
-            chances = apply_rows(fits[codes, fold], source, rows)
+            chances = apply_rows(fitted, source, rows)
             scores.append(_nonconformity(source.gold[rows], chances))
-        out[fold] = fits[codes, fold], threshold(np.concatenate(scores), alpha)
+        out[fold] = fitted, threshold(np.concatenate(scores), alpha)
     return out
 
 
@@ -130,7 +124,7 @@ def _drawn(
     scores = ranking.scores[ranking.folds != fold]
     rng = resampling.generator(0, scores)
     chances = calibrator(scores)[:, :-1]
-    found = [_nonconformity(draw_answers(calibrator, scores, rng), chances) for _ in range(DRAWS)]
+    found = [_nonconformity(drawn, chances) for drawn in draw_answers(calibrator, scores, rng, DRAWS)]
     return calibrator, threshold(np.concatenate(found), alpha)
 
 

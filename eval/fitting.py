@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, isotonic_regression, minimize
+from scipy.special import expit
 
 from xt.core.calibrators import Floats, RetrievalMargin, RetrievalTemperature
 from xt.core.confidence_maps import EDGE, Beta, ConfidenceMap, Histogram, Isotonic, Platt, margin_features, near
@@ -17,7 +18,7 @@ from xt.eval.measures import BINS, equal_mass
 
 MIN_QUERIES = 30
 """Fewer queries than this fit no temperature worth having."""
-SEARCHED = 300
+SEARCHED = 100
 """Queries, about, that the start of a fit is looked for on."""
 EDGES = 1e-3
 """So near to an end of what is looked for, a fit may have been cut short."""
@@ -42,7 +43,11 @@ def _checked(scores: npt.NDArray[Any], gold: Any, least: int = MIN_QUERIES) -> t
 
 def nll(calibrator: Any, scores: npt.NDArray[Any], gold: Any) -> Floats:
     """Negative log-likelihood of the gold candidate, or of "none of these" where gold is -1: (n,), in nats."""
-    probabilities = calibrator(scores)  # (n, k + 1); column -1 is "none of these", as gold -1 is
+    return losses(calibrator(scores), gold)
+
+
+def losses(probabilities: Floats, gold: Any) -> Floats:
+    """Negative log-likelihood under probabilities (n, k + 1), whose last column is "none of these", as gold -1 is."""
     return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(gold)), gold], 1e-300)))
 
 
@@ -81,7 +86,8 @@ class Curves:
         self.top = self.scores.max(1)
         self.right = np.where(self.absent, ground, self.scores[np.arange(len(gold)), np.maximum(gold, 0)])
         self._room = np.empty_like(scores)  # one for all calls, as fresh memory costs more than the sums
-        self._squares = np.empty_like(scores)
+        self._weighted = np.empty_like(scores)
+        self._ones = np.ones(scores.shape[1])  # a product with it is the fastest sum of rows
 
     def __len__(self) -> int:
         """Queries."""
@@ -100,10 +106,10 @@ class Curves:
         odds -= top[:, None]
         np.exp(odds, out=odds)
         none_odds = np.exp(none - top)
-        total = odds.sum(1) + none_odds
+        total = odds @ self._ones + none_odds
         p_none = none_odds / total
-        weighted = np.multiply(odds, self.scores, out=self._squares)
-        mean = weighted.sum(1) / total + p_none * self.ground
+        weighted = np.multiply(odds, self.scores, out=self._weighted)
+        mean = weighted @ self._ones / total + p_none * self.ground
         square = np.einsum("ij,ij->i", weighted, self.scores) / total + p_none * self.ground**2
         value = (np.log(total) + top - beta * self.right - a * self.absent).mean()
         gradient = np.array([(mean - self.right).mean(), (p_none - self.absent).mean()])
@@ -246,18 +252,29 @@ def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: floa
     scores, _ = _checked(scores, np.zeros(len(scores)), 1)
 
     behind = np.concatenate([scores[:, 1:], np.full((len(scores), 1), none_score)], axis=1) - scores[:, :1]
-    room = np.empty_like(behind)
+    room, ones = np.empty_like(behind), np.ones(behind.shape[1])
 
-    def over(log_t: float) -> float:
-        np.minimum(np.multiply(behind, math.exp(-log_t), out=room), 700, out=room)
-        return float((1 / (1 + np.exp(room, out=room).sum(1))).mean()) - accuracy
+    def over(log_t: float, step: int = 1) -> float:
+        odds = room[::step]
+        np.minimum(np.multiply(behind[::step], math.exp(-log_t), out=odds), 700, out=odds)
+        return float((1 / (1 + np.exp(odds, out=odds) @ ones)).mean()) - accuracy
 
-    low, high = LOG_T
-    if over(low) <= 0:
-        return RetrievalTemperature(math.exp(low), none_score)
-    if over(high) >= 0:
-        return RetrievalTemperature(math.exp(high), none_score)
-    return RetrievalTemperature(math.exp(float(brentq(over, low, high, xtol=1e-3))), none_score)
+    def search(low: float, high: float, step: int) -> float:
+        """The root between two places, of every `step`-th query; the nearer end where there is none."""
+        if over(low, step) <= 0:
+            return low
+        if over(high, step) >= 0:
+            return high
+        return float(brentq(over, low, high, args=(step,), xtol=1e-3))
+
+    step = max(1, len(scores) // 100)
+    about = search(*LOG_T, step)
+    low, high = max(LOG_T[0], about - 0.15), min(LOG_T[1], about + 0.15)
+    while over(low) < 0 and low > LOG_T[0]:
+        low = max(LOG_T[0], low - 0.5)
+    while over(high) > 0 and high < LOG_T[1]:
+        high = min(LOG_T[1], high + 0.5)
+    return RetrievalTemperature(math.exp(search(low, high, 1)), none_score)
 
 
 MAPS = ("platt", "isotonic", "histogram", "beta")
@@ -292,21 +309,55 @@ def fit_map(
     return fits[kind](confidence, scores, right)
 
 
-def _platt(confidence: Floats, scores: Floats, right: Floats) -> Platt:
-    from sklearn.linear_model import LogisticRegression
+def fit_logistic(features: Floats, right: Floats, *, ridge: float = 0.1) -> tuple[Floats, float]:
+    """Fit a logistic regression by Newton's method: weights (d,) and bias.
 
+    Args:
+        features: (n, d), of like scales.
+        right: (n,) of 0/1, both of them there.
+        ridge: weight of half the squared weights against the sum of the losses (scikit-learn's 1 / C).
+    """
+    design = np.column_stack([features, np.ones(len(right))])
+    penalty = np.full(design.shape[1], ridge)
+    penalty[-1] = 0.0
+    x = np.zeros(design.shape[1])
+    x[-1] = math.log(right.sum() / (len(right) - right.sum()))
+
+    def loss(x: Floats) -> float:
+        z = design @ x
+        return float(np.logaddexp(0, z).sum() - z @ right + 0.5 * penalty @ x**2)
+
+    value = loss(x)
+    for _ in range(STEPS):
+        p = expit(design @ x)
+        gradient = design.T @ (p - right) + penalty * x
+        hessian = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(penalty + 1e-12)
+        step = np.linalg.solve(hessian, gradient)
+        gain, share = float(gradient @ step), 1.0
+        while (after := loss(x - share * step)) > value - 1e-4 * share * gain and share > 1e-6:
+            share /= 4
+        if after >= value:
+            break
+        x, value = x - share * step, after
+        if gain < ENOUGH * len(right):
+            break
+    return x[:-1], float(x[-1])
+
+
+def _platt(confidence: Floats, scores: Floats, right: Floats) -> Platt:
     features = margin_features(confidence, scores)
     mean, scale = features.mean(0), np.maximum(features.std(0), 1e-9)
-    model = LogisticRegression(C=10.0, max_iter=1000).fit((features - mean) / scale, right)
-    weights = tuple(float(w) for w in model.coef_[0])
-    return Platt(float(model.intercept_[0]), weights, tuple(map(float, mean)), tuple(map(float, scale)))
+    weights, bias = fit_logistic((features - mean) / scale, right)
+    return Platt(bias, tuple(map(float, weights)), tuple(map(float, mean)), tuple(map(float, scale)))
 
 
 def _isotonic(confidence: Floats, scores: Floats, right: Floats) -> Isotonic:
-    from sklearn.isotonic import IsotonicRegression
-
-    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(confidence, right)
-    return Isotonic(tuple(map(float, model.X_thresholds_)), tuple(map(float, model.y_thresholds_)))
+    """The shares of blocks of neighbours, pooled until they rise; only the ends of a block are kept as points."""
+    x, where, count = np.unique(confidence, return_inverse=True, return_counts=True)  # equal confidences share a value
+    y = isotonic_regression(np.bincount(where, weights=right) / count, weights=count).x
+    inner = np.zeros(len(y), bool)
+    inner[1:-1] = (y[1:-1] == y[:-2]) & (y[1:-1] == y[2:])
+    return Isotonic(tuple(map(float, x[~inner])), tuple(map(float, y[~inner])))
 
 
 def _histogram(confidence: Floats, scores: Floats, right: Floats) -> Histogram:
@@ -324,9 +375,12 @@ def _histogram(confidence: Floats, scores: Floats, right: Floats) -> Histogram:
 
 
 def _beta(confidence: Floats, scores: Floats, right: Floats) -> Beta:
-    """By maximum likelihood with a, b >= 0, so that the map rises."""
+    """By maximum likelihood with a, b >= 0, so that the map rises: mostly without touching these bounds."""
     c = np.clip(confidence, EDGE, 1 - EDGE)
     log_c, log_rest = np.log(c), -np.log1p(-c)
+    weights, bias = fit_logistic(np.column_stack([log_c, log_rest]), right, ridge=0.0)
+    if 0 < weights.min() and weights.max() < 50 and abs(bias) < 50:
+        return Beta(float(weights[0]), float(weights[1]), bias)
 
     def loss(x: Floats) -> tuple[float, Floats]:
         z = x[0] * log_c + x[1] * log_rest + x[2]

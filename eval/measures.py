@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrik
 
 from xt.core.errors import XtError
 from xt.eval import resampling
@@ -26,6 +26,7 @@ __all__ = [
     "aurc",
     "auroc",
     "average",
+    "binomial_quantile",
     "bootstrap_rows",
     "brier",
     "brier_decomposition",
@@ -161,8 +162,12 @@ def bootstrap_rows(
     Different data are drawn independently under one seed, so that rows of several languages may be averaged.
     """
     s = _sample(confidence, correct, bins)
-    rows = s.bootstrap(resampling.generator(seed, s.confidence, s.correct), repeats, _losses(nll, len(s)))
-    return rows if nll is not None else {**rows, "nll": rows["nll_binary"]}
+    return _bootstrap(s, _losses(nll, len(s)), repeats, seed)
+
+
+def _bootstrap(s: Sample, losses: Floats | None, repeats: int, seed: int) -> dict[str, Floats]:
+    rows = s.bootstrap(resampling.generator(seed, s.confidence, s.correct), repeats, losses)
+    return rows if losses is not None else {**rows, "nll": rows["nll_binary"]}
 
 
 def ece_bootstrap(
@@ -226,8 +231,8 @@ def measure_and_draw(
     points = _points(s)
     if repeats < 1:
         return values | points, {}
-    drawn = bootstrap_rows(confidence, correct, nll=nll, bins=bins, repeats=repeats, seed=seed)
-    null = null_rows(confidence, bins=bins, repeats=repeats, seed=seed)
+    drawn = _bootstrap(s, losses, repeats, seed)
+    null = s.null(resampling.generator(seed, s.confidence), repeats)
     null |= {"nll": null["nll_binary"]} if losses is None else {}
     out: dict[str, Any] = {}
     for key, value in values.items():
@@ -306,7 +311,7 @@ def reliability(confidence: Floats, correct: Floats, *, bins: int = BINS) -> lis
     sizes = np.diff([*starts, len(order)])
     mean = np.minimum(np.add.reduceat(confidence, starts) / sizes, 1.0)
     share = np.add.reduceat(correct, starts) / sizes
-    within = binom.ppf([[0.025], [0.975]], sizes, mean) / sizes
+    within = binomial_quantile(np.array([[0.025], [0.975]]), sizes, mean) / sizes
     return [
         {
             "low": float(confidence[start]),
@@ -318,6 +323,18 @@ def reliability(confidence: Floats, correct: Floats, *, bins: int = BINS) -> lis
         }
         for i, start in enumerate(starts)
     ]
+
+
+def binomial_quantile(share: Floats, n: npt.NDArray[np.int64], p: Floats) -> Floats:
+    """Give the least k of 0..n whose P(Bin(n, p) <= k) is at least `share`; the arrays are broadcast.
+
+    As `scipy.stats.binom.ppf`, whose module takes a second to import.
+    """
+    inside = np.clip(p, 1e-300, 1 - 1e-16)
+    k = np.ceil(np.clip(bdtrik(share, n, inside), 0, n))
+    below = np.maximum(k - 1, 0)
+    k = np.where(bdtr(below, n, inside) >= share, below, k)
+    return np.where(p <= 0, 0.0, np.where(p >= 1, n, k))
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> list[float]:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, false_discovery_control
+from scipy.special import bdtrc
 
 from xt.core.errors import XtError
 from xt.eval import measures
+from xt.eval.fitting import fit_logistic
 from xt.eval.mining import Floats, Mined, scored
 
 PRECISION = 0.95
@@ -61,7 +62,7 @@ def guaranteed_threshold(
     if len(ends) == 0:
         return Guarantee(precision, risk, None)
     sizes = ends[np.unique(np.linspace(0, len(ends) - 1, min(grid, len(ends))).round().astype(int))]
-    p = binom.sf(right[sizes - 1] - 1, sizes, precision)
+    p = bdtrc(right[sizes - 1] - 1, sizes, precision)  # P(Bin >= right)
     certified = []
     for part in np.array_split(np.arange(len(sizes)), min(starts, len(sizes))):
         failed = np.flatnonzero(p[part] > level)
@@ -89,6 +90,8 @@ def discoveries(dev: Mined, test: Mined, *, fdr: float = FDR) -> npt.NDArray[np.
 
     The expected share of wrong pairs among those chosen is at most `fdr`, over dev and test parts.
     """
+    from scipy.stats import false_discovery_control  # a second to import
+
     wrong = dev.candidates.score[~dev.right]
     if len(wrong) == 0:
         raise XtError("No wrong pair was mined on dev: false discoveries cannot be told.", "Give a larger dev part.")
@@ -121,15 +124,13 @@ class PairProbability:
 
 def fit_probability(devs: Sequence[Mined]) -> PairProbability | None:
     """Fit a logistic regression on the pairs of dev parts; None with fewer than `MIN_PAIRS` right or wrong ones."""
-    from sklearn.linear_model import LogisticRegression
-
     labels = np.concatenate([dev.right for dev in devs])
     if min(int(labels.sum()), int((~labels).sum())) < MIN_PAIRS:
         return None
     features = np.concatenate([dev.candidates.features() for dev in devs])
     centre, spread = features.mean(0), np.maximum(features.std(0), 1e-9)
-    found = LogisticRegression(C=10.0, max_iter=1000).fit((features - centre) / spread, labels)
-    return PairProbability(centre, spread, found.coef_[0], float(found.intercept_[0]))
+    weights, bias = fit_logistic((features - centre) / spread, labels.astype(np.float64))
+    return PairProbability(centre, spread, weights, bias)
 
 
 def control(

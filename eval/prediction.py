@@ -11,7 +11,7 @@ one-to-one structure gives an estimate that does not depend on the scale of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from xt.core.errors import XtError
 from xt.eval.fitting import MIN_QUERIES, match_confidence
 from xt.eval.retrieval import Ranking
 
+Positions = npt.NDArray[np.int64]
 KIND = "distinct-share"
 SLOPE_SPREAD = 0.3
 """How far from 1 the slope is expected: the accuracy can be no other line of the share than nearly itself."""
@@ -70,19 +71,24 @@ class AccuracyLine:
         return cls(float(value["bias"]), float(value["slope"]), float(value["none_score"]))
 
 
-def draw_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draw each query's answer from the probabilities of its candidates: (n,) positions, -1 for none of them.
+def draw_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator, times: int) -> Iterator[Positions]:
+    """Draw each query's answer from the probabilities of its candidates, again and again.
+
+    Gives `times` rows (n,) of positions, -1 for none of the candidates, each drawn when it is asked for.
 
     What is fitted to answers so drawn needs no label of the language; it is as good as the calibrator is calibrated.
 
     Args:
         calibrator: of the language, predicted.
         scores: (n, k) similarities, best first.
-        rng: draws one number a query.
+        rng: draws one number a query each time.
+        times: how often.
     """
     upto = np.cumsum(calibrator(scores), axis=1)
-    drawn = (rng.random((len(upto), 1)) > upto).sum(1)
-    return np.where(drawn >= upto.shape[1] - 1, -1, drawn)
+    last = upto.shape[1] - 1
+    for _ in range(times):
+        drawn = (rng.random((len(upto), 1)) > upto).sum(1)
+        yield np.where(drawn >= last, -1, drawn)
 
 
 def fit_line(rankings: Sequence[Ranking], none_score: float, keep: Sequence[Any] | None = None) -> AccuracyLine:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,21 @@ def debiased(gap: Floats, rate: Floats, size: Floats, *, norm: str) -> Floats:
     return np.asarray(np.maximum((share * (2 * distance - expected)).sum(-1), 0.0))
 
 
+class Sums(NamedTuple):
+    """What the measures of rows of draws are made of."""
+
+    linear: Floats
+    """(rows, widths + 2), the sums that `Sample._columns` describes."""
+    size: Floats
+    """(rows, widths), items of each bin of equal width."""
+    gap: Floats
+    """(rows, bins), mean confidence less mean correctness of each bin of equal mass."""
+    rate: Floats
+    """(rows, bins), mean correctness of each."""
+    ranked: Floats
+    """(rows, 2), AUROC (NaN with one class) and AURC."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """Confidences in ascending order with their outcomes, and what every row of draws needs of them."""
@@ -157,31 +172,24 @@ class Sample:
         right = np.column_stack([-member, 1 - 2 * c, miss - np.log(safe)])
         return there, right, member.shape[1]
 
-    def _measure(self, linear: Floats, size: Floats, gap: Floats, rate: Floats, ranked: Any) -> dict[str, Floats]:
-        """Put the measures of rows together: key -> (rows,).
-
-        Args:
-            linear: (rows, widths + 2), the sums that `_columns` describes.
-            size: (rows or 1, widths), items of each bin of equal width.
-            gap: (rows, bins), mean confidence less mean correctness of each bin of equal mass.
-            rate: (rows, bins), mean correctness of each.
-            ranked: AUROC and AURC, (rows,) each.
-        """
+    def _measure(self, sums: Sums) -> dict[str, Floats]:
+        """Put the measures of rows together: key -> (rows,)."""
         n, (_, mass) = len(self), self._masses
-        total = np.abs(linear[:, :-2])
+        total = np.abs(sums.linear[:, :-2])
         out = {
-            "ece": (np.abs(gap) * mass).sum(1) / n,
+            "ece": (np.abs(sums.gap) * mass).sum(1) / n,
             "ece_equal_width": total.sum(1) / n,
-            "ece_debiased": debiased(gap, rate, mass, norm="l1"),
-            "mce": (total / np.maximum(size, 1)).max(1),
-            "brier": linear[:, -2] / n,
-            "nll_binary": linear[:, -1] / n,
+            "ece_debiased": debiased(sums.gap, sums.rate, mass, norm="l1"),
+            "mce": (total / np.maximum(sums.size, 1)).max(1),
+            "brier": sums.linear[:, -2] / n,
+            "nll_binary": sums.linear[:, -1] / n,
+            "auroc": sums.ranked[:, 0],
+            "aurc": sums.ranked[:, 1],
         }
-        out["auroc"], out["aurc"] = ranked
         return {key: out[key] for key in KEYS}
 
-    def _outcomes(self, right: Floats) -> dict[str, Floats]:
-        """The measures of the items, each there once, under rows of outcomes (rows, n); AUROC is NaN with one class."""
+    def _outcomes(self, right: Floats) -> Sums:
+        """What is summed of the items, each there once, under rows of outcomes (rows, n)."""
         (starts, size), (there, by_right, widths) = self._masses, self._columns
         fixed = there.sum(0)
         linear = right @ by_right
@@ -189,14 +197,14 @@ class Sample:
         rate = np.add.reduceat(right, starts, axis=1) / size
         gap = np.add.reduceat(self.confidence, starts) / size - rate
         ranked = self._ranked(right) if self._distinct else self._tied(np.ones((1, len(self))), 1 - right)
-        return self._measure(linear, fixed[None, widths + 2 :], gap, rate, ranked)
+        return Sums(linear, np.broadcast_to(fixed[widths + 2 :], (len(right), widths)), gap, rate, ranked)
 
     @property
     def _distinct(self) -> bool:
         return len(self._ties) == len(self)
 
-    def _ranked(self, right: Floats) -> tuple[Floats, Floats]:
-        """AUROC and AURC, (rows,) each, of rows of outcomes in ascending order of confidences that all differ.
+    def _ranked(self, right: Floats) -> Floats:
+        """AUROC and AURC, (rows, 2), of rows of outcomes in ascending order of confidences that all differ.
 
         A repeated item ties with itself only, where it is as right as wrong. AURC is the mean over k = 1..n of the
         share of wrong answers among the k surest: an error at the j-th place adds 1/j + ... + 1/n.
@@ -207,32 +215,37 @@ class Sample:
         pairs = hits * (n - hits)
         with np.errstate(invalid="ignore", divide="ignore"):
             auroc = np.where(pairs > 0, (sums[:, 0] - hits * (hits - 1) / 2) / pairs, np.nan)
-        return auroc, (self._places[:, 1].sum() - sums[:, 1]) / n
+        return np.stack([auroc, (self._places[:, 1].sum() - sums[:, 1]) / n], axis=1)
 
-    def _tied(self, counts: Floats, wrong: Floats) -> tuple[Floats, Floats]:
+    def _tied(self, counts: Floats, wrong: Floats) -> Floats:
         """The same where confidences tie, of rows of counts of the items and of those that are wrong."""
         counts, wrong = (np.add.reduceat(x, self._ties, axis=1) for x in (counts, wrong))
         return _ranked(counts, wrong, np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(self) + 1))]))
 
     def point(self) -> dict[str, float]:
         """The measures of the sample itself."""
-        return {k: float(v[0]) for k, v in self._outcomes(self.correct[None]).items()}
+        return {k: float(v[0]) for k, v in self._measure(self._outcomes(self.correct[None])).items()}
 
     def bootstrap(self, rng: np.random.Generator, repeats: int, extra: Floats | None = None) -> dict[str, Floats]:
         """The measures of `repeats` resamples, and under "nll" the mean of `extra` (n,), in the order given."""
+        n, means = len(self), []
 
-        def block(rows: int) -> dict[str, Floats]:
-            n = len(self)
+        def block(rows: int) -> Sums:
             picked = rng.integers(0, n, (rows, n), dtype=np.int32)
             picked += np.arange(0, rows * n, n, dtype=np.int32)[:, None]
             whole = np.bincount(picked.ravel(), minlength=rows * n).reshape(rows, n)
-            out = self.resampled(whole)
-            return out if extra is None else {**out, "nll": whole @ extra[self.order] / n}
+            if extra is not None:
+                means.append(whole @ extra[self.order] / n)
+            return self._resampled(whole)
 
-        return self._blocks(block, repeats)
+        out = self._blocks(block, repeats)
+        return {**out, "nll": np.concatenate(means)} if means else out
 
     def resampled(self, whole: npt.NDArray[np.int64]) -> dict[str, Floats]:
         """The measures of resamples given as counts (rows, n) of the sorted items; each row sums to n."""
+        return self._measure(self._resampled(whole))
+
+    def _resampled(self, whole: npt.NDArray[np.int64]) -> Sums:
         rows, n = whole.shape
         (starts, size), (there, by_right, widths) = self._masses, self._columns
         items = np.repeat(np.tile(np.arange(n), rows), whole.ravel()).reshape(rows, n)
@@ -243,25 +256,26 @@ class Sample:
         gap = np.add.reduceat((self.confidence - self.correct)[items], starts, axis=1) / size
         rate = np.add.reduceat(right, starts, axis=1) / size
         ranked = self._ranked(right) if self._distinct else self._tied(counts, counts * (1 - self.correct))
-        return self._measure(linear[:, : widths + 2], linear[:, widths + 2 :], gap, rate, ranked)
+        return Sums(linear[:, : widths + 2], linear[:, widths + 2 :], gap, rate, ranked)
 
     def null(self, rng: np.random.Generator, repeats: int) -> dict[str, Floats]:
         """The measures of `repeats` draws of correct ~ Bernoulli(confidence)."""
         chance = self.confidence.astype(np.float32)
 
-        def block(rows: int) -> dict[str, Floats]:
+        def block(rows: int) -> Sums:
             return self._outcomes((rng.random((rows, len(self)), dtype=np.float32) < chance).astype(np.float64))
 
         return self._blocks(block, repeats)
 
-    def _blocks(self, block: Callable[[int], dict[str, Floats]], repeats: int) -> dict[str, Floats]:
+    def _blocks(self, block: Callable[[int], Sums], repeats: int) -> dict[str, Floats]:
+        """The measures of `repeats` rows whose sums are taken block by block."""
         most = max(1, BLOCK // len(self))
         parts = [block(min(most, repeats - start)) for start in range(0, repeats, most)]
-        return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+        return self._measure(Sums(*(np.concatenate(column) for column in zip(*parts, strict=True))))
 
 
-def _ranked(counts: Floats, wrong: Floats, harmonic: Floats) -> tuple[Floats, Floats]:
-    """AUROC and AURC of rows of draws; columns are ties, ascending: (rows,) each.
+def _ranked(counts: Floats, wrong: Floats, harmonic: Floats) -> Floats:
+    """AUROC and AURC of rows of draws; columns are ties, ascending: (rows, 2).
 
     AUROC counts ties half. AURC is the mean over k = 1..n of the share of wrong answers among the k surest; inside a
     tie of m items with e errors, the j-th item adds e / m of an error, which is what every order of them gives on
@@ -286,7 +300,7 @@ def _ranked(counts: Floats, wrong: Floats, harmonic: Floats) -> tuple[Floats, Fl
     upto += rate  # errors among the surer are total - upto
     np.subtract(total[:, None], upto, out=upto)
     area = total + (upto @ step[0] if len(step) == 1 else np.einsum("ij,ij->i", upto, step))
-    return np.asarray(auroc), np.asarray(area / n)
+    return np.stack([auroc, area / n], axis=1)
 
 
 def generator(seed: int, *arrays: npt.NDArray[Any]) -> np.random.Generator:

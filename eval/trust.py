@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +24,8 @@ LARGE = 10_000
 """Queries, of both directions together, from which on starting processes is worth its seconds."""
 Rankings = Mapping[str, Ranking]
 Task = Callable[[], Any]
+Key = tuple[str, str]
+"""Direction and name of a task."""
 
 
 @dataclass(frozen=True)
@@ -82,35 +86,48 @@ def calibrate_sides(
         jobs = 1
     sources = [code for code in english if calibration.is_source(code)]
     other = {d: next((r for e, r in both.items() if e != d), {}) for d in both}
-    fits: list[tuple[Any, Task]] = []
-    for way, rankings in both.items():
-        given = asked.given.get(way)
-        make = partial(_calibrate, rankings, other[way], asked.temperature, asked.calibrate_on, given)
-        fits.append(((way, "fits"), make))
-    expected = len(fits) * (len(KINDS) + len(METHODS) + bool(asked.shots))
     found: dict[Any, Any] = {}
-    tell = calibrating or (lambda *_: None)
-    with _processes(jobs) as pool:
-        for done, (key, value) in enumerate(_run(fits, pool), 1):
-            found[key] = value
-            tell(done, expected + len(fits), ": ".join(key))
-        tasks: list[tuple[Any, Task]] = []
+    with _team(jobs) as team:
         for way, rankings in both.items():
-            made: Calibrated = found[way, "fits"]
-            tasks.append(((way, "none of these"), partial(_missing, rankings, english, sources, made.predicted)))
-            tasks.append(((way, "sets"), partial(_sets, rankings, sources, made.predicted)))
-            if asked.shots:
-                tasks.append(((way, "shots"), partial(few.measure, rankings, other[way], asked.shots)))
-            for method in made.methods:
-                tasks.append(((way, method.key), partial(calibration.summary, [method], resources)))
-        for done, (key, value) in enumerate(_run(tasks, pool), len(fits) + 1):
+            given = asked.given.get(way)
+            make = partial(_calibrate, rankings, other[way], asked.temperature, asked.calibrate_on, given)
+            team.add((way, FITS), make)
+        each = len(KINDS) + len(METHODS) + bool(asked.shots)  # tasks, about, that a direction's fits will bring
+        for key, value in team.results():
             found[key] = value
-            tell(done, len(fits) + len(tasks), ": ".join(key))
+            if key[1] == FITS:
+                for name, task in _tasks(key[0], value, both, other, english, resources, sources, asked):
+                    team.add((key[0], name), task)
+            if calibrating:
+                to_come = each * sum((way, FITS) not in found for way in both)
+                calibrating(len(found), team.given + to_come, ": ".join(key))
     return {way: _side(way, found, asked) for way in both}
 
 
+FITS = "fits"
+LONG = (FITS, "none of these")
+"""Tasks that are begun before the others."""
 KINDS = ("none of these", "sets")
 METHODS = ("cosine", "training", *calibration.MAP_SCOPES, "predicted", "per-language", "shrunk", *calibration.MAPS)
+
+
+def _tasks(
+    way: str,
+    made: Calibrated,
+    both: Mapping[str, Rankings],
+    other: Mapping[str, Rankings],
+    english: Mapping[str, Sequence[str]],
+    resources: Mapping[str, str],
+    sources: Sequence[str],
+    asked: Asked,
+) -> Iterator[tuple[str, Task]]:
+    """Give what is to be done for a direction once its fits are made."""
+    yield "none of these", partial(_missing, both[way], english, sources, made.predicted)
+    if asked.shots:
+        yield "shots", partial(few.measure, both[way], other[way], asked.shots)
+    yield "sets", partial(_sets, both[way], sources, made.predicted)
+    for method in made.methods:
+        yield method.key, partial(calibration.summary, [method], resources)
 
 
 def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
@@ -129,29 +146,74 @@ def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
     return Side(made.methods, kept, section, missing, sets if sets["scopes"] else {})
 
 
+class _Team:
+    """Tasks done by this process and by others beside it, long ones first; results may bring further tasks."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None, others: int) -> None:
+        self._pool, self._idle = pool, others
+        self._lock = threading.Lock()
+        self._waiting: dict[Key, Task] = {}
+        self._finished: queue.SimpleQueue[tuple[Key, Future[Any]]] = queue.SimpleQueue()
+        self._under_way = 0  # at others, or done there and not read yet
+        self.given = 0
+        """Tasks added so far."""
+
+    def add(self, key: Key, task: Task) -> None:
+        """Take a task in."""
+        with self._lock:
+            self._waiting[key] = task
+        self.given += 1
+
+    def results(self) -> Iterator[tuple[Key, Any]]:
+        """Give keys and results as tasks are done, until none is left."""
+        while True:
+            self._hand_out()
+            if self._finished.empty() and (mine := self._take()):
+                yield mine[0], _one_thread(mine[1])
+            elif self._under_way:
+                key, future = self._finished.get()
+                with self._lock:
+                    self._under_way -= 1
+                yield key, future.result()
+            else:
+                return
+
+    def _take(self, *, for_another: bool = False) -> tuple[Key, Task] | None:
+        """Choose a task; for another process only if one is idle."""
+        with self._lock:
+            if not self._waiting or (for_another and not self._idle):
+                return None
+            self._idle -= for_another
+            self._under_way += for_another
+            key = next((k for k in self._waiting if k[1] in LONG), next(iter(self._waiting)))
+            return key, self._waiting.pop(key)
+
+    def _hand_out(self) -> None:
+        """Give each idle process a task; also called when one gets idle while this process is busy with its own."""
+        while self._pool is not None and (chosen := self._take(for_another=True)):
+            key, task = chosen
+            self._pool.submit(_one_thread, task).add_done_callback(partial(self._done, key))
+
+    def _done(self, key: Key, future: Future[Any]) -> None:
+        with self._lock:
+            self._idle += 1
+        self._finished.put((key, future))
+        if not future.cancelled() and future.exception() is None:
+            self._hand_out()
+
+
 @contextmanager
-def _processes(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Give a pool of processes; None for this process alone."""
+def _team(jobs: int) -> Iterator[_Team]:
+    """Give a team of `jobs` processes, this one among them."""
     if jobs == 1:
-        yield None
+        yield _Team(None, 0)
         return
     context = multiprocessing.get_context("spawn")  # a fork would take the encoder's threads with it, stopped anywhere
-    pool = ProcessPoolExecutor(jobs, mp_context=context)
+    pool = ProcessPoolExecutor(jobs - 1, mp_context=context)
     try:
-        yield pool
+        yield _Team(pool, jobs - 1)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _run(tasks: Sequence[tuple[Any, Task]], pool: ProcessPoolExecutor | None) -> Iterator[tuple[Any, Any]]:
-    """Give the keys of tasks with their results, as they are done."""
-    if pool is None:
-        for key, task in tasks:
-            yield key, _one_thread(task)
-        return
-    keys = {pool.submit(_one_thread, task): key for key, task in tasks}
-    for done in as_completed(keys):
-        yield keys[done], done.result()
 
 
 def _one_thread(task: Task) -> Any:

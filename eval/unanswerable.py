@@ -13,6 +13,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,11 @@ def _others(ranking: Ranking, fold: int | None) -> Ranking:
     return replace(ranking, **{name: getattr(ranking, name)[keep] for name in ("scores", "rows", "gold", "folds")})
 
 
-def fit_missing(rankings: Sequence[Ranking]) -> RetrievalMargin | Rescaled:
+def fit_missing(scores: Floats, gold: Any) -> RetrievalMargin | Rescaled:
     """Fit temperature and margin of "none of these", and a beta map of the confidence that they give.
 
     The map is left out where all queries are right or all wrong. XtError with too few queries.
     """
-    scores, gold = stack(rankings)
     base = fit_margin(scores, gold)
     if (gold == 0).all() or (gold != 0).all():
         return base
@@ -86,22 +86,29 @@ def draw_missing(ranking: Ranking, calibrator: Calibrator, fold: int | None) -> 
     """
     few = _others(ranking, fold)
     rng = resampling.generator(0, few.scores)
-    out = []
-    for _ in range(math.ceil(DRAWN / max(len(few.gold), 1))):
-        drawn = replace(few, gold=draw_answers(calibrator, few.scores, rng))
-        out.append(take_out(drawn, rng.random(len(few.gold)) < 0.5))
-    return out
+    n = len(few.gold)
+    drawn = draw_answers(calibrator, few.scores, rng, math.ceil(DRAWN / max(n, 1)))
+    return [take_out(replace(few, gold=gold), rng.random(n) < 0.5) for gold in drawn]
+
+
+def _drawn(ranking: Ranking, predicted: Callable[[int | None], Calibrator], fold: int | None) -> list[Ranking]:
+    return draw_missing(ranking, predicted(fold), fold)
 
 
 Fits = Mapping[int, tuple[RetrievalMargin | Rescaled, float]]
 """Fold -> the calibrator fitted without it, and the least confidence at which to answer."""
 
 
-def _with_limit(rankings: Sequence[Ranking], risk: float) -> tuple[RetrievalMargin | Rescaled, float]:
-    """Fit, and choose the threshold on the same queries."""
-    fitted = fit_missing(rankings)
-    scores, gold = stack(rankings)
-    return fitted, threshold_at_risk(fitted(scores)[:, 0], (gold == 0).astype(np.float64), risk)
+def _by_fold(
+    without: Callable[[int | None], Sequence[Ranking]], risk: float
+) -> tuple[Fits, RetrievalMargin | Rescaled]:
+    """Fit to the rankings without each fold, the threshold chosen on the same queries, and to those of all folds."""
+    fits: dict[int, tuple[RetrievalMargin | Rescaled, float]] = {}
+    for fold in range(FOLDS):
+        scores, gold = stack(without(fold))
+        fitted = fit_missing(scores, gold)
+        fits[fold] = fitted, threshold_at_risk(fitted(scores)[:, 0], (gold == 0).astype(np.float64), risk)
+    return fits, fit_missing(*stack(without(None)))
 
 
 def _one(ranking: Ranking, without: npt.NDArray[np.bool_], fits: Fits, risk: float, repeats: int) -> dict[str, Any]:
@@ -185,19 +192,19 @@ def measure(
     codes = [c for c in sources if c in cut] or list(cut)
     if not enough([cut[c] for c in codes]):
         return {}, {}
-    shared = {f: _with_limit([_others(cut[c], f) for c in codes], risk) for f in range(FOLDS)}
+    shared, everything = _by_fold(lambda fold: [_others(cut[c], fold) for c in codes], risk)
     rows = {c: _one(r, without[c], shared, risk, repeats) for c, r in cut.items()}
     scope = "zero-shot" if sources else "pooled"
     found = {scope: {"label": f"fitted on {', '.join(codes)}", "languages": rows, "overall": _overall(rows)}}
-    kept = {**fit_missing([cut[c] for c in codes]).to_json(), "fitted_on": codes, "unanswerable": 0.5}
+    kept = {**everything.to_json(), "fitted_on": codes, "unanswerable": 0.5}
     if predicted is not None:
         rows, kept["languages"] = {}, {}
         for code, ranking in usable.items():
             if len(set(ranking.folds.tolist())) < 2:  # without its fold there is nothing to draw from
                 continue
-            own = {f: _with_limit(draw_missing(ranking, predicted(code, f), f), risk) for f in range(FOLDS)}
+            own, everything = _by_fold(partial(_drawn, ranking, partial(predicted, code)), risk)
             rows[code] = _one(cut[code], without[code], own, risk, repeats)
-            kept["languages"][code] = fit_missing(draw_missing(ranking, predicted(code, None), None)).to_json()
+            kept["languages"][code] = everything.to_json()
         label = "for each language, to answers drawn from its predicted temperature; no labels"
         found["predicted"] = {"label": label, "languages": rows, "overall": _overall(rows)}
     return {"risk": risk, "methods": found}, kept

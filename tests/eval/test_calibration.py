@@ -13,8 +13,8 @@ from scipy.special import log_softmax, softmax
 from xt.core.calibrators import RetrievalTemperature
 from xt.core.errors import XtError
 from xt.eval import calibration, fitting, measures
-from xt.eval.calibration import apply, calibrate, fit_excluding, fit_temperature, nll, stack, summary
-from xt.eval.fitting import MAPS, fit_map, fit_margin
+from xt.eval.calibration import apply, calibrate, fit_excluding, fit_temperature, stack, summary
+from xt.eval.fitting import MAPS, fit_map, fit_margin, nll
 from xt.eval.retrieval import FOLDS, Ranking, fold_of
 
 

@@ -15,7 +15,16 @@ from sklearn.linear_model import LogisticRegression
 from xt.core import confidence_maps
 from xt.core.calibrators import CalibrationTable, Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
 from xt.core.errors import XtError
-from xt.eval.fitting import MAPS, fit_drawn, fit_map, fit_margin, fit_temperature, information, match_confidence
+from xt.eval.fitting import (
+    MAPS,
+    fit_drawn,
+    fit_logistic,
+    fit_map,
+    fit_margin,
+    fit_temperature,
+    information,
+    match_confidence,
+)
 
 
 def drawn(n, temperature=0.02, none=0.8, *, k=20, seed=0, power=1.0):
@@ -42,12 +51,32 @@ def test_isotonic_is_scikit_learns_on_points_between_too():
     np.testing.assert_allclose(made(asked, scores), reference.predict(asked), atol=1e-9)
 
 
+@pytest.mark.parametrize("ridge", [0.1, 3.0, 1e-6])
+def test_logistic_regression_is_scikit_learns(ridge):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 4)) * (1, 0.01, 20, 3)
+    right = (rng.random(300) < expit(features @ (1, 30, 0.1, -1) - 2)).astype(float)
+    weights, bias = fit_logistic(features, right, ridge=ridge)
+    reference = LogisticRegression(C=1 / ridge, solver="newton-cholesky", tol=1e-10).fit(features, right)
+    np.testing.assert_allclose([*weights, bias], [*reference.coef_[0], *reference.intercept_], rtol=1e-5)
+
+
+def test_logistic_regression_ends_where_classes_are_parted_and_features_tell_nothing():
+    x = np.arange(20.0)
+    weights, bias = fit_logistic(x[:, None], (x > 9.5).astype(float), ridge=0.1)
+    reference = LogisticRegression(C=10, tol=1e-10).fit(x[:, None], x > 9.5)
+    np.testing.assert_allclose([weights[0], bias], [reference.coef_[0, 0], reference.intercept_[0]], rtol=1e-3)
+    assert np.isfinite(fit_logistic(x[:, None], (x > 9.5).astype(float), ridge=0.0)[0]).all()
+    weights, bias = fit_logistic(np.ones((20, 2)), (x > 4.5).astype(float), ridge=0.1)
+    np.testing.assert_allclose([*weights, bias], [0, 0, math.log(3)], atol=1e-6)
+
+
 def test_beta_without_its_bounds_is_logistic_regression_on_two_logarithms():
     scores, gold, confidence, made = fitted("beta")
     features = np.stack([np.log(confidence), -np.log1p(-confidence)], axis=1)
     reference = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000).fit(features, gold == 0)
     assert (reference.coef_ > 0).all()  # the bounds are not touched
-    np.testing.assert_allclose(made(confidence, scores), reference.predict_proba(features)[:, 1], atol=2e-4)
+    np.testing.assert_allclose(made(confidence, scores), reference.predict_proba(features)[:, 1], atol=1e-6)
 
 
 def test_beta_stays_rising_where_confidence_misleads():
@@ -73,8 +102,10 @@ def test_platt_reads_margins_and_lowers_the_loss():
     np.testing.assert_allclose(features[:, 2], scores[:, 0] - scores[:, 1])
     np.testing.assert_allclose(features[:, 3], scores[:, 0] - scores[:, 1:10].mean(1))
     scaled = (features - features.mean(0)) / features.std(0)
-    reference = LogisticRegression(C=10.0, max_iter=1000).fit(scaled, gold == 0).predict_proba(scaled)[:, 1]
-    np.testing.assert_allclose(made(confidence, scores), reference, atol=1e-9)
+    reference = (
+        LogisticRegression(C=10.0, tol=1e-10, max_iter=10_000).fit(scaled, gold == 0).predict_proba(scaled)[:, 1]
+    )
+    np.testing.assert_allclose(made(confidence, scores), reference, atol=1e-6)
     right = gold == 0
     loss = lambda p: -np.log(np.where(right, p, 1 - p)).mean()
     assert loss(reference) < loss(confidence) - 0.01
@@ -204,4 +235,11 @@ def test_the_matched_temperature_has_that_mean_confidence(accuracy):
     assert found(scores)[:, 0].mean() == pytest.approx(accuracy, abs=2e-3)
     assert match_confidence(scores, 0.0, 0.75).temperature == pytest.approx(10.0)
     assert match_confidence(scores, 1.0, 0.75).temperature < 2e-4
+
+
+def test_the_matched_temperature_is_that_of_all_queries_where_a_part_of_them_tells_another():
+    scores, _ = drawn(500)
+    scores[::5] = 0.5 + (scores[::5] - 0.5) * 30  # the fifth that the search begins with
+    found = match_confidence(scores, 0.6, 0.75)
+    assert found(scores)[:, 0].mean() == pytest.approx(0.6, abs=2e-3)
     assert expit(0) == 0.5

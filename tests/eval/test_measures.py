@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from xt.core.errors import XtError
@@ -40,6 +40,14 @@ def test_equal_width_ece_is_that_of_torchmetrics(seed):
         torch.tensor(confidence), torch.tensor(correct).long(), n_bins=15, norm="l1", validate_args=False
     )
     assert measures.ece_equal_width(confidence, correct) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_binomial_quantiles_are_scipys():
+    rng = np.random.default_rng(0)
+    n = rng.integers(1, 500, 5000)
+    p = np.concatenate([rng.random(4600), rng.random(200) * 1e-6, 1 - rng.random(198) * 1e-9, [0, 1]])
+    share = np.array([[0.025], [0.975], [0.5]])
+    np.testing.assert_array_equal(measures.binomial_quantile(share, n, p), binom.ppf(share, n, p))
 
 
 def test_equal_width_bins_hold_their_upper_edge():
