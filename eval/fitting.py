@@ -379,7 +379,7 @@ def _beta(confidence: Floats, scores: Floats, right: Floats) -> Beta:
     c = np.clip(confidence, EDGE, 1 - EDGE)
     log_c, log_rest = np.log(c), -np.log1p(-c)
     weights, bias = fit_logistic(np.column_stack([log_c, log_rest]), right, ridge=0.0)
-    if 0 < weights.min() and weights.max() < 50 and abs(bias) < 50:
+    if weights.min() > 0 and weights.max() < 50 and abs(bias) < 50:
         return Beta(float(weights[0]), float(weights[1]), bias)
 
     def loss(x: Floats) -> tuple[float, Floats]:
