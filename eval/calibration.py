@@ -105,8 +105,11 @@ class Calibrated:
     """What could not be fitted, and why."""
     predicted: dict[tuple[str, int | None], RetrievalTemperature] = field(default_factory=dict)
     """Language and fold left out -> its temperature without a label of it; empty where no line could be fitted."""
+    known: dict[Any, Any] = field(default_factory=dict)
+    """Of the fits, for those who make more of them."""
 
 
+PREDICTED, SPREADS = "predicted", "spreads"
 Made = TypeVar("Made")
 
 
@@ -114,22 +117,32 @@ class CrossFit:
     """The fits of one direction that several methods share, by fold; each is made once, when it is asked for."""
 
     def __init__(
-        self, rankings: Mapping[str, Ranking], others: Mapping[str, Ranking], *, one_to_one: bool = True
+        self,
+        rankings: Mapping[str, Ranking],
+        others: Mapping[str, Ranking],
+        *,
+        one_to_one: bool = True,
+        known: Mapping[Any, Any] | None = None,
     ) -> None:
         """Take the rankings of a direction, and those of the other one, which the accuracy line may learn from too.
 
-        Where not every query has one answer and every candidate one query, no accuracy is predicted.
+        Where not every query has one answer and every candidate one query, no accuracy is predicted. `known`: what
+        `known` of the same fits gave in another process.
         """
         self.rankings = rankings
         self.others = others
         self.one_to_one = one_to_one
         self.sources = [c for c in rankings if is_source(c)]
-        self._fits: dict[Any, Any] = {}
+        self._fits: dict[Any, Any] = dict(known or {})
 
     def _once(self, key: Any, make: Callable[[], Made]) -> Made:
         if key not in self._fits:
             self._fits[key] = make()
         return cast(Made, self._fits[key])
+
+    def known(self) -> dict[Any, Any]:
+        """Give what has been found of priors and spreads, the small and costly part."""
+        return {key: value for key, value in self._fits.items() if key[0] in (PREDICTED, SPREADS)}
 
     def over(self, codes: Sequence[str], fold: int | None) -> RetrievalTemperature:
         """One temperature of some languages."""
@@ -148,7 +161,7 @@ class CrossFit:
 
     def predicted(self, code: str, fold: int | None) -> RetrievalTemperature:
         """The temperature of a language without a label of it."""
-        return self._once(("predicted", code, fold), lambda: self.line(fold).temperature(self.rankings[code]))
+        return self._once((PREDICTED, code, fold), lambda: self.line(fold).temperature(self.rankings[code]))
 
     def prior(self, code: str, fold: int | None) -> RetrievalTemperature:
         """What is known of a language's temperature without its labels: the predicted one, or that of the sources."""
@@ -167,7 +180,7 @@ class CrossFit:
                 table[other] = min(1.0, away**2), 1 / max(held, 1.0)
             return table
 
-        others = [pair for other, pair in self._once(("spreads", fold), make).items() if other != code]
+        others = [pair for other, pair in self._once((SPREADS, fold), make).items() if other != code]
         if not others:
             return 0.2
         square, noise = np.mean(others, axis=0)
@@ -284,9 +297,8 @@ def calibrate(
     for key, value in _given(given or {}, rankings, one_to_one).items():
         fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
     there = rankings if ready and one_to_one else ()
-    return Calibrated(
-        methods, kept, notes, {(c, f): fits.predicted(c, f) for c in there for f in (*range(FOLDS), None)}
-    )
+    predicted = {(c, f): fits.predicted(c, f) for c in there for f in (*range(FOLDS), None)}
+    return Calibrated(methods, kept, notes, predicted, fits.known())
 
 
 def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, fold: int | None) -> Calibrator:

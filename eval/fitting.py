@@ -82,12 +82,14 @@ class Curves:
         Rows with fewer candidates than others end in -inf.
         """
         self.scores, self.gold, self.ground = np.maximum(scores, NOWHERE), gold, ground
-        self.absent = gold < 0
-        self.top = self.scores.max(1)
-        self.right = np.where(self.absent, ground, self.scores[np.arange(len(gold)), np.maximum(gold, 0)])
-        self._room = np.empty_like(scores)  # one for all calls, as fresh memory costs more than the sums
-        self._weighted = np.empty_like(scores)
-        self._ones = np.ones(scores.shape[1])  # a product with it is the fastest sum of rows
+        top = self.scores.max(1)
+        right = np.where(gold < 0, ground, self.scores[np.arange(len(gold)), np.maximum(gold, 0)])
+        # All sums are of distances from the best candidate, so that nothing overflows and little cancels.
+        self._behind, self._ground, self._right = self.scores - top[:, None], ground - top, right - top
+        self.absent = float((gold < 0).mean())
+        self._room = np.empty_like(self.scores)  # one for all calls, as fresh memory costs more than the sums
+        self._weighted = np.empty_like(self.scores)
+        self._ones, self._mean = np.ones(scores.shape[1]), np.full(len(gold), 1 / len(gold))  # products sum fastest
 
     def __len__(self) -> int:
         """Queries."""
@@ -100,24 +102,24 @@ class Curves:
 
     def __call__(self, beta: float, a: float) -> tuple[float, Floats, Floats]:
         """Value, gradient (2,) and Hessian (2, 2)."""
-        none = beta * self.ground + a
-        top = np.maximum(beta * self.top, none)
-        odds = np.multiply(self.scores, beta, out=self._room)
-        odds -= top[:, None]
+        odds = np.multiply(self._behind, beta, out=self._room)
         np.exp(odds, out=odds)
-        none_odds = np.exp(none - top)
-        total = odds @ self._ones + none_odds
-        p_none = none_odds / total
-        weighted = np.multiply(odds, self.scores, out=self._weighted)
-        mean = weighted @ self._ones / total + p_none * self.ground
-        square = np.einsum("ij,ij->i", weighted, self.scores) / total + p_none * self.ground**2
-        value = (np.log(total) + top - beta * self.right - a * self.absent).mean()
-        gradient = np.array([(mean - self.right).mean(), (p_none - self.absent).mean()])
-        across = (p_none * (self.ground - mean)).mean()
+        total = odds @ self._ones
+        log_total = np.log(total)
+        lead = beta * self._ground + a - log_total  # log odds of "none of these" against all candidates
+        none = expit(lead)
+        some = (1 - none) / total
+        weighted = np.multiply(odds, self._behind, out=self._weighted)
+        mean = some * (weighted @ self._ones) + none * self._ground
+        square = some * np.einsum("ij,ij->i", weighted, self._behind) + none * self._ground**2
+        each = log_total + np.logaddexp(0.0, lead) - beta * self._right
+        across = float(self._mean @ (none * (self._ground - mean)))
+        spread = float(self._mean @ (square - mean**2))
+        mass = float(self._mean @ none)
         return (
-            float(value),
-            gradient,
-            np.array([[(square - mean**2).mean(), across], [across, (p_none * (1 - p_none)).mean()]]),
+            float(self._mean @ each) - a * self.absent,
+            np.array([float(self._mean @ (mean - self._right)), mass - self.absent]),
+            np.array([[spread, across], [across, mass - float(none @ (none * self._mean))]]),
         )
 
 
@@ -153,10 +155,10 @@ def _descend(
         return value, gradient, hessian
 
     def inside(x: Floats) -> Floats:
-        beta = float(np.clip(x[0], least, most))
-        return np.array([beta, np.clip(x[1], -beta, beta)])  # a score of "none" is a cosine: -1..1
+        beta = min(max(float(x[0]), least), most)
+        return np.array([beta, min(max(float(x[1]), -beta), beta)])  # a score of "none" is a cosine: -1..1
 
-    absent = float(curves.absent.mean())
+    absent = curves.absent
     beta = 1 / start[0]
     x = inside(np.array([beta, beta * start[1]]))
     value, gradient, hessian = at(x)

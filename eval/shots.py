@@ -21,16 +21,22 @@ DRAWS = 3
 
 
 def measure(
-    rankings: Mapping[str, Ranking], others: Mapping[str, Ranking], shots: Sequence[int], *, seed: int = 0
+    rankings: Mapping[str, Ranking],
+    others: Mapping[str, Ranking],
+    shots: Sequence[int],
+    *,
+    seed: int = 0,
+    known: Mapping[Any, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure ECE with k labelled queries a language: {"16": {"per-language": row, "shrunk": row}, ...}.
 
     A row has the means over languages and draws of ece, ece_null and ece_excess, the largest excess of a language, and
-    the number of languages; those with fewer than k queries outside of any fold are left out, and named.
+    the number of languages; those with fewer than k queries outside of any fold are left out, and named. `known`: of
+    the fits of the same rankings (`xt.eval.calibration.CrossFit.known`), where they have been made.
     """
     if any(k < 1 for k in shots):
         raise XtError(f"Shots of {min(shots)} queries cannot be drawn.", "Give numbers of at least 1.")
-    fits = CrossFit(rankings, others)
+    fits = CrossFit(rankings, others, known=known)
     return {str(k): _one(fits, k, seed) for k in sorted(set(shots))}
 
 

@@ -105,7 +105,7 @@ def calibrate_sides(
 
 
 FITS = "fits"
-LONG = (FITS, "none of these")
+LONG = (FITS, "shots", "none of these")
 """Tasks that are begun before the others."""
 KINDS = ("none of these", "sets")
 METHODS = ("cosine", "training", *calibration.MAP_SCOPES, "predicted", "per-language", "shrunk", *calibration.MAPS)
@@ -124,7 +124,7 @@ def _tasks(
     """Give what is to be done for a direction once its fits are made."""
     yield "none of these", partial(_missing, both[way], english, sources, made.predicted)
     if asked.shots:
-        yield "shots", partial(few.measure, both[way], other[way], asked.shots)
+        yield "shots", partial(few.measure, both[way], other[way], asked.shots, known=made.known)
     yield "sets", partial(_sets, both[way], sources, made.predicted)
     for method in made.methods:
         yield method.key, partial(calibration.summary, [method], resources)
