@@ -17,7 +17,7 @@ LIVE_EVERY = 1.0
 """Seconds between two questions whether the server lives."""
 LIVE_SECONDS = 5.0
 """How long the answer may take: a busy machine is no dead server."""
-LOST_SECONDS = 2.0
+LOST_SECONDS = 1.0
 """How long when a process of a model is gone: Triton answers at once, also while it loads models, unless it hangs."""
 FAILURES = 3
 """With so many questions in a row unanswered, the server counts as hung although its process is there."""
