@@ -333,7 +333,8 @@ def fit_logistic(features: Floats, right: Floats, *, ridge: float = 0.1) -> tupl
     for _ in range(STEPS):
         p = expit(design @ x)
         gradient = design.T @ (p - right) + penalty * x
-        hessian = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(penalty + 1e-12)
+        hessian = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(penalty)
+        hessian += (1e-12 * np.abs(hessian).max() + 1e-12) * np.eye(len(x))  # features that tell the same can be solved
         step = np.linalg.solve(hessian, gradient)
         gain, share = float(gradient @ step), 1.0
         while (after := loss(x - share * step)) > value - 1e-4 * share * gain and share > 1e-6:

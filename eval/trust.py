@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from xt.core.calibrators import RetrievalTemperature
+from xt.core.errors import XtError
 from xt.eval import calibration, conformal, unanswerable
 from xt.eval import shots as few
 from xt.eval.calibration import Calibrated, Method
@@ -192,7 +195,17 @@ class _Team:
         """Give each idle process a task; also called when one gets idle while this process is busy with its own."""
         while self._pool is not None and (chosen := self._take(for_another=True)):
             key, task = chosen
-            self._pool.submit(_one_thread, task).add_done_callback(partial(self._done, key))
+            try:
+                future = self._pool.submit(_one_thread, task)
+            except RuntimeError as error:  # the pool is broken or closed; whoever reads the results is told
+                future = Future()
+                future.set_exception(error)
+            future.add_done_callback(partial(self._done, key))
+
+    def close(self) -> None:
+        """Begin no further task."""
+        with self._lock:
+            self._waiting.clear()
 
     def _done(self, key: Key, future: Future[Any]) -> None:
         with self._lock:
@@ -204,16 +217,35 @@ class _Team:
 
 @contextmanager
 def _team(jobs: int) -> Iterator[_Team]:
-    """Give a team of `jobs` processes, this one among them."""
+    """Give a team of `jobs` processes, this one among them. XtError when one of the others is killed."""
     if jobs == 1:
         yield _Team(None, 0)
         return
     context = multiprocessing.get_context("spawn")  # a fork would take the encoder's threads with it, stopped anywhere
-    pool = ProcessPoolExecutor(jobs - 1, mp_context=context)
+    pool = ProcessPoolExecutor(jobs - 1, mp_context=context, initializer=_end_with_parent)
+    team = _Team(pool, jobs - 1)
     try:
-        yield _Team(pool, jobs - 1)
+        yield team
+    except BrokenProcessPool as error:
+        raise XtError(
+            "A process that calibrates was killed, perhaps for lack of memory.",
+            "Run it again with more memory free; vectors that were kept are not encoded again.",
+        ) from error
     finally:
+        team.close()
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """In another process: end when the one that started it does, even if that was killed."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="xt-parent", daemon=True).start()
 
 
 def _one_thread(task: Task) -> Any:

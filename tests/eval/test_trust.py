@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.eval.test_calibration import ranking
 from xt.core.errors import XtError
+from xt.core.server_state import process_start
 from xt.eval import calibration, conformal, trust, unanswerable
 from xt.eval.calibration import CrossFit
 from xt.eval.retrieval import DIRECTIONS
@@ -67,6 +73,51 @@ def test_an_error_in_another_process_is_the_same_error(both, monkeypatch):
     with pytest.raises(XtError, match="Unknown scope 'swahili'") as error:
         calibrate_sides(both, ENGLISH, RESOURCES, Asked(0.01, calibrate_on="swahili"), jobs=2)
     assert "Known:" in error.value.hint
+
+
+def test_a_killed_process_is_told_and_no_task_is_waited_for_in_vain():
+    for further in (0, 5):
+        with pytest.raises(XtError, match="A process that calibrates was killed"), trust._team(2) as team:
+            team.add(("way", trust.FITS), partial(os._exit, 9))  # long tasks go to the other process first
+            for i in range(further):
+                team.add(("way", str(i)), partial(time.sleep, 0.1))
+            list(team.results())
+
+
+def test_an_error_here_leaves_what_waits_undone_and_prints_nothing(caplog):
+    with pytest.raises(ZeroDivisionError), trust._team(2) as team:
+        team.add(("way", trust.FITS), partial(time.sleep, 1))
+        team.add(("way", "none of these"), partial(divmod, 1, 0))
+        for i in range(5):
+            team.add(("way", str(i)), partial(time.sleep, 60))
+        list(team.results())
+    assert not caplog.records
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing, time\n"
+        "from functools import partial\n"
+        "from xt.eval import trust\n"
+        "if __name__ == '__main__':\n"
+        "    with trust._team(2) as team:\n"
+        "        team.add(('way', trust.FITS), partial(time.sleep, 600))\n"
+        "        team._hand_out()\n"
+        "        while not (children := multiprocessing.active_children()):\n"
+        "            time.sleep(0.05)\n"
+        "        time.sleep(2)\n"
+        "        print(children[0].pid, flush=True)\n"
+        "        list(team.results())\n"
+    )
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        assert process_start(child) is not None
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while process_start(child) is not None:
+        assert time.monotonic() < deadline, "it goes on without its parent"
+        time.sleep(0.1)
 
 
 def test_one_direction_alone_and_a_corpus_too_small_have_no_less_than_they_can(both):
