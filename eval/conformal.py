@@ -61,7 +61,7 @@ def _nonconformity(gold: Any, probabilities: Floats) -> Floats:
     return np.asarray(np.where(gold >= 0, 1 - right, 1.0))
 
 
-Limits = Mapping[int, tuple[RetrievalTemperature, float]]
+Limits = dict[int, tuple[RetrievalTemperature, float]]
 """Fold -> the temperature that scores it, and the nonconformity up to which a candidate belongs to the set."""
 
 
@@ -81,6 +81,7 @@ def measure(
     size; a language with too few queries for a threshold has sets of all candidates, and says so.
     """
     scopes: dict[str, Any] = {}
+    shared: Limits = {}  # of the sources: the same for all languages
     for scope in ("zero-shot", "predicted", "per-language"):
         if (scope == "zero-shot" and not sources) or (scope == "predicted" and predicted is None):
             continue
@@ -89,9 +90,10 @@ def measure(
             try:
                 if scope == "predicted" and predicted is not None:
                     limits = {f: _drawn(ranking, predicted(code, f), f, alpha) for f in range(FOLDS)}
-                elif scope == "per-language" or not rows:  # those of the sources are the same for all languages
-                    codes = sources if scope == "zero-shot" else [code]
-                    limits = _learnt([rankings[c] for c in codes], alpha)
+                elif scope == "per-language":
+                    limits = _learnt([ranking], alpha)
+                else:
+                    limits = shared = shared or _learnt([rankings[c] for c in sources], alpha)
                 rows[code] = _one(ranking, limits)
             except XtError:  # too few queries to fit a temperature
                 continue
@@ -101,9 +103,9 @@ def measure(
     return {"alpha": alpha, "scopes": scopes}
 
 
-def _learnt(fitted_on: Sequence[Ranking], alpha: float) -> dict[int, tuple[RetrievalTemperature, float]]:
+def _learnt(fitted_on: Sequence[Ranking], alpha: float) -> Limits:
     """Temperature and threshold of some languages, by their labels."""
-    out: dict[int, tuple[RetrievalTemperature, float]] = {}
+    out: Limits = {}
     for fold in range(FOLDS):
         # The temperature of the other folds of even number, the threshold of those of odd number, by turns.
         others = [f for f in range(FOLDS) if f != fold]
