@@ -1,4 +1,10 @@
-"""From similarities to probabilities: applying a calibrator and keeping it as JSON. Fitting is `xt.eval`'s."""
+"""From similarities to probabilities: applying a calibrator and keeping it as JSON. Fitting is `xt.eval`'s.
+
+A calibrator is called with the similarities of a query's candidates, a row for each query, and returns each candidate's
+probability in its own place, whatever the order of the row: the last column is that of "none of these". -inf or NaN is
+an absent candidate, whose probability is 0; where all are absent, "none of these" has all the mass. Candidates of equal
+similarity have equal probabilities.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +38,16 @@ class RetrievalTemperature:
             raise XtError(f"A temperature must be positive; found {self.temperature}.")
 
     def __call__(self, scores: npt.NDArray[Any]) -> Floats:
-        """Give probabilities (n, k + 1) for similarities (n, k); the last column is "none of these".
+        """Return probabilities (n, k + 1) for similarities (n, k) in any order; the last column is "none of these".
 
         >>> RetrievalTemperature(1.0)(np.array([[0.0, 0.0]])).tolist()
         [[0.5, 0.5, 0.0]]
         """
-        return _softmax(np.asarray(scores, np.float64), self.none_score, self.temperature)
+        return _in_place(self._sorted, scores)
+
+    def _sorted(self, scores: Floats) -> Floats:
+        """Return the probabilities of rows that are best first, the best candidate of each present."""
+        return _softmax(scores, self.none_score, self.temperature)
 
     def to_json(self) -> dict[str, Any]:
         """As calibration.json keeps it (no mass for "none of these": null)."""
@@ -75,8 +85,11 @@ class RetrievalMargin:
             )
 
     def __call__(self, scores: npt.NDArray[Any]) -> Floats:
-        """Give probabilities (n, k + 1) for similarities (n, k), best first; the last column is "none of these"."""
-        scores = np.asarray(scores, np.float64)
+        """Return probabilities (n, k + 1) for similarities (n, k) in any order; the last column is "none of these"."""
+        return _in_place(self._sorted, scores)
+
+    def _sorted(self, scores: Floats) -> Floats:
+        """Return the probabilities of rows that are best first, the best candidate of each present."""
         return _softmax(scores, confidence_maps.near(scores) + self.margin, self.temperature)
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +100,36 @@ class RetrievalMargin:
     def from_json(cls, value: Mapping[str, Any]) -> RetrievalMargin:
         """Read what `to_json` wrote."""
         return cls(float(value["temperature"]), float(value["margin"]))
+
+
+def _in_place(calibrate: Callable[[Floats], Floats], scores: npt.NDArray[Any]) -> Floats:
+    """Apply what reads similarities best first to rows (n, k) in any order; each probability goes to its own place.
+
+    Sums are always taken in the same order, so that a candidate's probability does not depend on its place by a bit.
+    """
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim != 2:
+        raise XtError(f"Similarities have shape {scores.shape}; expected (queries, candidates).", "Give a row a query.")
+    n, k = scores.shape
+    ordered, places = scores, None
+    if not confidence_maps.is_sorted(scores):
+        known = np.where(np.isnan(scores), -np.inf, scores)
+        places = np.argsort(-known, axis=1, kind="stable")
+        ordered = np.take_along_axis(known, places, 1)
+    best = ordered[:, 0] if k else np.full(n, -np.inf)
+    if np.isposinf(best).any():
+        raise XtError("A similarity is infinite, so it has no probability.", "Check the vectors.")
+    filled = np.isfinite(best)
+    if not filled.all():
+        out = np.zeros((n, k + 1))
+        out[~filled, -1] = 1.0  # no candidate at all
+        if filled.any():
+            out[filled] = calibrate(ordered[filled])
+    else:
+        out = calibrate(ordered)
+    if places is not None:
+        np.put_along_axis(out, places, out[:, :-1].copy(), 1)
+    return out
 
 
 def _softmax(scores: Floats, none: float | Floats, temperature: float) -> Floats:
@@ -106,7 +149,8 @@ class Rescaled:
     """A temperature, or a margin, whose confidence in the best candidate goes through a map.
 
     What the best candidate loses goes to "none of these"; what it gains is taken from the others and "none of these"
-    in proportion.
+    in proportion. Candidates that share the best similarity each have the mapped confidence, or equal shares of all the
+    mass where that is less.
     """
 
     base: RetrievalTemperature | RetrievalMargin
@@ -118,13 +162,19 @@ class Rescaled:
         return self.base.temperature
 
     def __call__(self, scores: npt.NDArray[Any]) -> Floats:
-        """Give probabilities (n, k + 1) for similarities (n, k); the last column is "none of these"."""
-        p = self.base(scores)
-        before = p[:, 0]
-        after = np.clip(self.map(before, np.asarray(scores, np.float64)), 0.0, 1.0)
-        factor = np.minimum(1.0, (1 - after) / np.maximum(1 - before, 1e-300))
-        p[:, 1:] *= factor[:, None]
-        p[:, 0] = after
+        """Return probabilities (n, k + 1) for similarities (n, k) in any order; the last column is "none of these"."""
+        return _in_place(self._sorted, scores)
+
+    def _sorted(self, scores: Floats) -> Floats:
+        """Return the probabilities of rows that are best first, the best candidate of each present."""
+        p = self.base._sorted(scores)
+        best = scores == scores[:, :1]  # (n, k)
+        ties = best.sum(1)
+        before = p[:, 0].copy()
+        after = np.minimum(np.clip(self.map(before, scores), 0.0, 1.0), 1 / ties)
+        factor = np.minimum(1.0, (1 - ties * after) / np.maximum(1 - ties * before, 1e-300))
+        p *= np.maximum(factor, 0.0)[:, None]
+        p[:, :-1][best] = np.repeat(after, ties)
         p[:, -1] += np.maximum(0.0, 1 - p.sum(1))
         return p
 

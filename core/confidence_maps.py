@@ -1,7 +1,7 @@
 """Maps from the confidence in the best candidate to a calibrated one: applying them, and keeping them as JSON.
 
-Each takes `confidence` (n,), the probability of the best candidate, and `scores` (n, k), similarities best first, and
-gives (n,) in [0, 1]. Fitting is `xt.eval`'s.
+Each takes `confidence` (n,), the probability of the best candidate, and `scores` (n, k), similarities in any order
+(-inf for a candidate that is absent), and gives (n,) in [0, 1]. Fitting is `xt.eval`'s.
 """
 
 from __future__ import annotations
@@ -33,12 +33,27 @@ def sigmoid(x: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(x, -40, 40))))
 
 
+def is_sorted(scores: Floats) -> bool:
+    """Whether every row of (n, k) is best first; a row that holds NaN is not.
+
+    >>> is_sorted(np.array([[0.9, 0.9, -np.inf]])), is_sorted(np.array([[0.8, 0.9]]))
+    (True, False)
+    """
+    return bool((scores[:, :-1] >= scores[:, 1:]).all()) and not bool(np.isnan(scores[:, :1]).any())
+
+
+def best_first(scores: npt.NDArray[Any]) -> Floats:
+    """Return the similarities (n, k) with every row best first; the same array where they are so already."""
+    scores = np.asarray(scores, np.float64)
+    return scores if is_sorted(scores) else -np.sort(-scores, axis=1)
+
+
 def near(scores: npt.NDArray[Any]) -> Floats:
     """Mean cosine of the candidates after the best, up to the tenth: (n,); of a lone candidate its own.
 
-    A row with fewer candidates than others ends in -inf, which are none.
+    scores (n, k) in any order, k at least 1; -inf is an absent candidate.
     """
-    scores = np.asarray(scores, np.float64)
+    scores = best_first(scores)
     if scores.shape[1] == 1:
         return np.asarray(scores[:, 0])
     rest = scores[:, 1:NEAR]
@@ -56,7 +71,7 @@ def margin_features(confidence: Floats, scores: npt.NDArray[Any]) -> Floats:
     Log odds of the confidence; the best cosine; its lead over the second; its lead over the mean of the next nine (the
     margin of Artetxe & Schwenk 2019, arXiv 1811.01136, as a difference). A lone candidate leads by 0.
     """
-    scores = np.asarray(scores, np.float64)
+    scores = best_first(scores)
     best = scores[:, 0]
     second = np.where(np.isfinite(scores[:, 1]), scores[:, 1], best) if scores.shape[1] > 1 else best
     return np.stack([logit(confidence), best, best - second, best - near(scores)], axis=1)

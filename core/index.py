@@ -114,7 +114,9 @@ class Index:
                 "Use the encoder that the index was made with.",
             )
         scores, rows = self._faiss.search(unit(vectors), min(k, len(self)))
-        return np.where(rows < 0, -np.inf, scores).astype(np.float32), np.asarray(rows, np.int64)
+        scores = np.where(rows < 0, -np.inf, scores).astype(np.float32)
+        order = np.argsort(-scores, axis=1, kind="stable")  # FAISS's own order, but that of -1 among others
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(np.asarray(rows, np.int64), order, 1)
 
 
 def open_index(folder: Path) -> tuple[Index, Artifact]:

@@ -12,7 +12,17 @@ from scipy.optimize import brentq, isotonic_regression, minimize
 from scipy.special import expit
 
 from xt.core.calibrators import Floats, RetrievalMargin, RetrievalTemperature
-from xt.core.confidence_maps import EDGE, Beta, ConfidenceMap, Histogram, Isotonic, Platt, margin_features, near
+from xt.core.confidence_maps import (
+    EDGE,
+    Beta,
+    ConfidenceMap,
+    Histogram,
+    Isotonic,
+    Platt,
+    is_sorted,
+    margin_features,
+    near,
+)
 from xt.core.errors import XtError, unknown
 from xt.eval.measures import BINS, equal_mass
 
@@ -36,8 +46,12 @@ def _checked(scores: npt.NDArray[Any], gold: Any, least: int = MIN_QUERIES) -> t
     scores, gold = np.asarray(scores, np.float64), np.asarray(gold, np.int64)
     if len(gold) < least:
         raise XtError(f"{len(gold)} queries are too few to fit a temperature.", f"Expected at least {least}.")
-    if np.isnan(scores).any() or np.isposinf(scores).any() or np.isneginf(scores[:, :1]).any():
+    if np.isnan(scores).any() or np.isposinf(scores).any() or (scores.shape[1] and np.isneginf(scores.max(1)).any()):
         raise XtError("A similarity is NaN or infinite, so no temperature can be fitted.", "Check the vectors.")
+    if not is_sorted(scores):
+        order = np.argsort(-scores, axis=1, kind="stable")
+        scores = np.take_along_axis(scores, order, 1)
+        gold = np.where(gold < 0, -1, (order == gold[:, None]).argmax(1))
     return scores, gold
 
 
@@ -55,7 +69,7 @@ def fit_temperature(scores: npt.NDArray[Any], gold: Any) -> RetrievalTemperature
     """Fit temperature and the "none of these" score by maximum likelihood.
 
     Args:
-        scores: (n, k) similarities of the top candidates, best first.
+        scores: (n, k) similarities of the top candidates, in any order.
         gold: (n,) position of the right one in 0..k-1, or -1 when it is not among them.
     """
     scores, gold = _checked(scores, gold)
@@ -290,7 +304,7 @@ def fit_map(
     Args:
         kind: one of `MAPS`.
         base: the temperature or margin under the map.
-        scores: (n, k) similarities, best first.
+        scores: (n, k) similarities, in any order.
         gold: (n,) position of the right candidate, -1 when it is not among them.
 
     Raises XtError with fewer than `MIN_QUERIES` queries, and where all of them are right or all wrong.

@@ -243,3 +243,21 @@ def test_the_matched_temperature_is_that_of_all_queries_where_a_part_of_them_tel
     found = match_confidence(scores, 0.6, 0.75)
     assert found(scores)[:, 0].mean() == pytest.approx(0.6, abs=2e-3)
     assert expit(0) == 0.5
+
+
+def shuffled(scores, gold, seed=0):
+    """The same queries with their candidates in another order, and where the right one stands then."""
+    order = np.random.default_rng(seed).permuted(np.tile(np.arange(scores.shape[1]), (len(scores), 1)), axis=1)
+    return np.take_along_axis(scores, order, 1), np.where(gold < 0, -1, (order == gold[:, None]).argmax(1))
+
+
+def test_every_fit_is_the_same_in_any_order_of_the_candidates():
+    scores, gold = drawn(400, power=2.0)
+    mixed, moved = shuffled(scores, gold)
+    assert not (mixed[:, 0] == scores[:, 0]).all()
+    assert fit_temperature(mixed, moved) == fit_temperature(scores, gold)
+    assert fit_margin(mixed, moved) == fit_margin(scores, gold)
+    assert fit_drawn(mixed, moved, BASE, 0.3) == fit_drawn(scores, gold, BASE, 0.3)
+    assert match_confidence(mixed, 0.6, 0.8) == match_confidence(scores, 0.6, 0.8)
+    for kind in MAPS:
+        assert fit_map(kind, BASE, mixed, moved) == fit_map(kind, BASE, scores, gold)

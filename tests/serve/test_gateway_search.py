@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 import xt.serve
-from xt.core.calibrators import CalibrationTable, RetrievalTemperature
+from xt.core.calibrators import CalibrationTable, Rescaled, RetrievalMargin, RetrievalTemperature
+from xt.core.confidence_maps import Platt
 from xt.core.errors import XtError
 from xt.core.onnx_engine import load_model
 from xt.serve import wire
@@ -23,8 +25,12 @@ from xt.serve.launcher import TritonServer, free_ports
 from xt.serve.retriever import install
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
+MAPPED = Rescaled(
+    RetrievalMargin(0.1, 0.02), Platt(-0.4, (0.9, 0.3, 0.8, 1.1), (0.5, 0.5, 0.1, 0.2), (2.0, 0.3, 0.1, 0.2))
+)
+"""A calibrator that reads the best candidate's lead over the others."""
 TABLE = CalibrationTable(
-    RetrievalTemperature(0.05, 0.8), "zero-shot", {"deu": RetrievalTemperature(0.2, 0.5)}, candidates=100
+    RetrievalTemperature(0.05, 0.8), "zero-shot", {"deu": RetrievalTemperature(0.2, 0.5), "fra": MAPPED}, candidates=100
 )
 
 
@@ -137,6 +143,20 @@ def test_rerank_speaks_with_the_calibrator_of_the_retriever_made_with_its_encode
     cut = http.post("/rerank", json={"query": QUERIES[0], "documents": some, "top_n": 2}).json()
     assert len(cut["results"]) == 2
     assert cut["none"] == pytest.approx(softmax(scores, 0.05, 0.8)[-1], rel=0.02)  # over all that were given
+
+
+@pytest.mark.parametrize("language", [None, "deu", "fra"])
+def test_rerank_answers_the_same_whatever_the_order_of_the_documents(http, cosines, language):
+    some, answers = CORPUS[:4], []
+    for order in itertools.permutations(range(4)):
+        body = {"query": QUERIES[0], "documents": [some[i] for i in order], "model": "encoder", "language": language}
+        answer = http.post("/rerank", json=body).json()
+        assert [some[order[r["index"]]] for r in answer["results"]] == [r["document"] for r in answer["results"]]
+        answers.append([(r["document"], r["score"], r["probability"]) for r in answer["results"]] + [answer["none"]])
+    assert all(answer == answers[0] for answer in answers)
+    scores = np.sort(cosines(QUERIES[:1])[0][:4])[::-1]
+    expected = TABLE.choose(language)[0](scores[None])[0]
+    assert [p for _, _, p in answers[0][:-1]] == pytest.approx(expected[:-1].tolist(), rel=0.02)
 
 
 @pytest.mark.parametrize(
