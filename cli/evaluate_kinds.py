@@ -305,6 +305,8 @@ def read_test(task: Task, data_dir: Path | None, languages: str) -> Target:
     test = targets.read(task, data_dir=data_dir, selection=languages)
     count = sum(len(examples) for examples in test.examples.values())
     say(f"{task.title}: {count:,} {test.facts['split']} examples in {len(test.examples)} languages")
+    for note in test.facts.get("notes", []):
+        say(f"{task.name}: {note}")
     if test.missing:
         say(f"{len(test.missing)} of the task's {len(test.task.codes)} languages are not in the data folder")
     return test

@@ -74,6 +74,13 @@ def train(
         list[str] | None,
         typer.Option("--translated", help="TASK=PATH: further training data for the same head, translations say."),
     ] = None,
+    languages: Annotated[
+        str | None,
+        typer.Option(
+            "--languages",
+            help="Languages of your own files (their column language) to train on, as in eng,deu.  [default: all]",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Training examples of a task at most.")] = None,
     dev_limit: Annotated[
         int | None, typer.Option("--dev-limit", help="Dev examples of a task at most.  [default: 1000]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -139,6 +140,21 @@ def group(example: Example) -> str:
     return example.text
 
 
+def labels_of(example: Example, names: Sequence[str]) -> list[str]:
+    """List the labels of an example: by name; by position for choices; whether a question is answered; else none.
+
+    >>> labels_of(TaggedExample("", ("a", "b"), (1, 1)), ("O", "X")), labels_of(TextExample("", "a"), ())
+    (['X', 'X'], [])
+    """
+    if isinstance(example, PairExample | SingleExample):
+        return [names[example.label]]
+    if isinstance(example, TaggedExample):
+        return [names[label] for label in example.labels]
+    if isinstance(example, ChoiceExample):
+        return [str(example.label)]
+    return [("answered" if example.answers else "unanswered")] if isinstance(example, QaExample) else []
+
+
 def held_out(example: Example, share: float) -> bool:
     """Say whether an example is in the held-out part: by a hash of its group, so always the same ones.
 
@@ -148,6 +164,21 @@ def held_out(example: Example, share: float) -> bool:
     """
     digest = hashlib.blake2b(group(example).encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
+
+
+SHOWN = 12
+"""Names that a list of counts shows."""
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """Write names with their counts, the most frequent first, at most `SHOWN`.
+
+    >>> counts({"eng": 2, "deu": 1200})
+    'deu 1,200, eng 2'
+    """
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    rest = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return ", ".join(f"{name} {count:,}" for name, count in ordered[:SHOWN]) + rest
 
 
 @dataclass
@@ -162,12 +193,43 @@ class ReadLog:
     """The files that were read, each with its SHA-256 (or the hub revision it has)."""
     unlabelled: int = 0
     """Rows that are published without a label (SNLI's `-`, test splits): left out, and no fault of the file."""
+    languages: dict[str, int] = field(default_factory=dict)
+    """Examples that count, by the language their rows name (`und` where they name none)."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Examples in languages that were not asked for, by language."""
+    unknown_languages: dict[str, int] = field(default_factory=dict)
+    """Examples whose language is none that xt knows, by what the rows call it: used like the others."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Labels of the examples that count: by name; by position (`0`, `1`) for choices; `answered`, `unanswered` (qa)."""
 
     def reject(self, path: Path | str, line: int, reason: str) -> None:
         """Count a row that cannot be used."""
         self.unusable += 1
         if len(self.first) < KEPT_REASONS:
             self.first.append(f"{path}, line {line}: {reason}")
+
+    def count(self, language: str, labels: Iterable[str]) -> None:
+        """Count an example that is used, by its language and its labels."""
+        self.languages[language] = self.languages.get(language, 0) + 1
+        for label in labels:
+            self.labels[label] = self.labels.get(label, 0) + 1
+
+    def notes(self) -> list[str]:
+        """Say what of the rows was left out or could not be used, and which languages xt does not know.
+
+        >>> ReadLog(left_out={"fra": 2, "und": 1}, unknown_languages={"tir": 3}).notes()
+        ['left out, in other languages: fra 2, und 1', 'languages that xt does not know, used as named: tir 3']
+        """
+        notes = []
+        if self.unusable:
+            notes.append(f"{self.unusable} rows could not be used (the first: {self.first[0]})")
+        if self.unlabelled:
+            notes.append(f"{self.unlabelled} rows have no label and are left out")
+        if self.left_out:
+            notes.append(f"left out, in other languages: {counts(self.left_out)}")
+        if self.unknown_languages:
+            notes.append(f"languages that xt does not know, used as named: {counts(self.unknown_languages)}")
+        return notes
 
     def check(self, what: str, allowed: float = ALLOWED_UNUSABLE) -> None:
         """Raise XtError when more than the allowed share of the rows was unusable."""

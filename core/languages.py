@@ -278,10 +278,26 @@ def _is_script_or_region(tag: str) -> bool:
     return tag.isascii() and ((tag.isalpha() and len(tag) in (2, 4)) or (tag.isdigit() and len(tag) == 3))
 
 
+UNDETERMINED = "und"
+"""ISO 639's code for texts that do not name their language."""
+
+_NAMED = {
+    form.casefold(): row.iso3
+    for row in LANGUAGES.values()
+    for form in (row.name, row.name.partition(" (")[0])
+} | {
+    "chinese": "cmn", "mandarin": "cmn", "simplified chinese": "cmn", "traditional chinese": "cmn", "farsi": "pes",
+    "norwegian": "nob", "bokmål": "nob", "nynorsk": "nno", "kurdish": "kur", "sorani": "ckb", "kurmanji": "kur",
+    "filipino": "tgl", "oriya": "ori", "panjabi": "pan", "haitian": "hat", "modern greek": "ell", "slovene": "slv",
+}  # fmt: skip
+"""English names in small letters, and the key of `LANGUAGES` that each stands for."""
+
+
 def _find(code: str) -> Language | None:
-    """The language of a code, None when there is none."""
+    """The language of a code or of an English name, None when there is none."""
     head, *rest = _subtags(code)
-    return LANGUAGES.get(ALIASES.get(head, head)) if all(map(_is_script_or_region, rest)) else None
+    row = LANGUAGES.get(ALIASES.get(head, head)) if all(map(_is_script_or_region, rest)) else None
+    return row or LANGUAGES.get(_NAMED.get(" ".join(code.split()).casefold(), ""))
 
 
 def _near(word: str, candidates: Iterable[str]) -> list[str]:
@@ -293,9 +309,9 @@ def _near(word: str, candidates: Iterable[str]) -> list[str]:
 def resolve(code: str) -> Language:
     """The language that a code stands for.
 
-    Accepts ISO 639-3 and 639-1 codes, locale ids (pt_BR, zh-Hans), SIB-200 and FLORES ids (swh_Latn), and old or
-    macro-language codes (zho, msa, iw), in any case. Script and region must be well formed and are otherwise not used:
-    the row of zho_Hant is that of cmn, with its usual script.
+    Accepts ISO 639-3 and 639-1 codes, locale ids (pt_BR, zh-Hans), SIB-200 and FLORES ids (swh_Latn), old or
+    macro-language codes (zho, msa, iw), and English names (German), in any case. Script and region must be
+    well formed and are otherwise not used: the row of zho_Hant is that of cmn, with its usual script.
 
     >>> resolve("swa_Latn").iso3, resolve("zh-Hant").iso3, resolve("pt_BR").iso3
     ('swh', 'cmn', 'por')
@@ -314,6 +330,24 @@ def resolve(code: str) -> Language:
         f"Unknown language code {code!r}; " + (f"nearest: {found}." if found else "no known code is like it."),
         "Give an ISO 639 code, with a script or region if you like: sw, swh, swh_Latn, pt_BR.",
     )
+
+
+def canonical(code: str) -> str:
+    """Return the key under which texts of a language are counted: of a code that is not known, itself in lower case.
+
+    Script and region are left off: what rows call `zh-CN`, `zho_Hans` or `Chinese` is one language. Blank gives `und`.
+
+    >>> canonical("de"), canonical("deu_Latn"), canonical("German"), canonical("zh-CN"), canonical("Tir")
+    ('deu', 'deu', 'deu', 'cmn', 'tir')
+    """
+    if row := _find(code):
+        return row.iso3
+    return " ".join(code.split()).casefold() or UNDETERMINED
+
+
+def is_known(code: str) -> bool:
+    """Whether the table has a language of this code or name."""
+    return _find(code) is not None
 
 
 def _same(wanted: str, offered: str) -> bool:

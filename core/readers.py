@@ -16,11 +16,10 @@ from xt.core.artifact import sha256
 from xt.core.errors import XtError, explain_os_error, unknown
 from xt.core.examples import Example, ReadLog
 from xt.core.formats import MAKERS, Lacks, NoLabel, OtherLabel, Position, id_of, position_of
-from xt.core.published import ccg_labels
 from xt.core.rows import Cells, Row, Rows
 from xt.core.tasks import Task
 
-__all__ = ["LAYOUTS", "SPLITS", "Layout", "Reader", "ccg_labels", "discover_labels", "read_file", "read_rows"]
+__all__ = ["LAYOUTS", "SPLITS", "Layout", "Reader", "layout_named", "read_file", "read_rows", "read_tagged"]
 
 SPLITS = ("train", "dev", "test")
 MOST_LABELS = 20_000
@@ -35,13 +34,17 @@ Plan: TypeAlias = list[tuple[str, tuple[str, ...], bool]]
 """For each thing that an example needs its name, the columns where it may be, and whether it must be there."""
 
 
+Tagged: TypeAlias = tuple[str, Example]
+"""The language that a row names, empty where it names none, and the row's example."""
+
+
 class Reader(Protocol):
     """Reads a file: its examples one after another, unusable rows into the log."""
 
     def __call__(
         self, task: Task, path: Path, log: ReadLog, *, split: str | None = None, language: str | None = None
-    ) -> Iterator[Example]:
-        """Give the examples of a split (None: of all) in a language (None: in all)."""
+    ) -> Iterator[Tagged]:
+        """Yield the examples of a split (None: of all) in a language (None: in all), each with its row's language."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,13 @@ class Layout:
     skips_others: bool = False
     """Whether rows with a label that is none of the task's count as unlabelled, not as unusable."""
     ids: tuple[str, ...] = _IDS
+    own: bool = False
+    """Whether it is xt's own, in which the column `language` names languages and nothing else."""
 
     def __call__(
         self, task: Task, path: Path, log: ReadLog, *, split: str | None = None, language: str | None = None
-    ) -> Iterator[Example]:
-        """Give the examples of a file."""
+    ) -> Iterator[Tagged]:
+        """Yield the examples of a file, each with the language that its row names."""
         _note(log, path, sha256)
         seen: dict[str, bool] = {}
         yield from self.read(task, self.cut(path), str(path), log, split=split, language=language, seen=seen)
@@ -79,8 +84,11 @@ class Layout:
         language: str | None = None,
         seen: dict[str, bool] | None = None,
         position: Position | None = None,
-    ) -> Iterator[Example]:
-        """Give the examples of rows; `seen` gets the languages of the rows and whether each was wanted."""
+    ) -> Iterator[Tagged]:
+        """Yield the examples of rows, each with the language that it names.
+
+        `seen` gets the languages of the rows, and of each whether it was wanted.
+        """
         self.check(task)
         seen = {} if seen is None else seen
         plan, name = self.plan(task), Path(where).name
@@ -91,6 +99,7 @@ class Layout:
                     raise ValueError(row)
                 if not _of_split(row, split) or not _of_language(row, language, seen):
                     continue
+                spoken = _language_of(row, strict=self.own)
                 named = self.named(plan, row)
                 example = MAKERS[task.format].make(named, id_of(named, name, line), position)
             except NoLabel:
@@ -105,7 +114,7 @@ class Layout:
                 else:
                     log.reject(where, line, error.message if isinstance(error, XtError) else str(error))
             else:
-                yield example
+                yield spoken, example
 
     def plan(self, task: Task) -> Plan:
         """Give the columns where the needs of the task's examples are looked for."""
@@ -141,7 +150,7 @@ class Layout:
                 "Choose another layout: " + ", ".join(n for n, r in LAYOUTS.items() if _holds(r, task.format)) + ".",
             )
         if MAKERS[task.format].label and not task.labels:
-            raise XtError(f"The labels of {task.name} are not known.", "Find them first with discover_labels.")
+            raise XtError(f"The labels of {task.name} are not known.", "Its files name none that can be used.")
 
     def _hint(self, task: Task) -> str:
         return f"Name the columns as the documented layout of {task.format} does, or choose another layout."
@@ -185,6 +194,18 @@ def _of_split(row: Row, split: str | None) -> bool:
     return split is None or own is None or own == split
 
 
+def _language_of(row: Row, *, strict: bool) -> str:
+    """The language that a row names, as it spells it; empty where it names none."""
+    own = row.get("language")
+    if own is None or own == "":
+        return ""
+    if not isinstance(own, str):
+        if not strict:
+            return ""
+        raise ValueError(f"language is {type(own).__name__} ({own!r}), expected a code such as deu.")
+    return own.strip()
+
+
 def _of_language(row: Row, language: str | None, seen: dict[str, bool]) -> bool:
     own = row.get("language")
     if language is None or not isinstance(own, str):
@@ -222,14 +243,11 @@ _AUTO = Layout(published.auto, _TAGGING, unlabelled=())
 
 
 def _cut_own(path: Path) -> Rows:
-    cutters = {".jsonl": rows.jsonl, ".tsv": rows.tsv}
-    if rows.ending(path) not in cutters:
-        raise XtError(f"{path}: expected a name that ends in .jsonl or .tsv (or these with .gz).", "Rename the file.")
-    return cutters[rows.ending(path)](path)
+    return rows.read(path, rows.TABLES)
 
 
 def _cut_lines(path: Path) -> Rows:
-    return rows.jsonl(path) if rows.ending(path) == ".jsonl" else rows.plain(path)
+    return rows.read(path) if rows.is_readable(path) else rows.plain(path)
 
 
 def _adapt_own(row: Row) -> Row:
@@ -254,7 +272,7 @@ def _hellaswag(row: Row) -> Row:
 
 def _read_ccgbank(
     task: Task, path: Path, log: ReadLog, *, split: str | None = None, language: str | None = None
-) -> Iterator[Example]:
+) -> Iterator[Tagged]:
     """The sentences of a CCGbank folder; one outside the training sections with an unseen category is left out."""
     files = published.ccg_files(path, split)
     _note(log, path, lambda _: published.ccg_digest(files))
@@ -265,8 +283,8 @@ def _read_ccgbank(
 
 
 LAYOUTS: dict[str, Reader] = {
-    "xt": Layout(_cut_own, _OWN, _adapt_own, unlabelled=(), ids=("id",)),
-    "lines": Layout(_cut_lines, {"mlm": {}}, ids=("id",)),
+    "xt": Layout(_cut_own, _OWN, _adapt_own, unlabelled=(), ids=("id",), own=True),
+    "lines": Layout(_cut_lines, {"mlm": {}}, ids=("id",), own=True),
     "glue-tsv": Layout(rows.tsv, {**_PAIR, **_SCORED, **_SINGLE}),
     "mrpc": Layout(rows.tsv, _PAIR, ids=()),
     "sick": Layout(rows.tsv, {"pair": {**_PAIR["pair"], "label": ("entailment_judgment",)}, **_SCORED}),
@@ -284,7 +302,8 @@ LAYOUTS: dict[str, Reader] = {
 """Layout name to its reader: a function of task, path and log."""
 
 
-def _layout(name: str) -> Reader:
+def layout_named(name: str) -> Reader:
+    """Return the reader of a layout; XtError names the near ones and all."""
     if name not in LAYOUTS:
         raise unknown("layout", name, LAYOUTS)
     return LAYOUTS[name]
@@ -309,14 +328,28 @@ def read_file(
         split: `train`, `dev` or `test`: where rows name their split, those of the others are left out.
         language: a code: where rows name their language, those of the others are left out.
     """
-    reader = _layout(task.layout if layout is None else layout)
+    tagged = read_tagged(task, path, log, layout=layout, split=split, language=language)
+    return (example for _, example in tagged)
+
+
+def read_tagged(
+    task: Task,
+    path: Path,
+    log: ReadLog,
+    *,
+    layout: str | None = None,
+    split: str | None = None,
+    language: str | None = None,
+) -> Iterator[Tagged]:
+    """Yield what `read_file` does, each example with the language that its row names."""
+    reader = layout_named(task.layout if layout is None else layout)
     return _counted(reader(task, path, log, split=split, language=language), log)
 
 
-def _counted(examples: Iterable[Example], log: ReadLog) -> Iterator[Example]:
-    for example in examples:
+def _counted(tagged: Iterable[Tagged], log: ReadLog) -> Iterator[Tagged]:
+    for pair in tagged:
         log.read += 1
-        yield example
+        yield pair
 
 
 def read_rows(task: Task, rows: Iterable[Mapping[str, Any]], where: str, log: ReadLog) -> Iterator[Example]:
@@ -327,7 +360,7 @@ def read_rows(task: Task, rows: Iterable[Mapping[str, Any]], where: str, log: Re
     of the task's layout. `labels` are the values of the label column in the order of the task's labels.
     """
     columns, values = (task.hub.columns, task.hub.labels) if task.hub else ({}, ())
-    own = _layout(task.layout)
+    own = layout_named(task.layout)
     says = {"answerless": task.no_answer}
     if columns:
         names = {"choices", *MAKERS[task.format].needs, *_OPTIONAL, *columns}
@@ -337,7 +370,7 @@ def read_rows(task: Task, rows: Iterable[Mapping[str, Any]], where: str, log: Re
     position: Position = lambda value: position_of(task, value, UNLABELLED, values)
     numbered = ((number, {**says, **row}) for number, row in enumerate(rows, start=1))
     bare = replace(task, fields=())
-    return _counted(layout.read(bare, numbered, where, log, position=position), log)
+    return (example for _, example in _counted(layout.read(bare, numbered, where, log, position=position), log))
 
 
 def _from_hub(row: Row, columns: Mapping[str, str], names: Iterable[str]) -> Row:
@@ -351,39 +384,3 @@ def _from_hub(row: Row, columns: Mapping[str, str], names: Iterable[str]) -> Row
             continue
         made[name] = parts[0] if len(parts) == 1 else " ".join(map(str, parts))
     return _adapt_own(made)
-
-
-def discover_labels(format: str, paths: Iterable[Path], layout: str = "xt") -> tuple[str, ...]:
-    """Give the different labels in files (the tags of `tagging`), sorted; none for formats without named labels."""
-    if layout == "ccgbank":
-        return tuple(sorted({label for path in paths for label in ccg_labels(path)}))
-    reader = _layout(layout)
-    if format not in MAKERS:
-        raise unknown("format", format, MAKERS)
-    if not (name := MAKERS[format].label) or not isinstance(reader, Layout):
-        return ()
-    probe = Task("these data", "intermediate", format, "", ("-",), "", "", "", "")
-    reader.check(probe)
-    plan = reader.plan(probe)
-    found: set[str] = set()
-    for path in paths:
-        for _, row in reader.cut(path):
-            found.update(_labels_of(reader, plan, row, name))
-            if len(found) > MOST_LABELS:
-                raise XtError(
-                    f"{path}: more than {MOST_LABELS:,} different labels in {name!r}.", "Is it the right column?"
-                )
-    return tuple(sorted(found))
-
-
-def _labels_of(reader: Layout, plan: Plan, row: Row | str, name: str) -> set[str]:
-    """The labels of a row; none where it cannot be used, which is told when it is read."""
-    try:
-        value = reader.named(plan, row)[name] if not isinstance(row, str) else []
-    except (ValueError, KeyError, TypeError):
-        return set()
-    if name == "tags" and isinstance(value, str):
-        value = value.split()
-    values = value if isinstance(value, list) else [value]
-    kept = {str(v).strip() for v in values if isinstance(v, str | int) and not isinstance(v, bool)}
-    return {label for label in kept if label and (label not in reader.unlabelled)}

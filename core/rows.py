@@ -1,4 +1,8 @@
-"""The rows of a file as they stand there: lines, JSON Lines, tables; one after another, so memory stays flat."""
+"""The one reader of files of rows: lines, JSON Lines, tables, each perhaps gzipped; one row after another.
+
+Endings may be in capitals. A byte-order mark is left off, lines end with LF or CR LF, blank lines are skipped and told
+to `blank`. A row that cannot be read comes as a text that says why; a file that cannot be read at all is an XtError.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
@@ -17,18 +21,29 @@ from xt.core.errors import XtError, explain_os_error
 Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Iterator[tuple[int, Row | str]]
 """The number of a line (from 1) and the row there; a text in place of a row says why there is none."""
+Blank: TypeAlias = Callable[[int], None]
+"""Called with the number of each blank line."""
 
 
 class Cells(dict[str, str]):
     """A row of a table: a column that it lacks is lacking in every row."""
 
 
+MAX_LINE = 64 << 20
+"""Bytes of a line: a longer one is no text, or a file whose ends of lines were lost."""
+MAX_DOCUMENT = 2 << 30
+"""Bytes of a file that is one JSON document."""
 _HEAD = 1024
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+csv.field_size_limit(MAX_LINE)  # Python's own limit is 128 KiB
+
+
+def _ignore(line: int) -> None:
+    """Take no notice of a blank line."""
 
 
 def ending(path: Path) -> str:
-    """Give the ending of a file's name in small letters, without that of its compression.
+    """Return the ending of a file's name in small letters, without that of its compression.
 
     >>> ending(Path("a/train.JSONL.gz"))
     '.jsonl'
@@ -38,7 +53,7 @@ def ending(path: Path) -> str:
 
 
 def not_text(path: Path, found: str) -> XtError:
-    """Give the error for a file that is no UTF-8 text at all."""
+    """Return the error for a file that is no UTF-8 text at all."""
     return XtError(
         f"{path}: expected UTF-8 text, found {found}.",
         "Unpack it, or convert it: iconv -f UTF-16 -t UTF-8 (or -f LATIN1) FILE > NEW.",
@@ -48,12 +63,18 @@ def not_text(path: Path, found: str) -> XtError:
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file, `.gz` unpacked, past its byte-order mark; XtError when it is missing, broken or no text."""
+    if path.exists() and not path.is_file():
+        raise XtError(f"{path} is no file.", "Name a file.")
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as opened_file:
             file = cast(BinaryIO, opened_file)
             head = opened_file.peek(_HEAD)[:_HEAD]
             if head.startswith(_UTF16) or head.count(0) > len(head) // 10:
                 raise not_text(path, "UTF-16 or a binary file")
+            if head.startswith(b"\x1f\x8b"):
+                raise not_text(path, "a gzip file whose name does not end in .gz")
+            if b"\n" not in head and b"\r" in head.rstrip(b"\r"):
+                raise not_text(path, "lines that end with CR alone (tr '\\r' '\\n' < FILE > NEW)")
             if head.startswith(codecs.BOM_UTF8):
                 file.read(len(codecs.BOM_UTF8))
             yield file
@@ -66,43 +87,77 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Read a file's lines: number (from 1) and bytes, without the end of the line."""
+    """Read a file's lines: number (from 1) and bytes, without the end of the line; XtError for one of `MAX_LINE`."""
     with opened(path) as file:
-        for number, line in enumerate(file, start=1):
+        number = 0
+        while line := file.readline(MAX_LINE):
+            number += 1
+            if len(line) >= MAX_LINE:
+                raise XtError(
+                    f"{path}, line {number}: longer than {MAX_LINE >> 20} MiB.", "Expected text, a row on each line."
+                )
             yield number, line.rstrip(b"\r\n")
 
 
 def decode(line: bytes) -> str:
-    """Give the text of a line; ValueError says what is no UTF-8."""
+    """Return the text of a line; ValueError says what is no UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 (byte {error.start}: {error.reason}).") from error
 
 
-def plain(path: Path) -> Rows:
+def parse(text: str) -> Any:
+    """Return the value of a JSON text; ValueError for what is none, a key that is there twice, or too much nesting."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("not JSON (too deeply nested).") from None
+    except _Twice as error:
+        raise ValueError(str(error)) from None
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error}).") from None
+
+
+class _Twice(ValueError):
+    """An object has a key twice."""
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(f"a JSON object that has {next(n for n in names if names.count(n) > 1)!r} twice.")
+    return made
+
+
+def plain(path: Path, *, blank: Blank = _ignore) -> Rows:
     """Read the lines that are not blank, stripped, as rows with a `text`."""
     for number, line in raw_lines(path):
         try:
             if text := decode(line).strip():
                 yield number, {"text": text}
+            else:
+                blank(number)
         except ValueError as error:
             yield number, str(error)
 
 
-def jsonl(path: Path) -> Rows:
-    """Read JSON Lines, an object a line; blank lines are skipped."""
+def jsonl(path: Path, *, blank: Blank = _ignore) -> Rows:
+    """Read JSON Lines, an object a line."""
     for number, line in raw_lines(path):
-        if line.strip():
-            try:
-                row = json.loads(decode(line))
-            except (ValueError, RecursionError) as error:
-                yield number, str(error) if str(error).startswith("not UTF-8") else f"not JSON ({error})."
-                continue
-            yield number, row if isinstance(row, dict) else f"a JSON {type(row).__name__}, expected an object."
+        if not line.strip():
+            blank(number)
+            continue
+        try:
+            row = parse(decode(line))
+        except ValueError as error:
+            yield number, str(error)
+            continue
+        yield number, row if isinstance(row, dict) else f"a JSON {type(row).__name__}, expected an object."
 
 
-def tsv(path: Path) -> Rows:
+def tsv(path: Path, *, blank: Blank = _ignore) -> Rows:
     """Read a table of columns between tabs, with a header; quotation marks are letters like others."""
     header: list[str] | None = None
     for number, line in raw_lines(path):
@@ -117,12 +172,17 @@ def tsv(path: Path) -> Rows:
             header = _header(path, cells)
         elif line:
             yield number, _cells(header, cells)
+        else:
+            blank(number)
     if header is None:
         raise _empty(path)
 
 
-def quoted(path: Path, delimiter: str = ",") -> Rows:
-    """Read a table (CSV) whose cells may stand in double quotation marks, then with delimiters and line breaks."""
+def quoted(path: Path, delimiter: str = ",", *, blank: Blank = _ignore) -> Rows:
+    """Read a table (CSV) whose cells may stand in double quotation marks, then with delimiters and line breaks.
+
+    Raises XtError for a quotation mark that is never closed: it would swallow the rest of the file.
+    """
     texts = (line.decode("utf-8", "surrogateescape") + "\n" for _, line in raw_lines(path))
     reader = csv.reader(texts, delimiter=delimiter, strict=True)
     header: list[str] | None = None
@@ -134,26 +194,65 @@ def quoted(path: Path, delimiter: str = ",") -> Rows:
         except StopIteration:
             break
         except (csv.Error, UnicodeEncodeError) as error:
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise XtError(
+                    f"{path}, line {number}: a quotation mark that is opened in this row is never closed.",
+                    'Close it, or write a quotation mark inside a cell twice: "".',
+                ) from error
             if header is None:
                 raise not_text(path, f"a header line that cannot be read ({error})") from error
             reason = "not UTF-8" if isinstance(error, UnicodeEncodeError) else f"no CSV ({error}; a quotation mark?)"
-            yield number, f"{reason}."
+            until = f", up to line {reader.line_num}" if reader.line_num > number else ""
+            yield number, f"{reason}{until}."
             continue
         if header is None:
             header = _header(path, cells)
         elif cells:
             yield number, _cells(header, cells)
+        else:
+            blank(number)
     if header is None:
         raise _empty(path)
+
+
+CUTTERS: dict[str, Callable[..., Rows]] = {
+    ".jsonl": jsonl,
+    ".ndjson": jsonl,
+    ".tsv": tsv,
+    ".csv": quoted,
+    ".txt": plain,
+}
+"""Ending of a file's name (also in capitals, also before `.gz`) -> what cuts the file into rows."""
+TABLES = tuple(suffix for suffix in CUTTERS if suffix != ".txt")
+"""The endings of files whose rows have named columns."""
+
+
+def is_readable(path: Path, endings: Sequence[str] = tuple(CUTTERS)) -> bool:
+    """Whether a file's name has one of the endings.
+
+    >>> is_readable(Path("A.CSV.GZ")), is_readable(Path("a.md"))
+    (True, False)
+    """
+    return ending(path) in endings
+
+
+def read(path: Path, endings: Sequence[str] = tuple(CUTTERS), *, blank: Blank = _ignore) -> Rows:
+    """Read the rows of a file by the ending of its name; XtError that lists the endings for any other."""
+    if not is_readable(path, endings):
+        listed = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise XtError(f"{path}: expected a name that ends in {listed} (or these with .gz).", "Convert or rename it.")
+    return CUTTERS[ending(path)](path, blank=blank)
 
 
 def load_json(path: Path) -> Any:
     """Read a file that is one JSON document."""
     with opened(path) as file:
-        content = file.read()
+        content = file.read(MAX_DOCUMENT)
+    if len(content) >= MAX_DOCUMENT:
+        raise XtError(f"{path}: more than {MAX_DOCUMENT >> 30} GiB in one JSON document.", "Is it the right file?")
     try:
-        return json.loads(decode(content))
-    except (ValueError, RecursionError) as error:
+        return parse(decode(content))
+    except ValueError as error:
         raise XtError(
             f"{path}: expected one JSON document, found something else: {error}",
             "Download it again; for JSON Lines choose a layout that reads lines.",
@@ -175,7 +274,7 @@ def holds(row: Any, name: str) -> bool:
 
 
 def look(row: Any, name: str) -> Any:
-    """Give what a row holds under a name, a dotted one leading inwards, also through lists; KeyError when nothing.
+    """Return what a row holds under a name, a dotted one leading inwards, also through lists; KeyError when nothing.
 
     >>> look({"answers": [{"text": "a"}, {"text": "b"}], "choices": {"text": ["c"]}}, "answers.text")
     ['a', 'b']

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xt.core.bitext import data_folder
 from xt.core.errors import XtError, require
-from xt.core.examples import Example, QaExample, ReadLog, held_out
-from xt.core.languages import ALIASES, LANGUAGES, resolve
-from xt.core.rows import ending
-from xt.core.tasks import FORMATS, RETRIEVED, Hub, Task, get
+from xt.core.examples import Example, QaExample, ReadLog, held_out, labels_of
+from xt.core.languages import ALIASES, LANGUAGES, UNDETERMINED, canonical, is_known, resolve
+from xt.core.rows import TABLES, Cells, is_readable, read
+from xt.core.tasks import FORMATS, OWN_LICENCE, RETRIEVED, Hub, Task, get
+
+if TYPE_CHECKING:
+    from xt.core.readers import Tagged
+
+ENGLISH = "eng"
 
 HELD_OUT = 0.2
 """The share of a file that is held out for dev when there is no file for dev (or none for training)."""
@@ -56,6 +61,7 @@ class Source:
     """The task whose rows they are: another than the one asked for where that one is trained on another's data."""
     split: str
     language: str
+    """A code of `LANGUAGES`; empty for a user's files, whose rows name their languages."""
     files: tuple[Path, ...]
     """The files, read one after the other; empty for the hub."""
     origin: str
@@ -66,30 +72,37 @@ class Source:
     """What a reader of a report should know about it."""
     more: tuple[Source, ...] = ()
     """Sources of other tasks that belong to it (ANLI+: MNLI and SNLI)."""
+    languages: tuple[str, ...] = ()
+    """Of a user's files the languages that count, as `xt.core.languages.canonical` writes them; empty: all."""
 
 
 def locate(
-    task: Task, split: str, *, language: str = "eng", data_dir: Path | None = None, files: Sequence[Path] = ()
+    task: Task, split: str, *, language: str | None = None, data_dir: Path | None = None, files: Sequence[Path] = ()
 ) -> Source:
     """Find the examples of a split: in `files`, in xt's samples, below the data folder, in the hub cache, on the hub.
 
     `files` are the user's: each a file, or a folder that holds train.*, dev.* and test.*. Where there are examples for
     training but not for dev, or the other way round, those are divided (`Source.part`), the same way each time, no
     context in both. Raises XtError that names every place looked at when there is nothing.
+
+    language: a code; None: English for a task of the table, every language that the rows name for a user's own files.
     """
     if split not in SPLITS:
         raise XtError(f"Unknown split {split!r}.", f"Known: {', '.join(SPLITS)}.")
     if task.format in RETRIEVED:
         what = "parallel text" if task.format == "bitext" else f"for evaluation alone ({task.format})"
         raise XtError(f"{task.name} is {what}, without splits.", "xt eval reads it.")
-    language = resolve(language).iso3
-    if task.train_on and not files and (split == "train" or (split == "dev" and not _has_dev(task))):
+    if task.own or (files and task.layout != "ccgbank"):
+        source = _locate(task, split, "", data_dir, files)
+        return source if language is None else replace(source, languages=(canonical(language),))
+    language = resolve(language or ENGLISH).iso3
+    if task.train_on and (split == "train" or (split == "dev" and not _has_dev(task))):
         other = get(task.train_on)
         source = locate(other, split, data_dir=data_dir)
         note = f"{task.name}: the {WORDS[split]} data are those of {other.name}"
         return replace(source, note=_join(note, source.note))
     source = _locate(task, split, language, data_dir, files)
-    if task.parts and split == "train" and not files:
+    if task.parts and split == "train":
         more = tuple(locate(get(name), split, data_dir=data_dir) for name in task.parts)
         source = replace(source, more=more, note=_join(source.note, *(s.note for s in more)))
     return source
@@ -114,7 +127,7 @@ def _locate(task: Task, split: str, language: str, data_dir: Path | None, files:
         folder = data_folder(data_dir)
         below = {s: _below(task, s, language, folder) for s in SPLITS}
         source = _choose(task, split, language, {s: paths for s, paths in below.items() if paths}, "files")
-        patterns = [p for s in _both(split) for q in task.files.get(s, ()) for p in spellings(q, language)]
+        patterns = [p for s in _both(split) for q in task.files.get(s, ()) for p in _spelt(q, language)]
         looked = [str(p if folder is None else folder / p) for p in dict.fromkeys(patterns)]
         if folder is None and patterns:
             looked = [f"{p} below a data folder (none is named)" for p in looked]
@@ -123,7 +136,7 @@ def _locate(task: Task, split: str, language: str, data_dir: Path | None, files:
             looked.append(f"{task.hub.id} at {task.hub.revision} on the hub: {why}")
     if source is not None:
         return replace(source, task=_with_labels(task, source.files)) if task.layout == "ccgbank" else source
-    spoken = f" in {LANGUAGES[language].name}" if task.codes != (language,) else ""
+    spoken = f" in {LANGUAGES[language].name}" if language and task.codes != (language,) else ""
     raise XtError(
         f"There are no {WORDS[split]} data of {task.name}{spoken}. Looked at:\n"
         + "\n".join(f"  {place}" for place in looked or ["nowhere: the table names no place"]),
@@ -133,7 +146,7 @@ def _locate(task: Task, split: str, language: str, data_dir: Path | None, files:
 
 def _with_labels(task: Task, folders: Sequence[Path]) -> Task:
     """Give a task whose labels are those of its folder (CCGbank, which may not be redistributed)."""
-    from xt.core.readers import discover_labels
+    from xt.core.discover import discover_labels
 
     return replace(task, labels=discover_labels(task.format, folders, task.layout))
 
@@ -172,17 +185,19 @@ def _has_splits(task: Task, file: Path) -> bool:
     """Whether the file itself says of each example in which split it is: CCGbank by section, xt's layout by `split`."""
     if task.layout == "ccgbank":
         return True
-    if task.layout != "xt" or not file.is_file():
+    if task.layout != "xt" or not is_readable(file, TABLES) or not file.is_file():
         return False
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        first = next((line for line in lines if line.strip()), "")
-    if file.suffix == ".tsv":
-        return "split" in first.rstrip("\r\n").split("\t")
-    try:
-        row = json.loads(first)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and "split" in row
+    facts = file.stat()
+    return _names_split(file, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=256)
+def _names_split(file: Path, changed: int, size: int) -> bool:
+    """Whether a row of the file has a column `split`; of tables the header says it."""
+    for _, row in read(file, TABLES):
+        if not isinstance(row, str) and ("split" in row or isinstance(row, Cells)):
+            return "split" in row
+    return False
 
 
 def _named(task: Task, files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
@@ -246,15 +261,19 @@ def spellings(pattern: str, language: str) -> list[str]:
     return written
 
 
+def _spelt(pattern: str, language: str) -> list[str]:
+    return spellings(pattern, language) if language else [pattern]
+
+
 def _below(task: Task, split: str, language: str, folder: Path | None) -> tuple[Path, ...]:
     """Give the files of a split that are there: all that the first pattern with any matches."""
-    if language not in task.all_codes:
+    if language not in task.all_codes and not task.own:
         return ()
     for pattern in task.files.get(split, ()):
         if folder is None and not os.path.isabs(pattern):
             continue
         base = "" if folder is None or os.path.isabs(pattern) else glob.escape(str(folder)) + os.sep
-        for spelt in spellings(pattern, language):
+        for spelt in _spelt(pattern, "" if task.own else language):
             paths = [Path(p) for p in sorted(glob.glob(base + spelt))]
             if paths:
                 return tuple(paths)
@@ -370,21 +389,38 @@ def _hub_rows(source: Source, theirs: str, files: Sequence[Path]) -> Iterator[di
 
 def examples(source: Source, log: ReadLog) -> Iterator[Example]:
     """Stream the examples of a source; rows that cannot be used are counted in `log`."""
-    for example in _read(source, log):
-        if source.part is None or held_out(example, source.part[1]) == (source.part[0] == "dev"):
-            yield example
+    return (example for _, example in tagged(source, log))
+
+
+def tagged(source: Source, log: ReadLog) -> Iterator[Tagged]:
+    """Stream the examples of a source, each with its language, counted in `log` by language and label.
+
+    The language of a row of a user's files is the one it names (`canonical`), `und` where it names none; rows in other
+    languages than the source's are counted as left out.
+    """
+    for spoken, example in _read(source, log):
+        if source.part is not None and held_out(example, source.part[1]) != (source.part[0] == "dev"):
+            continue
+        code = source.language or canonical(spoken)
+        if source.languages and code not in source.languages:
+            log.left_out[code] = log.left_out.get(code, 0) + 1
+            continue
+        if not source.language and spoken and not is_known(spoken):
+            log.unknown_languages[spoken] = log.unknown_languages.get(spoken, 0) + 1
+        log.count(code, labels_of(example, source.task.labels))
+        yield code, example
     for other in source.more:
-        yield from examples(other, log)
+        yield from tagged(other, log)
 
 
-def _read(source: Source, log: ReadLog) -> Iterator[Example]:
+def _read(source: Source, log: ReadLog) -> Iterator[Tagged]:
     from xt.core import readers
 
     task = source.task
     if source.origin != "hub":
         split = source.split if source.part is None else None
         for file in source.files:
-            yield from readers.read_file(task, file, log, split=split, language=source.language)
+            yield from readers.read_tagged(task, file, log, split=split, language=source.language or None)
         return
     assert task.hub is not None
     ours = next(s for s in _both(source.split) if s in task.hub.splits)
@@ -393,7 +429,8 @@ def _read(source: Source, log: ReadLog) -> Iterator[Example]:
         if not files:
             raise XtError(f"{task.hub.id} is no longer in the hub cache: {why}", "Run it again.")
         where = f"{task.hub.id}, {theirs}"
-        yield from readers.read_rows(task, _hub_rows(source, theirs, files), where, log)
+        found = readers.read_rows(task, _hub_rows(source, theirs, files), where, log)
+        yield from ((source.language, example) for example in found)
         log.files[f"{where}, {task.hub.config or 'default'}, {source.language}"] = _commit(files[0])
 
 
@@ -423,7 +460,7 @@ def own_task(spec: str) -> Task:
 
     The path is a file, or a folder that holds train.*, dev.* and test.*; the labels are those that occur in it.
     """
-    from xt.core.readers import discover_labels
+    from xt.core.discover import Found, discover
 
     format, colon, name = spec.partition(":")
     if not colon or format not in OWN_METRICS or not name:
@@ -443,17 +480,20 @@ def own_task(spec: str) -> Task:
         languages="as given",
         metric=OWN_METRICS[format],
         source=str(path),
-        licence="your own",
+        licence=OWN_LICENCE,
     )
     found = _named(blank, [path])
     paths = [p for split in SPLITS for p in found.get(split, ())]
-    layout = "lines" if format == "mlm" and any(ending(p) not in (".jsonl", ".tsv") for p in paths) else "xt"
-    labels = discover_labels(format, paths, layout) if format in ("pair", "single", "tagging") else ()
+    layout = "lines" if format == "mlm" and not all(is_readable(p, TABLES) for p in paths) else "xt"
+    held = discover(format, paths, layout) if format not in ("mlm", "image-text") else Found()
+    labels = sorted(held.labels) if format in ("pair", "single", "tagging") else []
+    codes = sorted(held.languages, key=lambda code: (-held.languages[code], code)) or [UNDETERMINED]
     none = format == "qa" and any(_unanswered(blank, path) for path in paths)
     spans = format == "tagging" and any(re.match(r"[BI]-", label) for label in labels)
     return replace(
         blank,
         labels=tuple(labels),
+        codes=tuple(codes),
         layout=layout,
         metric="span_f1" if spans else blank.metric,
         no_answer=none,

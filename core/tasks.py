@@ -42,6 +42,10 @@ METRICS = {
 }
 
 
+OWN_LICENCE = "your own"
+"""The licence of a task made of a user's own files, by which such a task is known."""
+
+
 @dataclass(frozen=True)
 class Hub:
     """Where the Hugging Face hub keeps a task's data, as Parquet: loading scripts are refused by today's libraries."""
@@ -121,6 +125,11 @@ class Task:
     def all_codes(self) -> tuple[str, ...]:
         """The languages, those that only a data folder may have included."""
         return (*self.codes, *self.more)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is made of a user's own files (`xt.core.sources.own_task`)."""
+        return self.licence == OWN_LICENCE
 
     @property
     def path(self) -> Path:

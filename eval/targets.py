@@ -57,8 +57,10 @@ def read(task: Task, *, data_dir: Path | None = None, selection: str = "all") ->
     """Read the test examples of a task (its dev examples when it has no test part) in the languages asked for.
 
     A preset such as `all` means the languages in the data folder; when none is there, those of the table, which are
-    then looked for on the hub.
+    then looked for on the hub. Of a user's own files the languages are those that the rows name.
     """
+    if task.own:
+        return _read_own(task, selection)
     hub = task.hub.splits if task.hub is not None else {}
     split = "test" if "test" in task.files or "test" in hub else "dev"
     there = sources.languages_at(task, split, data_dir) or list(task.codes)
@@ -79,6 +81,46 @@ def read(task: Task, *, data_dir: Path | None = None, selection: str = "all") ->
     missing = tuple(code for code in task.codes if code not in there) if preset else ()
     english = _english_dev(task, split, data_dir, facts)
     return Target(task, found, facts, missing, english)
+
+
+def _read_own(task: Task, selection: str) -> Target:
+    """Read a user's own test examples, in one pass, by the languages that their rows name.
+
+    Where no row names one, and a single language is asked for, they are taken to be in that language, and a note of
+    `facts` says so. Other notes say what was left out.
+    """
+    split = "test" if "test" in task.files else "dev"
+    source, log, notes = sources.locate(task, split), ReadLog(), []
+    unnamed = task.codes == (languages.UNDETERMINED,)
+    said = [code for code in selection.split(",") if code.strip()]
+    if unnamed and len(said) == 1 and languages.is_known(said[0]):
+        codes, name = [languages.UNDETERMINED], languages.canonical(said[0])
+        notes.append(f"no row names its language: all are taken to be in {name}, as --languages says")
+    else:
+        codes, name = languages.select(selection, task.codes), ""
+        if unnamed:
+            notes.append("no row names its language (a column `language`, or --languages CODE where it is one): und")
+    rows: dict[str, list[Example]] = {code: [] for code in codes}
+    for code, example in sources.tagged(replace(source, languages=tuple(codes)), log):
+        rows[code].append(example)
+    log.check(f"{task.name}, {split}")
+    found = {name or code: examples for code, examples in rows.items() if examples}
+    lacking = [code for code, examples in rows.items() if not examples]
+    preset = selection.strip().lower() in languages.PRESETS
+    if not found or (lacking and not preset):
+        there = ", ".join(f"{code} {count}" for code, count in {**log.languages, **log.left_out}.items())
+        raise XtError(
+            f"{task.name}, {', '.join(lacking)}: there are no {split} examples (found: {there or 'none'}).",
+            "Choose by --languages, or check the column `split`.",
+        )
+    notes += log.notes()
+    facts: dict[str, Any] = {"split": split, "unusable": log.unusable, "first_unusable": log.first, "notes": notes}
+    facts["left_out"] = log.left_out
+    facts["languages"] = {
+        code: {"origin": source.origin, "files": log.files, "examples": len(examples), "note": source.note}
+        for code, examples in found.items()
+    }
+    return Target(replace(task, codes=tuple(found)), found, facts, (), _english_dev(task, split, None, facts))
 
 
 def _english_dev(task: Task, split: str, data_dir: Path | None, facts: dict[str, Any]) -> tuple[Example, ...]:

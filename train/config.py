@@ -11,6 +11,7 @@ from typing import Any
 from xt.core import tasks
 from xt.core.errors import XtError, unknown
 from xt.core.examples import ALLOWED_UNUSABLE
+from xt.core.languages import canonical
 from xt.core.tasks import FORMATS, RETRIEVED
 from xt.train.sampling import SAMPLINGS
 
@@ -45,6 +46,9 @@ class TrainConfig:
     """Files or folders of a task's data, by its name, instead of the places that are known."""
     translated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Further training files of a task, translated copies say, for the same head; the dev data stay as they are."""
+    languages: str = "all"
+    """Languages that a user's own files are trained on and scored in: codes with commas between them, or `all` that
+    their rows name. Of `image_text` folders `all` is English alone: the others are left for zero-shot measures."""
     limit: int | None = None
     """Training examples of a task at most, chosen by a hash of the seed and their texts."""
     dev_limit: int = 1000
@@ -133,7 +137,12 @@ class TrainConfig:
         object.__setattr__(self, "out", Path(self.out))
         if self.data_dir is not None:
             object.__setattr__(self, "data_dir", Path(self.data_dir))
-        problems = [*self._task_problems(), *self._number_problems(), *self._word_problems()]
+        problems = [
+            *self._task_problems(),
+            *self._language_problems(),
+            *self._number_problems(),
+            *self._word_problems(),
+        ]
         if self.steps is None and self.epochs is None:
             object.__setattr__(self, "epochs", 1.0)
         if len(problems) == 1:
@@ -178,6 +187,17 @@ class TrainConfig:
             for name in getattr(self, option):
                 if name not in trained:
                     yield XtError(f"{option} names {name}, which is not trained on.", "Name the task too.")
+
+    def _language_problems(self) -> Iterator[XtError]:
+        codes = self.language_codes()
+        if self.languages.strip().lower() != "all" and not codes:
+            yield XtError("languages names none.", "Give codes with commas between them, such as eng,deu, or all.")
+        own = [name for _, name in self._named() if ":" in name]
+        if codes and not (own or self.mlm or self.image_text or self.data or self.translated):
+            yield XtError(
+                f"languages is {self.languages}, and no task is of your own files: those of the table are English.",
+                "Leave it out, or name files: FORMAT:PATH, --data TASK=PATH, --translated TASK=PATH.",
+            )
 
     def _number_problems(self) -> Iterator[XtError]:
         shares = {"warmup": self.warmup, "weight_decay": self.weight_decay, "dropout": self.dropout or 0.0}
@@ -225,6 +245,12 @@ class TrainConfig:
             "log_to": (self.log_to, LOGGERS),
         }
         return (unknown(k, v, known) for k, (given, known) in words.items() for v in given if v not in known)
+
+    def language_codes(self) -> tuple[str, ...]:
+        """Return the languages asked for, by the codes that rows are counted under; empty for all."""
+        if self.languages.strip().lower() == "all":
+            return ()
+        return tuple(dict.fromkeys(canonical(code) for code in self.languages.split(",") if code.strip()))
 
     def planned_steps(self, examples: int, *, target: bool = False) -> int:
         """Give the steps to train for, when all tasks together have so many (capped) examples.

@@ -11,10 +11,10 @@ from typing import Any
 from xt.core import tasks
 from xt.core.artifact import sha256
 from xt.core.errors import XtError
-from xt.core.examples import CaptionExample, Example, PairExample, ReadLog, TupleExample
+from xt.core.examples import CaptionExample, Example, PairExample, ReadLog, TupleExample, counts
 from xt.core.images import load_image_text
 from xt.core.inputs import Inputs
-from xt.core.sources import Source, commits, examples, locate, own_task
+from xt.core.sources import ENGLISH, Source, commits, examples, locate, own_task
 from xt.core.tasks import Task
 from xt.train.config import TrainConfig
 from xt.train.prepare import Prepared, chosen, find, key, prepare
@@ -38,6 +38,8 @@ class TaskData:
     """Image vectors (images, dim)."""
     options: dict[str, Any] = field(default_factory=dict)
     """What its head is made with."""
+    dev_log: ReadLog = field(default_factory=ReadLog)
+    """How the dev rows were read."""
 
     @property
     def log(self) -> ReadLog:
@@ -81,16 +83,23 @@ def _task(config: TrainConfig, name: str) -> Wanted:
 def _located(config: TrainConfig, name: str) -> Wanted:
     task = own_task(name) if ":" in name else tasks.get(name)
     files = [Path(p).expanduser() for p in config.data.get(name, ())]
-    train = locate(task, "train", data_dir=config.data_dir, files=files)
-    dev = locate(task, "dev", data_dir=config.data_dir, files=files)
+    train, dev = (
+        _chosen(config, locate(task, split, data_dir=config.data_dir, files=files)) for split in ("train", "dev")
+    )
     more = [Path(p).expanduser() for p in config.translated.get(name, ())]
     extra: tuple[Source, ...] = ()
     if more:
-        extra = (replace(locate(task, "train", files=more), part=None, note=""),)
+        extra = (_chosen(config, replace(locate(task, "train", files=more), part=None, note="")),)
     if task.layout == "ccgbank":
         task = train.task  # whose labels are those of its folder
         dev, extra = replace(dev, task=task), tuple(replace(s, task=task) for s in extra)
     return Wanted(task, name, (train, *extra), dev)
+
+
+def _chosen(config: TrainConfig, source: Source) -> Source:
+    """Restrict a user's own files to the languages of the settings; other data have one language each."""
+    codes = config.language_codes()
+    return replace(source, languages=codes) if codes and not source.language else source
 
 
 def _pairs(config: TrainConfig, name: str) -> Wanted:
@@ -163,6 +172,7 @@ def describe(source: Source) -> dict[str, Any]:
     """Give what the content of a source depends on: the files' hashes, or the commits on the hub."""
     row = source.task
     facts: dict[str, Any] = {"split": source.split, "language": source.language, "part": source.part}
+    facts["languages"] = source.languages
     if source.files:
         facts["files"] = [(name, sha256(file)) for place in source.files for name, file in _files(place)]
     elif row.hub is not None:
@@ -219,25 +229,29 @@ def load(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, repo
     log = ReadLog()
     dev = list(chosen(_shaped(want, examples(want.dev, log)), config.dev_limit, config.seed))
     log.check(f"{want.task.name}, dev data", config.allow_unusable)
-    _require(want, prepared, dev)
+    _require(want, prepared, dev, log)
     note = "; ".join(dict.fromkeys(s.note for s in (*want.train, want.dev) if s.note))
-    return TaskData(want.task, prepared, dev, want.train[0].origin, note)
+    return TaskData(want.task, prepared, dev, want.train[0].origin, note, dev_log=log)
 
 
 def _load_images(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:
     assert want.folder is not None
     found = load_image_text(want.folder)
     hashes = [(name, sha256(want.folder / name)) for name in ("images.npy", "captions.jsonl")]
-    name = _key(config, want, inputs, tokenizer, {"files": hashes})
-    log = ReadLog(files=dict(hashes))
+    codes = config.language_codes() or (ENGLISH,)
+    name = _key(config, want, inputs, tokenizer, {"files": hashes, "languages": codes})
+    log, dev_log = ReadLog(files=dict(hashes)), ReadLog()
+    for split, tally in (("train", log), ("dev", dev_log)):
+        for code, captions in found.captions[split].items():
+            (tally.languages if code in codes else tally.left_out)[code] = len(captions)
     prepared = find(name)
     if prepared is None:
         report(f"{want.task.name}: tokenising captions")
-        prepared = _prepare(config, want, inputs, name, iter(found.examples("train", ["eng"])), log)
-    dev: list[Example] = list(chosen(found.examples("dev", ["eng"]), config.dev_limit, config.seed))
-    _require(want, prepared, dev)
+        prepared = _prepare(config, want, inputs, name, iter(found.examples("train", codes)), log)
+    dev: list[Example] = list(chosen(found.examples("dev", codes), config.dev_limit, config.seed))
+    _require(want, prepared, dev, dev_log)
     options = {"image_dim": int(found.vectors.shape[1]), "loss": config.image_loss}
-    return TaskData(want.task, prepared, dev, images=found.vectors, options=options)
+    return TaskData(want.task, prepared, dev, images=found.vectors, options=options, dev_log=dev_log)
 
 
 def _shaped(want: Wanted, stream: Iterable[Example]) -> Iterator[Example]:
@@ -264,8 +278,14 @@ def _prepare(
     return prepare(name, want.task, kept, inputs, facts=facts)
 
 
-def _require(want: Wanted, prepared: Prepared, dev: Sequence[Example]) -> None:
-    for what, count in (("training", len(prepared)), ("dev", len(dev))):
+def _require(want: Wanted, prepared: Prepared, dev: Sequence[Example], dev_log: ReadLog) -> None:
+    logs = (ReadLog(**prepared.facts["log"]), dev_log)
+    for what, count, log in zip(("training", "dev"), (len(prepared), len(dev)), logs, strict=True):
+        if not count and log.left_out:
+            raise XtError(
+                f"{want.task.name} has no {what} examples in the languages asked for; it has: {counts(log.left_out)}.",
+                "Choose by --languages.",
+            )
         if not count:
             raise XtError(f"{want.task.name} has no {what} examples.", "Check its files; xt tasks NAME says which.")
 

@@ -16,6 +16,7 @@ from torch import nn
 from xt.core.artifact import MANIFEST, command_line, new_artifact, open_artifact, refuse_existing, sha256
 from xt.core.encoders import Resolved, resolve
 from xt.core.errors import XtError, require
+from xt.core.examples import counts
 from xt.core.heads import MultiTaskModel
 from xt.core.inputs import Inputs
 from xt.core.layers import UPPER, restore, stack
@@ -321,8 +322,9 @@ def account(data: TaskData, max_length: int) -> str:
         said += f", {facts['units']} inputs"
     if facts["cut"]:
         said += f"; {facts['cut']} have more than {max_length} tokens, their ends are cut"
-    if log.unusable:
-        said += f"; {log.unusable} rows could not be used (the first: {log.first[0]})"
+    if set(log.languages) - {"eng"}:
+        said += f"; by language: {counts(log.languages)}"
+    said += "".join(f"; {note}" for note in log.notes())
     return said + (f"; {data.note}" if data.note else "")
 
 
@@ -362,6 +364,12 @@ def row(data: TaskData, plan: Plan, batch: int, trace: Trace, before: DevScores,
         "dev": len(data.dev),
         "unusable": data.log.unusable,
         "first_unusable": data.log.first,
+        "languages": data.log.languages,
+        "languages_left_out": data.log.left_out,
+        "languages_unknown": data.log.unknown_languages,
+        "label_counts": data.log.labels,
+        "dev_languages": data.dev_log.languages,
+        "dev_label_counts": data.dev_log.labels,
         "cut": facts["cut"],
         "units": facts["units"],
         "steps": steps,

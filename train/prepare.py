@@ -31,7 +31,7 @@ from xt.core.examples import Example
 from xt.core.inputs import Inputs, Unit
 from xt.core.tasks import Task
 
-SCHEMA = 2
+SCHEMA = 3
 CHUNK = 1000
 """Examples that are tokenised together."""
 STALE_SECONDS = 86_400

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from xt.core import tasks
+from xt.core.discover import discover_labels
 from xt.core.errors import XtError
 from xt.core.examples import (
     CaptionExample,
@@ -27,7 +28,8 @@ from xt.core.examples import (
     TextExample,
     TupleExample,
 )
-from xt.core.readers import LAYOUTS, ccg_labels, discover_labels, read_file, read_rows
+from xt.core.published import ccg_labels
+from xt.core.readers import LAYOUTS, read_file, read_rows
 from xt.core.tasks import Hub, Task
 
 NLI = ("entailment", "neutral", "contradiction")
@@ -535,7 +537,7 @@ def test_bad_rows_of_tables_and_sentences(tmp_path: Path):
         ("a.tsv", "xt", b"first\tfirst\tlabel\n", "names first twice"),
         ("a.jsonl", "xt", '{"first": "ü"}'.encode("utf-16"), "expected UTF-8 text, found UTF-16"),
         ("a.jsonl", "xt", b"\x89PNG" + bytes(200), "found UTF-16 or a binary file"),
-        ("a.csv", "xt", b"x", "expected a name that ends in .jsonl or .tsv"),
+        ("a.md", "xt", b"x", "expected a name that ends in .jsonl, .ndjson, .tsv or .csv (or these with .gz)"),
         ("a.jsonl.gz", "xt", b"not gzip", "no whole gzip file"),
         ("a.jsonl.gz", "xt", gzip.compress(b'{"first": 1}\n' * 99)[:-12], "no whole gzip file"),
     ],

@@ -118,6 +118,7 @@ RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ("mlm", [("a", "a")], ["a.txt", ("a", "b")]),
     ("data", [{"rte": "x"}], [{"sample-nli": "x"}, {"sample-nli": ["x", "y"]}]),
     ("translated", [{"rte": "x"}], [{"sample-nli": "x"}]),
+    ("languages", ["deu", " , "], ["all", "ALL"]),  # deu: without files of one's own
 ]
 
 

@@ -203,6 +203,64 @@ def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
         wanted(config(intermediate=names), target=False)
 
 
+# --- languages ---
+
+
+def spoken(count: int) -> list[dict[str, Any]]:
+    """Half German, half without a language."""
+    rows = [{"text": f"we eat {n}", "label": "ab"[n // 2 % 2]} for n in range(count)]
+    return [{**row, "language": "de"} if n % 2 else row for n, row in enumerate(rows)]
+
+
+def test_rows_are_trained_on_in_every_language_they_name(tmp_path: Path, inputs: Inputs) -> None:
+    name = f"single:{write(tmp_path / 'mine.jsonl', spoken(200))}"
+    data = loaded(inputs, intermediate=(name,))
+    assert len(data.prepared) + len(data.dev) == 200
+    counted = [log.languages for log in (data.log, data.dev_log)]
+    assert {code: sum(c[code] for c in counted) for code in counted[0]} == {"und": 100, "deu": 100}
+    assert [sum(c.values()) for c in counted] == [len(data.prepared), len(data.dev)]
+    german = loaded(inputs, intermediate=(name,), languages="German")
+    assert len(german.prepared) + len(german.dev) == 100
+    assert german.log.languages.keys() == {"deu"}
+    assert german.log.left_out["und"] + german.dev_log.left_out["und"] == 100
+    with pytest.raises(XtError, match=r"no training examples in the languages asked for; it has: (und|deu) \d+, "):
+        loaded(inputs, intermediate=(name,), languages="fra")
+
+
+@pytest.mark.parametrize("format", ["mlm", "contrastive"])
+def test_languages_are_counted_where_there_are_no_labels(tmp_path: Path, inputs: Inputs, format: str) -> None:
+    rows = [{**row, "language": ("swa", "fra")[n % 2]} for n, row in enumerate(OWN[format])]
+    file = write(tmp_path / "mine.jsonl", rows)
+    data = loaded(inputs, intermediate=(f"{format}:{file}",))
+    assert {c: data.log.languages[c] + data.dev_log.languages[c] for c in ("swh", "fra")} == {"swh": 30, "fra": 30}
+
+
+def test_translated_files_may_name_their_language(tmp_path: Path, inputs: Inputs) -> None:
+    english = write(tmp_path / "mine.jsonl", pair_rows(60))
+    german = write(tmp_path / "more.jsonl", [{**row, "language": "deu"} for row in pair_rows(30, "brot")])
+    name = f"pair:{english}"
+    both = loaded(inputs, intermediate=(name,), translated={name: (str(german),)})
+    assert both.log.languages["deu"] == 30
+    table = loaded(inputs, intermediate=("sick",), data={"sick": (str(sick_file(tmp_path)),)})
+    assert len(table.prepared) + len(table.dev) == 30
+
+
+def sick_file(folder: Path) -> Path:
+    """A file in SICK's layout whose rows name a language, all German."""
+    file = folder / "sick.txt"
+    head = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\tlanguage"
+    rows = [f"{n}\tdas haus {n}\tdie katze\t3.0\tNEUTRAL\tdeu" for n in range(30)]
+    file.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return file
+
+
+def test_languages_without_own_files_are_refused() -> None:
+    with pytest.raises(XtError, match="no task is of your own files"):
+        config(intermediate=("sick",), languages="deu")
+    with pytest.raises(XtError, match="languages names none"):
+        config(intermediate=("single:x",), languages=" , ")
+
+
 # --- parts ---
 
 
@@ -375,6 +433,9 @@ def test_image_text_takes_english_captions_and_their_images(tmp_path: Path, inpu
     assert data.images.shape == (9, 4)
     assert data.options == {"image_dim": 4, "loss": "clip"}
     assert len(data.log.files) == 2
+    assert (data.log.languages, data.log.left_out) == ({"eng": 6}, {"deu": 6})
+    both = loaded(inputs, **{where: (name,), "languages": "de,en"})
+    assert (len(both.prepared), len(both.dev), both.log.left_out) == (12, 4, {})
     assert loaded(inputs, **{where: (name,), "image_loss": "siglip"}).options["loss"] == "siglip"
 
 
