@@ -92,6 +92,14 @@ def bench(
         float | None, typer.Option("--deadline-ms", help="Deadline that every request carries, in ms.")
     ] = None,
     truncate: Truncate = False,
+    cached: Annotated[
+        bool,
+        typer.Option(
+            "--cached",
+            help="Let the server's vector cache answer texts that it has seen (rows with such answers say so). "
+            "Default: every text is computed.",
+        ),
+    ] = False,
     http_port: Annotated[
         int | None, typer.Option("--http-port", help="The server's HTTP port, where it is not found by itself.")
     ] = None,
@@ -158,6 +166,7 @@ def bench(
         input=input,  # type: ignore[arg-type]
         protocol=protocol,
         truncate=truncate,
+        cached=cached,
         deadline_ms=deadline_ms,
         http_port=http_port,
         metrics_port=metrics_port,
@@ -250,4 +259,5 @@ def show_costs(rows: list[dict[str, Any]]) -> None:
         if r["first_error"]:
             say(f"{r['engine']}, {describe(r)}: the first error: {r['first_error']}")
         if r["repeated"] > 0:
-            say(f"{r['engine']}, {describe(r)}: {r['repeated']:.0%} of the texts had been sent before (see cache hits)")
+            computed = " (and were computed again)" if r["cache"] == "off" else ""
+            say(f"{r['engine']}, {describe(r)}: {r['repeated']:.0%} of the texts had been sent before{computed}")

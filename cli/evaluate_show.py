@@ -112,7 +112,8 @@ def show_trust(m: dict[str, Any]) -> None:
                 f"{row['mean_size']:.1f} candidates"
             )
     if seconds := m.get("seconds"):
-        say("seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds.items()))
+        kept = f" ({m['kept_vectors']} vectors were kept from before)" if m.get("kept_vectors") else ""
+        say("seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds.items()) + kept)
 
 
 def show_mining(section: dict[str, Any]) -> None:

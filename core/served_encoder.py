@@ -1,7 +1,8 @@
 """The encoder as Triton's Python backend runs it: ONNX Runtime in this process, one queue for all requests.
 
 Inputs, one of: text (n, 1); ids (n, tokens), each row filled up with -1; packed (1, bytes), see `xt.core.packed`.
-Request parameters: `prefix` (a role of the encoder, or "none"), `truncate` (bool), `dimensions` (int).
+Request parameters: `prefix` (a role of the encoder, or "none"), `truncate` (bool), `dimensions` (int), `cache` (bool;
+false: no text is answered from the vector cache, none is kept there; for measuring).
 Outputs, those that the request names: embedding (n, dim), embedding_fp16 (n, dim), embedding_int8 (n, dim) with scale
 (n, 1), tokens (n, 1), truncated (n, 1). A request that names none gets embedding, tokens and truncated.
 """
@@ -49,6 +50,8 @@ class Plan:
     cut: list[bool]
     """Whether the row's text was cut."""
     dimensions: int
+    cached: bool
+    """Whether the cache may answer and keep."""
 
 
 class ServedEncoder(ServedModel):
@@ -89,7 +92,7 @@ class ServedEncoder(ServedModel):
 
     def read(self, request: Any) -> tuple[list[Ids], list[int], Plan]:
         """Decode, look up and tokenise the texts of one request, or check its token ids."""
-        found = self.parameters(request, {"prefix": str, "truncate": bool, "dimensions": int})
+        found = self.parameters(request, {"prefix": str, "truncate": bool, "dimensions": int, "cache": bool})
         dimensions = found.get("dimensions", self.encoder.spec.dim)
         if not 1 <= dimensions <= self.encoder.spec.dim:
             raise XtError(f"The parameter dimensions is {dimensions}, expected 1 to {self.encoder.spec.dim}.")
@@ -98,11 +101,11 @@ class ServedEncoder(ServedModel):
             raise XtError(
                 f"The request has {' and '.join(given) or 'no input'}, expected exactly one of text, ids and packed."
             )
-        truncate = found.get("truncate", False)
+        truncate, cached = found.get("truncate", False), found.get("cache", True)
         if given[0] == "ids":
             if "prefix" in found:
                 raise XtError("The parameter prefix goes with texts; ids are taken as they are.")
-            return self._read_ids(request, truncate, dimensions)
+            return self._read_ids(request, truncate, dimensions, cached)
         prefix = self.encoder.spec.prefix(found.get("prefix"))
         if given[0] == "text":
             texts = self.texts(request)
@@ -115,9 +118,11 @@ class ServedEncoder(ServedModel):
         def tokenise(rows: list[str]) -> Tokenised:
             return self.encoder.tokenizer(rows, prefix=prefix, truncate=truncate)
 
-        return self._plan([(prefix, text, truncate) for text in texts], texts, tokenise, dimensions)
+        return self._plan([(prefix, text, truncate) for text in texts], texts, tokenise, dimensions, cached)
 
-    def _read_ids(self, request: Any, truncate: bool, dimensions: int) -> tuple[list[Ids], list[int], Plan]:
+    def _read_ids(
+        self, request: Any, truncate: bool, dimensions: int, cached: bool
+    ) -> tuple[list[Ids], list[int], Plan]:
         ids = self.pb.get_input_tensor_by_name(request, "ids").as_numpy()
         check_count(len(ids), "ids", self.settings.max_texts)
         filled = ids != -1
@@ -150,7 +155,7 @@ class ServedEncoder(ServedModel):
         def pick(indices: list[int]) -> Tokenised:
             return [rows[i] for i in indices], cut[indices]
 
-        return self._plan(keys, range(len(rows)), pick, dimensions)
+        return self._plan(keys, range(len(rows)), pick, dimensions, cached)
 
     def _plan(
         self,
@@ -158,9 +163,10 @@ class ServedEncoder(ServedModel):
         items: Sequence[Any],
         tokenise: Callable[[list[Any]], Tokenised],
         dimensions: int,
+        cached: bool,
     ) -> tuple[list[Ids], list[int], Plan]:
         """Split texts into those that the cache has and those to be run, each different one once."""
-        entries = self.cache.get(keys)
+        entries = self.cache.get(keys) if cached else [None] * len(keys)
         missing = [i for i, entry in enumerate(entries) if entry is None]
         places: dict[Hashable, int] = {}
         firsts: list[int] = []
@@ -177,11 +183,11 @@ class ServedEncoder(ServedModel):
                 if len(firsts) < len(keys):
                     tokenise(list(items))  # raises again, counting as the request does
                 raise
-        if self.settings.cache_megabytes:
+        if self.settings.cache_megabytes and cached:
             self.meters.add("xt_cache_hits_total", len(keys) - len(missing))
             self.meters.add("xt_cache_misses_total", len(missing))
         lengths = [len(row) for row in rows]
-        return rows, lengths, Plan(keys, entries, places, lengths, [bool(c) for c in cut], dimensions)
+        return rows, lengths, Plan(keys, entries, places, lengths, [bool(c) for c in cut], dimensions, cached)
 
     def run(self, rows: list[Ids]) -> Vectors:
         """Run one micro-batch."""
@@ -199,7 +205,7 @@ class ServedEncoder(ServedModel):
                 vectors[i], tokens[i], cut[i] = results[place], context.lengths[place], context.cut[place]
             else:
                 vectors[i], tokens[i], cut[i] = entry.vector, entry.tokens, entry.truncated
-        if self.settings.cache_megabytes and results:
+        if self.settings.cache_megabytes and context.cached and results:
             self.cache.put(
                 (key, results[place], context.lengths[place], context.cut[place])
                 for key, place in context.places.items()

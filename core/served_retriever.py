@@ -1,7 +1,8 @@
 """The retriever as Triton's Python backend runs it: encoder, index and calibration of one version, loaded together.
 
 Inputs: text (n, 1); language (n, 1), optional, the code of each query's language ("" where it is not known). Request
-parameters: `k` (1 to 100, default 10), `prefix` (a role of the encoder, or "none"; default: query), `truncate` (bool).
+parameters: `k` (1 to 100, default 10), `prefix` (a role of the encoder, or "none"; default: query), `truncate` (bool),
+`cache` (bool; false: nothing is answered from the cache of queries, nothing is kept there; for measuring).
 Outputs: ids, documents, scores (cosines), probabilities, each (n, k), best first; none (n, 1), the probability that
 the right document is not among the calibration's candidates; calibration (n, 1), which calibrator spoke; tokens,
 truncated (n, 1). Where an approximate index finds fewer than k documents, a row ends with empty ids and scores of -1.
@@ -32,7 +33,7 @@ from xt.core.served import ServedModel
 from xt.core.text import TextEncoder
 
 Ids = npt.NDArray[np.int64]
-PARAMETERS = {"k": int, "prefix": str, "truncate": bool}
+PARAMETERS = {"k": int, "prefix": str, "truncate": bool, "cache": bool}
 K = 10
 
 
@@ -54,6 +55,8 @@ class Plan:
     """What the cache had: an entry, whose vector is what `run` gives, or None."""
     places: dict[bytes, int]
     """Key of a query to be run -> its row."""
+    cached: bool
+    """Whether the cache may answer and keep."""
 
 
 class ServedRetriever(ServedModel):
@@ -110,18 +113,19 @@ class ServedRetriever(ServedModel):
         prefix = self.encoder.spec.prefix(parameters.get("prefix", self.prefix))
         rows, cut = self.encoder.tokenizer(texts, prefix=prefix, truncate=parameters.get("truncate", False))
         keys = [np.asarray(row, np.int32).tobytes() for row in rows]
-        entries = self.cache.get(keys)
+        cached = parameters.get("cache", True)
+        entries = self.cache.get(keys) if cached else [None] * len(keys)
         places: dict[bytes, int] = {}
         for key, entry in zip(keys, entries, strict=True):
             if entry is None:
                 places.setdefault(key, len(places))
-        if self.settings.cache_megabytes:
+        if self.settings.cache_megabytes and cached:
             missing = sum(entry is None for entry in entries)
             self.meters.add("xt_cache_hits_total", len(keys) - missing)
             self.meters.add("xt_cache_misses_total", missing)
         tokens = [len(row) for row in rows]
         firsts = [rows[keys.index(key)] for key in places]
-        plan = Plan(k, languages, tokens, cut, wanted, keys, entries, places)
+        plan = Plan(k, languages, tokens, cut, wanted, keys, entries, places, cached)
         return firsts, [len(row) for row in firsts], plan
 
     def run(self, rows: list[Ids]) -> npt.NDArray[np.float64]:
@@ -135,7 +139,8 @@ class ServedRetriever(ServedModel):
             results[context.places[key]] if entry is None else entry.vector
             for key, entry in zip(context.keys, context.entries, strict=True)
         ]
-        self.cache.put((key, results[place], 0, False) for key, place in context.places.items())
+        if context.cached:
+            self.cache.put((key, results[place], 0, False) for key, place in context.places.items())
         answers = [
             answer(
                 self.index.documents,

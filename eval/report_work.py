@@ -7,7 +7,7 @@ from typing import Any
 from xt.eval import charts, page
 from xt.eval.charts import Dot, Row, Scale
 from xt.eval.page import Cell, figure, fixed, is_number, percent, points, quantity, text, words
-from xt.eval.reading import Metrics, difference, encoders, name_of, who
+from xt.eval.reading import Metrics, cached, difference, encoders, name_of, who
 
 
 def training(metrics: Metrics) -> str:
@@ -125,6 +125,7 @@ def serving(metrics: Metrics) -> str:
         if is_number(r.get("sentences_per_second")):
             at_once = f", {r['concurrency']} at a time" if is_number(r.get("concurrency")) else ""
             model = f" · {r['model']}" if r.get("model") and len({x.get("model") for x in rows}) > 1 else ""
+            model += f" ({of_cache})" if (of_cache := cached(r)) else ""
             look = looks.get(str(r.get("model")), charts.series_for(1)[0])
             bars.append(
                 (
@@ -137,8 +138,9 @@ def serving(metrics: Metrics) -> str:
     head = ["Engine", "Encoder", "at a time", "sentences/s", "tokens/s", "p50", "p95", "p99"]
     table = []
     for r in rows:
+        of_cache = cached(r)
         row = [
-            words(r.get("engine")),
+            words(f"{r.get('engine') or page.DASH}, {of_cache}" if of_cache else r.get("engine")),
             words(r.get("model")),
             figure(r.get("concurrency"), fixed(r.get("concurrency"), 0)),
         ]
@@ -152,6 +154,11 @@ def serving(metrics: Metrics) -> str:
         "Requests are sent in a closed loop: as many clients as stated, each waiting for its answer before the next "
         "request. p50, p95 and p99 are the times within which that share of requests was answered."
     )
+    if any(map(cached, rows)):
+        sent += (
+            '<p class="note">Where texts were answered from the server\'s vector cache, the row says so: it is not '
+            "the encoder's speed.</p>\n"
+        )
     shown = f"<h3>Sentences a second</h3>\n{charts.bar_chart(bars)}" if bars else ""
     return page.section(
         "serving", "Serving", how, sent, shown, page.table("Throughput, and latency in milliseconds", head, table)

@@ -122,6 +122,7 @@ def evaluate(
         calibrating: told of every step of the calibration.
     """
     started = time.perf_counter()
+    kept = getattr(encoder, "hits", 0)
     vectors = retrieval.encode_corpus(encoder, corpus.pairs, truncate=truncate, progress=progress)
     seconds = {"encode": time.perf_counter() - started}
     resources = {b.language: resource_of(b.language) for b in corpus.pairs}
@@ -152,6 +153,7 @@ def evaluate(
             predictions += _predictions(b, direction, both[direction][b.language], side.methods, entry["name"])
     seconds["calibrate"] = time.perf_counter() - started - sum(seconds.values())
     metrics["seconds"] = seconds
+    metrics["kept_vectors"] = getattr(encoder, "hits", 0) - kept
     return Evaluation(metrics, predictions, calibrators)
 
 

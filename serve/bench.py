@@ -131,7 +131,9 @@ class Row:
     first_error: str = ""
     truncated: int = 0
     repeated: float = 0.0
-    """Share of the texts that this server had been sent before, so that its cache may have answered."""
+    """Share of the texts that this server had been sent before in the same run."""
+    cache: str = ""
+    """Of an xt server: `off`, every text of these requests was computed, or `on`, its vector cache could answer."""
     lag_p99_ms: float | None = None
     """Open loop: how late this client sent, at worst but for one in a hundred; it is part of the latencies."""
     client_us_per_request: float | None = None
@@ -143,6 +145,9 @@ class Row:
     padding_ratio: float | None = None
     """Tokens read over tokens read with padding: 1 is none."""
     cache_hits: int | None = None
+    """Texts that the server answered from its vector cache meanwhile: not the encoder's speed (see `from_cache`)."""
+    cached_share: float | None = None
+    """Those over all texts that it answered."""
     gpu_use_percent: float | None = None
     gpu_joules: float | None = None
     cpu_joules: float | None = None
@@ -188,6 +193,8 @@ class Target:
     """Its processes, where they are of this machine; their children are found."""
     metrics_url: str | None = None
     seed: int = 0
+    cache: str = ""
+    """What `Row.cache` is to say."""
 
     def measure(self, load: Load, seconds: float, *, warm_up: float = WARM_UP_SECONDS) -> Row:
         """Put one load on it. Requests that fail are counted; XtError when none was answered."""
@@ -245,6 +252,7 @@ class Target:
             first_error=seen.first_error,
             truncated=seen.truncated,
             repeated=max(0, self.deck.dealt - max(self.deck.count, before)) / max(1, sent),
+            cache=self.cache,
             lag_p99_ms=float(np.quantile(seen.lags, 0.99)) * 1000 if seen.lags else None,
             client_us_per_request=cost["client_cpu_seconds"] / answers * 1e6,
             **batching(cost["counters"]),
@@ -257,16 +265,17 @@ def batching(counters: Mapping[str, float]) -> dict[str, Any]:
 
     >>> batching({"xt_texts_total": 90, "xt_cache_hits_total": 10, "xt_micro_batches_total": 20,
     ...           "xt_tokens_total": 300, "xt_padded_tokens_total": 400})
-    {'mean_micro_batch': 4.0, 'padding_ratio': 0.75, 'cache_hits': 10}
+    {'mean_micro_batch': 4.0, 'padding_ratio': 0.75, 'cache_hits': 10, 'cached_share': 0.1111111111111111}
     """
     if not counters.get("xt_texts_total"):
-        return {"mean_micro_batch": None, "padding_ratio": None, "cache_hits": None}
+        return dict.fromkeys(("mean_micro_batch", "padding_ratio", "cache_hits", "cached_share"))
     hits = counters.get("xt_cache_hits_total", 0)
     passes, padded = counters.get("xt_micro_batches_total", 0), counters.get("xt_padded_tokens_total", 0)
     return {
         "mean_micro_batch": (counters["xt_texts_total"] - hits) / passes if passes else None,
         "padding_ratio": counters.get("xt_tokens_total", 0) / padded if padded else None,
         "cache_hits": int(hits),
+        "cached_share": min(1.0, hits / counters["xt_texts_total"]),
     }
 
 
@@ -320,17 +329,22 @@ def triton_target(
     kind: Input = "text",
     ids: Ids | None = None,
     parameters: Mapping[str, Any] | None = None,
+    cached: bool = False,
     http_port: int | None = None,
     metrics_port: int | None = None,
     seed: int = 0,
 ) -> Target:
-    """Prepare to measure an encoder that Triton serves at `url` (HOST:PORT of gRPC)."""
+    """Prepare to measure an encoder that Triton serves at `url` (HOST:PORT of gRPC).
+
+    Every text is computed, also one that the server has answered before (request parameter `cache`), unless `cached`.
+    """
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
     known = TritonEncoder(url, model)
     facts, name = known.facts, known.model
     known.close()
     places = find_places(url, http_port=http_port, metrics_port=metrics_port)
+    parameters = {**(parameters or {}), **({} if cached else {"cache": False})}
     rows: dict[str, Any] = {"texts": texts, "ids": ids, "kind": kind, "parameters": parameters}
     endpoint: Endpoint
     if protocol == "grpc":
@@ -351,6 +365,7 @@ def triton_target(
         pids=places.pids,
         metrics_url=places.metrics_url,
         seed=seed,
+        cache="on" if cached else "off",
     )
 
 
@@ -358,7 +373,7 @@ def served(url: str, model: str | None, texts: Sequence[str], concurrency: int, 
     """Measure a server under `concurrency` callers for `seconds`, after a warm-up that is not counted.
 
     A request that is under way at the end counts, and so does the time until its answer. A request that fails is an
-    XtError, unless the server was full.
+    XtError, unless the server was full. No text is answered from the server's vector cache.
     """
     target = triton_target(url, model, texts)
     row = target.measure(Load(callers=concurrency), seconds)

@@ -95,11 +95,12 @@ def missing(name: str, python: Path, what: str) -> XtError:
 
 
 def _environment() -> dict[str, str]:
-    """No network, no telemetry, and as many threads as each engine takes by itself."""
+    """No network, no telemetry, no cache of answers, and as many threads as each engine takes by itself."""
     off = {
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
         "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+        "INFINITY_VECTOR_DISK_CACHE": "false",  # its cache of answers: every text is to be computed
         "OPENVINO_TELEMETRY": "0",
         "TOKENIZERS_PARALLELISM": "true",
     }

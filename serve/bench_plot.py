@@ -73,9 +73,30 @@ def describe(row: Mapping[str, Any]) -> str:
     if row["mode"] == "in process":
         return f"{row['batch']} a call"
     texts = f" x {row['batch']} texts" if row["batch"] > 1 else ""
+    cached = f", {words}" if (words := from_cache(row)) else ""
     if row["mode"] == "open":
-        return f"{row['rate']:g}/s{texts}"
-    return f"{row['concurrency']} caller{'s' if row['concurrency'] != 1 else ''}{texts}"
+        return f"{row['rate']:g}/s{texts}{cached}"
+    return f"{row['concurrency']} caller{'s' if row['concurrency'] != 1 else ''}{texts}{cached}"
+
+
+def from_cache(row: Mapping[str, Any]) -> str:
+    """Say that a row is not the encoder's speed since a vector cache answered, or may have; empty when none did.
+
+    >>> from_cache({"cache_hits": 30, "cached_share": 0.3})
+    '30% from the cache'
+    >>> from_cache({"cache": "on", "cache_hits": None})
+    'cache on, its hits not readable'
+    >>> from_cache({"cache": "off", "cache_hits": 0, "cached_share": 0.0})
+    ''
+    """
+    if hits := row.get("cache_hits"):
+        texts = (row.get("counters") or {}).get("xt_texts_total")  # documents of before have no share
+        share = row.get("cached_share") or (min(1.0, hits / texts) if texts else None)
+        if share is None:
+            return f"{hits} from the cache"
+        return f"{share:.0%} from the cache" if share >= 0.005 else "under 1% from the cache"
+    unread = row.get("cache") == "on" and row.get("cache_hits") is None
+    return "cache on, its hits not readable" if unread else ""
 
 
 def _colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -58,6 +58,8 @@ class Settings:
     input: bench.Input = "text"
     protocol: str = "http"
     truncate: bool = False
+    cached: bool = False
+    """Let the server's vector cache answer texts that it has seen; rows with such answers say so."""
     deadline_ms: float | None = None
     http_port: int | None = None
     metrics_port: int | None = None
@@ -167,6 +169,7 @@ def measure(settings: Settings, texts: Sequence[str], report: Report = lambda li
     if known is not None:
         tokenizer = TextTokenizer(known.tokenizer, known.spec.max_length)
         ids, _ = tokenizer(texts, prefix=known.spec.prefix(None), truncate=True)
+        texts, ids = different(texts, ids, report)
     elif settings.input == "ids" or settings.against:
         raise XtError(
             "The encoder's tokenizer is not known: a server does not hand it out.",
@@ -191,6 +194,7 @@ def measure(settings: Settings, texts: Sequence[str], report: Report = lambda li
                 kind=settings.input,
                 ids=ids or None,
                 parameters=settings.parameters,
+                cached=settings.cached,
                 http_port=http_port,
                 metrics_port=metrics_port,
                 seed=settings.seed,
@@ -229,12 +233,27 @@ def measure(settings: Settings, texts: Sequence[str], report: Report = lambda li
         limit = bench_peers.gemm_limit(products, bench.flop_per_token(config, lengths))
         limit["products"] = products
         allowed = limit["tokens_per_second"]
-        every = [[replace(r, share_of_limit=r.tokens_per_second / allowed) for r in turn] for turn in every]
+        every = [
+            [r if r.cache_hits else replace(r, share_of_limit=r.tokens_per_second / allowed) for r in turn]
+            for turn in every
+        ]
     rows = [bench.middle([turn[i] for turn in every]) for i in range(len(measurements))]
     facts: dict[str, Any] = {"count": len(texts), "characters": sum(map(len, texts))}
     if lengths:
         facts |= {"mean_tokens": float(np.mean(lengths)), "p95_tokens": float(np.quantile(lengths, 0.95))}
     return Document(rows, every, limit, facts)
+
+
+def different(
+    texts: Sequence[str], ids: Sequence[npt.NDArray[np.int64]], report: Report
+) -> tuple[list[str], list[npt.NDArray[np.int64]]]:
+    """Leave out texts whose token ids are another's, since a request computes those once; they are counted."""
+    first: dict[bytes, int] = {}
+    for i, row in enumerate(ids):
+        first.setdefault(row.tobytes(), i)
+    if left := len(texts) - len(first):
+        report(f"{left} text{'s' if left > 1 else ''} left out: the same tokens as another's")
+    return [texts[i] for i in first.values()], [ids[i] for i in first.values()]
 
 
 def prepared_folder(checkpoint: Path) -> Path:

@@ -64,6 +64,7 @@ def rates(before: Reading, after: Reading, seconds: float) -> dict[str, Any]:
     stages = {n.partition(":")[2]: grown(n) for n in after if n.startswith("xt_seconds_total:")}
     return {
         "sentences_per_second": rate("nv_inference_count") if texts is None else texts,
+        "cached_per_second": rate("xt_cache_hits_total"),
         "tokens_per_second": tokens,
         "requests_per_second": rate("nv_inference_request_success"),
         "refused_per_second": rate("xt_refused_total"),

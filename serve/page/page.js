@@ -149,7 +149,8 @@ async function live() {
       if (s.sentences_per_second !== null) state.points = [...state.points, s.sentences_per_second].slice(-POINTS);
       draw();
       const rows = [
-        ["sentences/s", rounded(s.sentences_per_second, s.sentences_per_second < 10 ? 1 : 0)],
+        ["answered/s", rounded(s.sentences_per_second, s.sentences_per_second < 10 ? 1 : 0)],
+        ["of it cached", rounded(s.cached_per_second, s.cached_per_second < 10 ? 1 : 0)],
         ["tokens/s", rounded(s.tokens_per_second)],
         ["median ms", rounded(s.p50_ms, 1)],
         ["waiting", rounded(s.waiting)],
@@ -161,7 +162,7 @@ async function live() {
         box.append(element("dt", "", name), element("dd", "", value));
         return box;
       }));
-      $("live-note").textContent = s.problem || `mean of the last ten seconds, peak ${rounded(Math.max(0, ...state.points))} sentences/s`;
+      $("live-note").textContent = s.problem || `mean of the last ten seconds, peak ${rounded(Math.max(0, ...state.points))} sentences/s answered, cached ones included`;
     } catch (error) {
       $("live-note").textContent = error.status === 401 ? "with a token" : "no answer from the server";
     }

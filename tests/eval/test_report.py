@@ -466,6 +466,24 @@ def test_numbers_are_rounded_and_the_summary_states_them() -> None:
     assert "0.012345" not in words and "0.912345" not in words and "1342.4" not in words
 
 
+def test_the_speed_of_cached_answers_is_no_headline_and_its_row_says_what_it_is() -> None:
+    """A cache that answers 4,000 texts a second says nothing about an encoder that computes 150."""
+    metrics = fake()
+    for row in metrics["serving"]["rows"]:
+        row["cache_hits"] = 0
+    first = metrics["serving"]["rows"][0]
+    first |= {"sentences_per_second": 4004.0, "cache_hits": 30, "counters": {"xt_texts_total": 120}}
+    words = read(report.render(metrics)).text
+    assert "342 sentences a second" in words  # 148.2 * 2.31, the fastest of those that computed
+    assert "triton int8, 25% from the cache" in words
+    assert "it is not the encoder's speed" in words
+    for row in metrics["serving"]["rows"]:
+        row["cache_hits"] = 9 if "triton" in row["engine"] else None
+    words = read(report.render(metrics)).text
+    assert "Triton serves" not in words
+    assert "pytorch fp32, in process encodes 73.2 sentences a second" in words
+
+
 def test_worse_than_base_is_said_plainly() -> None:
     metrics = fake()
     metrics["encoders"].reverse()

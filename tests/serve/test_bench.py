@@ -16,7 +16,8 @@ import pytest
 from xt.core.bitext import Bitext
 from xt.core.errors import XtError
 from xt.core.onnx_engine import load_model
-from xt.serve import bench, bench_http, bench_load, bench_machine
+from xt.core.triton_engine import TritonEncoder
+from xt.serve import bench, bench_http, bench_load, bench_machine, bench_plot, bench_session
 from xt.serve.bench_load import Answer, Deck, Seen, closed_loop, open_loop, poisson
 from xt.serve.launcher import free_ports
 
@@ -258,8 +259,60 @@ def test_every_input_is_read_by_the_real_server(server, tiny_repository, corpus,
     assert row.tokens_per_second / row.sentences_per_second == pytest.approx(np.mean([len(r) for r in ids]), rel=0.15)
 
 
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize(("kind", "batch"), [("text", 1), ("ids", 3), ("packed", 4)])
+def test_no_row_of_speed_holds_answers_of_the_vector_cache(server, tiny_repository, corpus, kind, batch, protocol):
+    """Sixteen texts that the server has just encoded, sent over and over: every one of them is computed again."""
+    texts = bench.mixed_texts(corpus)
+    known = TritonEncoder(server.url, None)
+    known.encode(texts)
+    known.encode(texts)  # the second time from the cache: it is on
+    known.close()
+    encoder, _ = load_model(tiny_repository / "encoder", device="cpu", threads=1)
+    ids, _ = encoder.tokenizer(texts, prefix=encoder.spec.prefix(None))
+    target = bench.triton_target(server.url, None, texts, kind=kind, ids=ids, protocol=protocol)
+    row = target.measure(bench.Load(callers=2, batch=batch), 0.4, warm_up=0.8)  # counts are told every half second
+    assert (row.cache, row.errors) == ("off", 0)
+    assert row.repeated > 0  # more texts than there are
+    assert row.cache_hits == row.cached_share == 0
+    assert row.counters["xt_texts_total"] >= row.requests * batch
+    # Each text costs a forward pass its tokens: at least those of the shortest text, six with prefix and both ends.
+    assert row.counters["xt_tokens_total"] >= row.requests * batch * 6
+    assert bench_plot.from_cache(row.to_json()) == ""
+
+
+def test_an_open_loop_and_the_quickstarts_rows_hold_no_cached_answers_either(server, corpus):
+    texts = bench.mixed_texts(corpus)
+    bench.served(server.url, None, texts, 2, 0.3)
+    row = bench.triton_target(server.url, None, texts).measure(bench.Load(rate=40), 0.6, warm_up=0.8)
+    again = bench.served(server.url, None, texts, 2, 0.3)
+    assert (row.cache_hits, again.cache_hits) == (0, 0)
+    assert again.repeated > 0
+
+
+def test_a_row_of_cached_answers_is_labelled_as_such(server, corpus):
+    texts = bench.mixed_texts(corpus)
+    target = bench.triton_target(server.url, None, texts, cached=True)
+    target.measure(bench.Load(callers=1), 0.2, warm_up=0.0)
+    row = target.measure(bench.Load(callers=1), 0.4, warm_up=0.0)
+    assert row.cache == "on"
+    assert row.cache_hits > 0
+    assert row.cached_share == pytest.approx(row.cache_hits / row.counters["xt_texts_total"])
+    assert "from the cache" in bench_plot.describe(row.to_json())
+    assert "from the cache" in bench_plot.plot([row.to_json()], "t")
+
+
+def test_texts_of_like_tokens_are_sent_once_and_what_is_left_out_is_counted():
+    lines, told = ["Guten Morgen", "guten  morgen", "die katze"], []
+    ids = [np.array(row, np.int64) for row in ([0, 5, 6, 2], [0, 5, 6, 2], [0, 7, 2])]
+    texts, rows = bench_session.different(lines, ids, told.append)
+    assert texts == ["Guten Morgen", "die katze"]
+    assert [row.tolist() for row in rows] == [[0, 5, 6, 2], [0, 7, 2]]
+    assert told == ["1 text left out: the same tokens as another's"]
+
+
 def test_the_servers_own_counters_are_read(server, corpus):
-    target = bench.triton_target(server.url, None, bench.mixed_texts(corpus))
+    target = bench.triton_target(server.url, None, bench.mixed_texts(corpus), cached=True)
     assert target.metrics_url == f"http://127.0.0.1:{server.ports.metrics}/metrics"
     row = target.measure(bench.Load(callers=2, batch=2), 1.5)
     assert row.counters["xt_texts_total"] == pytest.approx(2 * row.requests, rel=0.7)

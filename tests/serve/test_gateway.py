@@ -374,6 +374,7 @@ def test_rates_by_hand():
     assert found["sentences_per_second"] == 15
     assert found["tokens_per_second"] == 150
     assert found["cache_hit_rate"] == 0.75  # 6 hits, 2 misses
+    assert found["cached_per_second"] == 3
     assert found["padding_ratio"] == 0.5
     assert found["stage_seconds"] == {"queue": 1.5}
     assert found["waiting"] is None

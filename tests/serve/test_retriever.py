@@ -301,6 +301,18 @@ def test_a_query_asked_again_is_not_computed_again(client):
     assert counted(client, "xt_tokens_total") - computed == 5  # of the one new query: <s> query: word7 alone </s>
 
 
+def test_without_the_cache_a_query_is_computed_every_time(client):
+    queries = sentences(6, seed=19)
+    fresh = ask(client, queries, k=4, cache=False)
+    computed, hits = counted(client, "xt_tokens_total"), counted(client, "xt_cache_hits_total")
+    again = ask(client, queries, k=4, cache=False)
+    np.testing.assert_array_equal(again.as_numpy("scores"), fresh.as_numpy("scores"))
+    assert counted(client, "xt_tokens_total") - computed == sum(len(q.split()) + 3 for q in queries)
+    ask(client, queries, k=4)  # was not kept
+    assert counted(client, "xt_tokens_total") - computed == 2 * sum(len(q.split()) + 3 for q in queries)
+    assert counted(client, "xt_cache_hits_total") == hits
+
+
 def test_another_calibration_makes_the_next_version_of_the_same_index(model_folder, index_folder, tmp_path):
     before = install(index_folder, model_folder, tmp_path, table=TABLE)
     other = CalibrationTable(RetrievalTemperature(0.05, 0.7), "pooled", {"swh": RetrievalTemperature(0.1, 0.7)})

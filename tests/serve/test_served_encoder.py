@@ -548,6 +548,26 @@ def test_metrics_count_what_was_done(server, client, onnx):
         assert 0 < grown[f'xt_seconds_total stage="{stage}"'] < 5
 
 
+@pytest.mark.parametrize("datatype", ["packed", "ids"])
+def test_without_the_cache_every_text_is_computed_and_none_is_kept(server, client, onnx, datatype):
+    texts = sentences(10, seed=22)
+    rows, _ = onnx.tokenizer(texts, prefix="query: ")
+    width = max(map(len, rows))
+    ids = np.array([[*row, *[-1] * (width - len(row))] for row in rows], np.int32)
+    data = ("packed", pack(texts)[None], "UINT8") if datatype == "packed" else ("ids", ids, "INT32")
+    before = scrape(server)
+    first = send(client, *data, cache=False)
+    second = send(client, *data, cache=False)
+    third = send(client, *data)  # not kept: computed once more
+    fourth = send(client, *data, cache=False)  # kept now, and computed all the same
+    after = scrape(server)
+    assert len({x.as_numpy("embedding").tobytes() for x in (first, second, third, fourth)}) == 1
+    assert after["xt_tokens_total"] - before["xt_tokens_total"] == 4 * sum(map(len, rows))
+    assert after["xt_cache_hits_total"] == before["xt_cache_hits_total"]
+    with pytest.raises(grpc.InferenceServerException, match="cache is 'no', expected true or false"):
+        send(client, *data, cache="no")
+
+
 def test_the_cache_tells_prefixes_and_truncation_apart(client):
     def vector(**parameters):
         return send(client, "packed", pack(["the same cat"])[None], "UINT8", **parameters).as_numpy("embedding")
