@@ -166,7 +166,7 @@ class ServedEncoder(ServedModel):
         cached: bool,
     ) -> tuple[list[Ids], list[int], Plan]:
         """Split texts into those that the cache has and those to be run, each different one once."""
-        entries = self.cache.get(keys) if cached else [None] * len(keys)
+        entries: list[Entry | None] = self.cache.get(keys) if cached else [None] * len(keys)
         missing = [i for i, entry in enumerate(entries) if entry is None]
         places: dict[Hashable, int] = {}
         firsts: list[int] = []

@@ -114,7 +114,7 @@ class ServedRetriever(ServedModel):
         rows, cut = self.encoder.tokenizer(texts, prefix=prefix, truncate=parameters.get("truncate", False))
         keys = [np.asarray(row, np.int32).tobytes() for row in rows]
         cached = parameters.get("cache", True)
-        entries = self.cache.get(keys) if cached else [None] * len(keys)
+        entries: list[Entry | None] = self.cache.get(keys) if cached else [None] * len(keys)
         places: dict[bytes, int] = {}
         for key, entry in zip(keys, entries, strict=True):
             if entry is None:
