@@ -35,6 +35,18 @@ class CheckFailed(XtError):
     exit_code = EXIT_CHECK
 
 
+def shown(text: str, most: int = 80) -> str:
+    r"""Return a text of unknown origin as it can stand in a message: quoted, on one line, and not longer than that.
+
+    >>> shown("a\nb"), shown("x" * 100, most=3)
+    ("'a\\nb'", "'xxx'... (100 characters)")
+    """
+    quoted = repr(text[:most])
+    if len(quoted) - 2 <= most and len(text) <= most:
+        return quoted
+    return f"{quoted[: most + 1]}{quoted[0]}... ({len(text)} characters)"
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> XtError:
     """Give the error for a name that is in no table: the nearest names, and all of them.
 
@@ -42,9 +54,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> XtError:
     "Unknown task 'tatoba'. Did you mean tatoeba?"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=3, cutoff=0.5)
+    # The comparison takes the product of the lengths; what is far longer than a name is like none.
+    near = (
+        difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=3, cutoff=0.5) if len(name) < 100 else []
+    )
     ask = f" Did you mean {' or '.join(near)}?" if near else ""
-    return XtError(f"Unknown {what} {name!r}.{ask}", f"Known: {', '.join(names)}.")
+    return XtError(f"Unknown {what} {shown(name)}.{ask}", f"Known: {', '.join(names)}.")
 
 
 def require(module: str, *, extra: str, purpose: str) -> None:

@@ -16,6 +16,10 @@ from pathlib import Path
 from xt.core.errors import XtError
 
 KEY_VARIABLE = "XT_ADMIN_KEY"
+TOKEN_VARIABLE = "XT_TOKEN"  # noqa: S105 - its name
+"""What callers of the gateway must send."""
+SECRETS = (KEY_VARIABLE, TOKEN_VARIABLE)
+"""Variables of the environment that no child process is given."""
 KEY_HEADER = "xt-admin-key"
 """The HTTP header that carries the admin key."""
 GRPC_KEY_HEADER = f"triton-grpc-protocol-{KEY_HEADER}"
@@ -39,6 +43,10 @@ class ServerState:
     repository: str
     models: dict[str, str] = field(default_factory=dict)
     """Name -> content hash of what serves."""
+    http_host: str = ""
+    """Where this machine reaches HTTP; empty: where it reaches gRPC, of which `host` is the address."""
+    metrics_host: str = ""
+    """Likewise the metrics."""
 
 
 def folder() -> Path:
@@ -78,14 +86,29 @@ def note(state: ServerState) -> None:
 
 
 def note_server(
-    host: str, ports: Mapping[str, int], admin_key: str, repository: Path, models: Mapping[str, str]
+    host: str,
+    ports: Mapping[str, int],
+    admin_key: str,
+    repository: Path,
+    models: Mapping[str, str],
+    *,
+    http_host: str = "",
+    metrics_host: str = "",
 ) -> None:
     """Note a server that this process started; `ports` are http, grpc and metrics, `models` name -> content hash."""
     started = process_start(os.getpid())
     assert started is not None, "this process runs"
     note(
         ServerState(
-            os.getpid(), started, host, **ports, admin_key=admin_key, repository=str(repository), models=dict(models)
+            os.getpid(),
+            started,
+            host,
+            **ports,
+            admin_key=admin_key,
+            repository=str(repository),
+            models=dict(models),
+            http_host=http_host,
+            metrics_host=metrics_host,
         )
     )
 

@@ -6,6 +6,7 @@ XT_TOKEN_FILE     a file with the token that callers send as `Authorization: Bea
 XT_MODELS         names of the models, by commas (optional: asked of Triton)
 XT_ADMIN_KEY      Triton's admin key (optional: its list of models is behind it)
 XT_PORT           where to listen (8080)
+XT_ACCESS_LOG     - prints a line for each request (status, caller, trace id), a path writes them there (optional)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from xt.core.errors import XtError
 from xt.serve.gateway import Gateway
+from xt.serve.gateway_log import check_target, log_requests
 
 
 def needed(name: str) -> str:
@@ -33,6 +35,9 @@ def main() -> None:
     token = Path(needed("XT_TOKEN_FILE")).read_text(encoding="utf-8").strip()
     if not token:
         raise XtError("XT_TOKEN_FILE is an empty file.", "A gateway that other machines reach needs a token.")
+    access_log = os.environ.get("XT_ACCESS_LOG") or None
+    check_target(access_log)
+    log_requests(os.dup(2) if access_log == "-" else access_log)
     gateway = Gateway(
         needed("XT_TRITON_URL"),
         host="0.0.0.0",  # noqa: S104 - in a container, which publishes what it wants

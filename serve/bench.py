@@ -297,7 +297,9 @@ def find_places(url: str, *, http_port: int | None = None, metrics_port: int | N
     """
     host, port = split_address(url)
     pids = tuple(listeners(port)) if host in LOCAL else ()
+    http_host = metrics_host = host
     if state := server_state.find(url):
+        http_host, metrics_host = state.http_host or host, state.metrics_host or host
         http_port, metrics_port = http_port or state.http, metrics_port or state.metrics
     ports = [p for pid in pids for p in listening_ports(pid) if p != port] or [8000, 8002]
     if http_port is None:
@@ -305,8 +307,8 @@ def find_places(url: str, *, http_port: int | None = None, metrics_port: int | N
     if metrics_port is None:
         metrics_port = next((p for p in ports if p != http_port and _answers(f"http://{host}:{p}/metrics")), None)
     return Places(
-        f"{host}:{http_port}" if http_port else None,
-        f"http://{host}:{metrics_port}/metrics" if metrics_port else None,
+        f"{http_host}:{http_port}" if http_port else None,
+        f"http://{metrics_host}:{metrics_port}/metrics" if metrics_port else None,
         pids,
     )
 

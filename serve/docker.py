@@ -23,7 +23,8 @@ from types import TracebackType
 from xt.core import __version__, server_state
 from xt.core.artifact import Artifact, open_repository
 from xt.core.errors import XtError
-from xt.serve.launcher import EXIT_SECONDS, RESTRICTED, Ports, check_port, free_ports
+from xt.serve.launcher import EXIT_SECONDS, OPTIONS, RESTRICTED, Ports, check_port, free_ports, reachable
+from xt.serve.limits import STACK_BYTES
 
 NVIDIA_IMAGE = "nvcr.io/nvidia/tritonserver:26.09-py3"
 """What the image is built on."""
@@ -53,8 +54,8 @@ class Container:
     """Of the container."""
     repository: Path
     models: Sequence[str]
-    host: str
-    """The address of this machine that the ports are published on."""
+    hosts: tuple[str, str, str]
+    """The addresses of this machine that the ports are published on: HTTP, gRPC, metrics."""
     ports: Ports
     gpus: str = "none"
     """`all`, `none`, or device numbers: `0,1`."""
@@ -66,10 +67,11 @@ class Container:
         """Give the command line that runs it in the foreground.
 
         The container can write nothing but its `/tmp` (engines that TensorRT builds go there), has no capabilities,
-        and does not fetch an image. The admin key is among Triton's arguments, for whoever may use the engine to read.
+        and does not fetch an image. The engine keeps no log of its own, which would grow without bound: this process
+        reads it. The admin key is among Triton's arguments, for every user of this machine to read.
         """
-        host = f"[{self.host}]" if ":" in self.host else self.host
         published = zip(
+            self.hosts,
             (self.ports.http, self.ports.grpc, self.ports.metrics),
             (INSIDE.http, INSIDE.grpc, INSIDE.metrics),
             strict=True,
@@ -91,11 +93,19 @@ class Container:
             "no-new-privileges",
             "--shm-size",
             self.shared_memory,
+            "--ulimit",
+            f"stack={STACK_BYTES}:{STACK_BYTES}",
+            "--log-driver",
+            "none",
             "--stop-timeout",
             str(STOP_SECONDS),
             "--mount",
             f"type=bind,src={self.repository},dst={MODELS},readonly",
-            *(part for outside, inside in published for part in ("--publish", f"{host}:{outside}:{inside}")),
+            *(
+                part
+                for host, outside, inside in published
+                for part in ("--publish", f"{f'[{host}]' if ':' in host else host}:{outside}:{inside}")
+            ),
             *gpu_arguments(self.engine, self.gpus),
             *(part for key, value in sorted(self.environment.items()) for part in ("--env", f"{key}={value}")),
             self.image,
@@ -133,8 +143,11 @@ def triton_arguments(models: int, admin_key: str = "") -> list[str]:
         "--exit-on-error=true",
         f"--exit-timeout-secs={EXIT_SECONDS}",
         "--disable-auto-complete-config",
+        "--http-address=0.0.0.0",  # the container's own; `--publish` says who reaches it
         f"--http-port={INSIDE.http}",
+        "--grpc-address=0.0.0.0",
         f"--grpc-port={INSIDE.grpc}",
+        "--metrics-address=0.0.0.0",
         f"--metrics-port={INSIDE.metrics}",
         *([f"--http-restricted-api={restricted}", f"--grpc-restricted-protocol={restricted}"] if admin_key else []),
     ]
@@ -197,7 +210,9 @@ class DockerServer:
         self,
         repository: Path,
         *,
-        host: str = "127.0.0.1",
+        http_host: str = "127.0.0.1",
+        grpc_host: str = "127.0.0.1",
+        metrics_host: str = "127.0.0.1",
         ports: Ports | None = None,
         image: str | None = None,
         gpus: str = "auto",
@@ -210,7 +225,9 @@ class DockerServer:
 
         Args:
             repository: what `xt export` wrote; it is mounted read-only.
-            host: the address of this machine that the ports are published on.
+            http_host: the address of this machine that Triton's HTTP is published on.
+            grpc_host: likewise of gRPC.
+            metrics_host: likewise of the metrics.
             ports: on this machine; None: free ones.
             image: None: `IMAGE`.
             gpus: `auto`, `all`, `none`, or device numbers: `0,1`.
@@ -220,7 +237,7 @@ class DockerServer:
             report: is given every line of the server's log; None: kept for `log_tail` alone.
         """
         self.repository = repository.resolve()
-        self.host = host
+        self.http_host, self.grpc_host, self.metrics_host = http_host, grpc_host, metrics_host
         self.ports = ports or Ports(*free_ports())
         self.name = f"xt-{os.getpid()}-{secrets.token_hex(4)}"
         self.image = image or IMAGE
@@ -238,10 +255,12 @@ class DockerServer:
     @property
     def url(self) -> str:
         """HOST:PORT of the gRPC endpoint, as `--url` takes it."""
-        return f"{self._reachable()}:{self.ports.grpc}"
+        return f"{reachable(self.grpc_host)}:{self.ports.grpc}"
 
-    def _reachable(self) -> str:
-        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus reads."""
+        return f"http://{reachable(self.metrics_host)}:{self.ports.metrics}/metrics"
 
     def __enter__(self) -> DockerServer:
         if self._process is None:  # `run` gives one that is started
@@ -256,8 +275,9 @@ class DockerServer:
     def start(self, ready_seconds: float = READY_SECONDS) -> None:
         """Run the container and wait until every model is ready."""
         ports = (self.ports.http, self.ports.grpc, self.ports.metrics)
-        for option, port in zip(("--http-port", "--grpc-port", "--metrics-port"), ports, strict=True):
-            check_port(self.host, port, option)
+        hosts = (self.http_host, self.grpc_host, self.metrics_host)
+        for option, host, port in zip(OPTIONS, hosts, ports, strict=True):
+            check_port(host, port, option)
         if len(set(ports)) < 3:
             raise XtError(f"Two of the ports {', '.join(map(str, ports))} are the same.", "Choose three.")
         if "," in str(self.repository):
@@ -271,7 +291,7 @@ class DockerServer:
             name=self.name,
             repository=self.repository,
             models=self.models,
-            host=self.host,
+            hosts=hosts,
             ports=self.ports,
             gpus=gpus,
             admin_key=self.admin_key,
@@ -286,6 +306,7 @@ class DockerServer:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                env={k: v for k, v in os.environ.items() if k not in server_state.SECRETS},
                 start_new_session=True,
             )
             self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
@@ -313,7 +334,7 @@ class DockerServer:
                     "The lines above say which model or port failed.",
                 )
             try:
-                connection = http.client.HTTPConnection(self._reachable(), self.ports.http, timeout=2)
+                connection = http.client.HTTPConnection(reachable(self.http_host), self.ports.http, timeout=2)
                 connection.request("GET", "/v2/health/ready")
                 ready = connection.getresponse().status == 200
                 connection.close()
@@ -374,7 +395,9 @@ class DockerServer:
 def run(
     repository: Path,
     *,
-    host: str = "127.0.0.1",
+    http_host: str = "127.0.0.1",
+    grpc_host: str = "127.0.0.1",
+    metrics_host: str = "127.0.0.1",
     ports: Ports | None = None,
     image: str | None = None,
     gpus: str = "auto",
@@ -387,7 +410,9 @@ def run(
     """Serve a repository by a container and wait until it is ready; see `DockerServer`. Stop it by `stop` or `with`."""
     server = DockerServer(
         repository,
-        host=host,
+        http_host=http_host,
+        grpc_host=grpc_host,
+        metrics_host=metrics_host,
         ports=ports,
         image=image,
         gpus=gpus,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from xt.core.errors import XtError, require
 from xt.core.server_state import LOCAL_HOSTS
 from xt.serve.gateway_guard import LOOPBACK_NAMES
+from xt.serve.launcher import check_port, family, reachable
+from xt.serve.limits import raise_open_files
 from xt.serve.wire import Tls
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ MAX_TEXTS = 2048
 TIMEOUT_SECONDS = 60.0
 READY_SECONDS = 20.0
 STOP_SECONDS = 10.0
-CONNECTIONS = 1024
-"""Requests under way at once; more are told 503."""
+BACKLOG = 2048
+"""Connections that the system takes while none can be accepted here."""
 
 
 def create_app(
@@ -53,20 +56,52 @@ def create_app(
         admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does.
         hosts: names that callers may call it by (the header Host); others are told 421. None: any.
     """
-    for module in ("fastapi", "uvicorn"):
-        require(module, extra="serve", purpose="The gateway")
+    check_gateway(token)
     from xt.serve.client import AsyncClient
     from xt.serve.gateway_app import build
     from xt.serve.gateway_models import Models
     from xt.serve.gateway_stats import Stats
 
-    if token is not None and (not token.isascii() or not token.isprintable() or " " in token or not token):
-        raise XtError("The token is empty or holds blanks or other than ASCII.", "Choose one of letters and digits.")
     # A caller who is refused is told so at once, and knows better than the gateway whether to come back.
     client = AsyncClient(triton_url, timeout_seconds=timeout_seconds, retries=0, tls=tls, admin_key=admin_key)
     stats = Stats(metrics_url)
     known = Models(client, stats, models)
     return build(client, stats, known, token=token, max_body_bytes=max_body_bytes, max_texts=max_texts, hosts=hosts)
+
+
+def check_gateway(token: str | None) -> None:
+    """Raise XtError when a package is missing, or when the token cannot stand in a header."""
+    for module in ("fastapi", "uvicorn"):
+        require(module, extra="serve", purpose="The gateway")
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token or not token):
+        raise XtError("The token is empty or holds blanks or other than ASCII.", "Choose one of letters and digits.")
+
+
+def address(host: str, port: int) -> str:
+    """Return where a browser on this machine finds the page of a gateway.
+
+    >>> address("0.0.0.0", 8080), address("::1", 8080)
+    ('http://127.0.0.1:8080', 'http://[::1]:8080')
+    """
+    host = reachable(host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `port` of `host`; XtError when that cannot be had."""
+    check_port(host, port, "--gateway-port")
+    # The protocol is named: asyncio sends small answers at once only where it sees that it is TCP.
+    listening = socket.socket(family(host), socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+        return listening
+    except OSError as error:
+        listening.close()
+        raise XtError(
+            f"Port {port} on {host} cannot be used: {error.strerror}.", "Choose another by --gateway-port."
+        ) from error
 
 
 class Gateway:
@@ -79,6 +114,8 @@ class Gateway:
         another site could else read the answers under a name that it points here.
         """
         self.host, self.port = host, port
+        self.socket: socket.socket | None = None
+        """One that listens already, where another process bound it."""
         if host in LOCAL_HOSTS and not options.get("token"):
             options.setdefault("hosts", LOOPBACK_NAMES)
         self._app = create_app(triton_url, **options)
@@ -88,8 +125,7 @@ class Gateway:
     @property
     def url(self) -> str:
         """Where a browser finds the page."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return address(self.host, self.port)
 
     def __enter__(self) -> Gateway:
         self.start()
@@ -102,24 +138,9 @@ class Gateway:
 
     def start(self) -> None:
         """Listen; XtError when the port cannot be had."""
-        import uvicorn
-
-        from xt.serve.launcher import check_port
-
-        check_port(self.host, self.port, "--gateway-port")
-        config = uvicorn.Config(
-            self._app,
-            host=self.host,
-            port=self.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=int(STOP_SECONDS),
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="xt-gateway", daemon=True)
+        sockets = [self.socket or listen(self.host, self.port)]
+        self._server = self.server()
+        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="xt-gateway", daemon=True)
         self._thread.start()
         end = time.monotonic() + READY_SECONDS
         while not self._server.started:
@@ -129,6 +150,28 @@ class Gateway:
                     f"The gateway did not start on {self.host}:{self.port}.", "Choose another --gateway-port."
                 )
             time.sleep(0.01)
+
+    def server(self, alive: Callable[[], Awaitable[None]] | None = None) -> Any:
+        """Return Uvicorn's server of the application; `alive` is called once a second as long as it answers."""
+        import uvicorn
+
+        from xt.serve.gateway_protocol import BoundedProtocol
+
+        BoundedProtocol.allow(raise_open_files())
+        config = uvicorn.Config(
+            self._app,
+            http=BoundedProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=int(STOP_SECONDS),
+            callback_notify=alive,
+            timeout_notify=1,
+        )
+        return uvicorn.Server(config)
 
     def alive(self) -> bool:
         """Whether it listens."""

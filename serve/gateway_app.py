@@ -9,11 +9,10 @@ from importlib import resources
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from xt.core.errors import XtError
+from xt.core.errors import XtError, shown
 from xt.serve import gateway_openai, gateway_search, wire
 from xt.serve.client import AsyncClient
 from xt.serve.gateway_guard import Guard, error_body
@@ -62,7 +61,6 @@ def build(
     for path, (file, kind) in PAGE.items():
         app.add_api_route(path, page_route(file, kind), methods=["GET", "HEAD"], include_in_schema=False)
     app.add_exception_handler(XtError, on_error)
-    app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_fault)
     return Guard(app, token=token, max_body_bytes=max_body_bytes, hosts=hosts)
@@ -84,30 +82,16 @@ async def on_error(request: Request, error: Exception) -> Response:
     status, kind, code = status_of(error)
     if isinstance(error, TooManyTexts):
         code = "too_many_texts"
-    param = "model" if isinstance(error, wire.UnknownModel) else None
+    param = "model" if isinstance(error, wire.UnknownModel) else getattr(error, "field", None)
     headers = {"Retry-After": "1"} if status in (429, 503) else None
     message = f"{error.message} {error.hint}".strip()
     return JSONResponse(error_body(message, kind, code, param), status_code=status, headers=headers)
 
 
-async def on_invalid(request: Request, error: Exception) -> Response:
-    """Answer a body that is not what the route takes: the first field that is wrong, and what is wrong with it."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    places = [str(p) for p in first["loc"] if p != "body"]
-    field = places[0] if places and first["type"] != "json_invalid" else None
-    expected = {
-        "input": "input is not what was expected: a text, a list of texts, token ids, or a list of token ids.",
-        None: f"The body is not readable JSON: {first.get('ctx', {}).get('error', first['msg'])}.",
-    }
-    message = expected.get(field, f"{field}: {first['msg']}.")
-    return JSONResponse(error_body(message, "invalid_request_error", "invalid_request", field), status_code=400)
-
-
 async def on_http(request: Request, error: Exception) -> Response:
     """Answer what has no route."""
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path}: {error.detail}."
+    message = f"{request.method} {shown(request.url.path)}: {error.detail}."
     body = error_body(message, "invalid_request_error", str(error.detail).lower().replace(" ", "_"))
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 

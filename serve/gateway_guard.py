@@ -21,6 +21,15 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger("xt.gateway")
 BODY_SECONDS = 30.0
 """How long a client may take to send its request."""
+SILENT_SECONDS = 10.0
+"""How long it may send nothing meanwhile."""
+RUNNING = 1024
+"""Requests under way at once; more are told 503, probes and the page apart."""
+HELD_BYTES = 256 * 2**20
+"""Of bodies in memory at once; with more, only bodies of up to SMALL_BYTES are taken, others are told 503."""
+SMALL_BYTES = 2**16
+PATH_CHARACTERS = 200
+"""Of a path in the log."""
 OPEN = frozenset({"/", "/health", "/ready", "/page/style.css", "/page/page.js", "/page/icon.svg"})
 """What needs no token: the page, which asks for it, and what a probe reads."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -60,6 +69,7 @@ class Guard:
         self.hosts = hosts
         self.token = token.encode() if token is not None else None
         self.max_body_bytes = max_body_bytes
+        self._running = self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
@@ -70,6 +80,8 @@ class Guard:
         scope.setdefault("state", {})["trace"] = trace
         start = time.perf_counter()
         status = 0
+        state = scope["state"]
+        state["token"], state["size"] = "-", 0
 
         async def told(message: Message) -> None:
             nonlocal status
@@ -81,9 +93,21 @@ class Guard:
         try:
             await self._answer(scope, receive, told)
         finally:
+            self._held -= state["size"]
             milliseconds = (time.perf_counter() - start) * 1e3
-            what = f"{scope['method']} {scope['path']}"
-            log.info("%s %s %.1f ms trace=%s", what, status or "client left", milliseconds, trace)
+            path = scope.get("raw_path", scope["path"].encode())[:PATH_CHARACTERS].decode("ascii", "replace")
+            caller = (scope.get("client") or ("-",))[0]
+            log.info(
+                "%s %s %s %.1f ms caller=%s token=%s bytes=%d trace=%s",
+                scope["method"],
+                path,
+                status or "client left",
+                milliseconds,
+                caller,
+                state["token"],
+                state["size"],
+                trace,
+            )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (name := self._stranger(scope)) is not None:
@@ -99,17 +123,33 @@ class Guard:
         try:
             body_bytes = await asyncio.wait_for(self._body(scope, receive), BODY_SECONDS)
         except asyncio.TimeoutError:
-            message = f"The request did not arrive whole within {BODY_SECONDS:.0f} s."
+            message = (
+                f"The request did not arrive whole within {BODY_SECONDS:.0f} s, or nothing of it came for "
+                f"{SILENT_SECONDS:.0f} s."
+            )
             await refuse(send, 408, error_body(message, "invalid_request_error", "timeout"))
             return
         except _TooLarge:
             message = f"The body is larger than {self.max_body_bytes} bytes; send several requests."
-            body = error_body(message, "invalid_request_error", "body_too_large")
-            await refuse(send, 413, body, (b"connection", b"close"))
+            await refuse(send, 413, error_body(message, "invalid_request_error", "body_too_large"))
+            return
+        except _Full:
+            await self._busy(send, "The gateway holds as many requests in memory as it may")
             return
         if body_bytes is None:  # the client left in the middle of its request
             return
-        await self._run(scope, body_bytes, receive, send)
+        if self._running >= RUNNING and scope["path"] not in OPEN:
+            await self._busy(send, f"The gateway works on {self._running} requests")
+            return
+        self._running += 1
+        try:
+            await self._run(scope, body_bytes, receive, send)
+        finally:
+            self._running -= 1
+
+    async def _busy(self, send: Send, why: str) -> None:
+        body = error_body(f"{why}; try again later.", "overloaded_error", "server_busy")
+        await refuse(send, 503, body, (b"retry-after", b"1"))
 
     def _stranger(self, scope: Scope) -> str | None:
         """Give the name that the client calls this server by when it is none of ours.
@@ -129,7 +169,9 @@ class Guard:
             return True
         given = next((v for n, v in scope["headers"] if n == b"authorization"), b"")
         kind, _, value = given.partition(b" ")
-        return hmac.compare_digest(value.strip(), self.token) and kind.lower() == b"bearer"
+        right = hmac.compare_digest(value.strip(), self.token) and kind.lower() == b"bearer"
+        scope["state"]["token"] = "right" if right else "wrong" if given else "missing"
+        return right
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         declared = next((v for n, v in scope["headers"] if n == b"content-length"), b"0")
@@ -137,13 +179,17 @@ class Guard:
             raise _TooLarge
         parts, size = [], 0
         while True:
-            message = await receive()
+            message = await asyncio.wait_for(receive(), SILENT_SECONDS)
             if message["type"] == "http.disconnect":
                 return None
             part = message.get("body", b"")
             size += len(part)
             if size > self.max_body_bytes:
                 raise _TooLarge
+            if size > SMALL_BYTES and self._held + len(part) > HELD_BYTES:
+                raise _Full
+            self._held += len(part)
+            scope["state"]["size"] += len(part)
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
@@ -182,6 +228,10 @@ class Guard:
 
 
 class _TooLarge(Exception):
+    pass
+
+
+class _Full(Exception):
     pass
 
 

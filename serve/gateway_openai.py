@@ -7,9 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, StrictBool
 
 from xt.serve import wire
+from xt.serve.gateway_body import Count, Input, Name, User, body_of, schema_of
 from xt.serve.gateway_models import model_card
 from xt.serve.gateway_state import state_of, timed
 from xt.serve.wire import InvalidRequest
@@ -22,18 +23,18 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]]
+    input: Input
     """One text, texts, the token ids of one text, or those of several."""
-    model: StrictStr
+    model: Name
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: StrictInt | None = Field(default=None, ge=1)
-    user: StrictStr | None = None
+    dimensions: Count | None = None
+    user: User | None = None
     """OpenAI's own: who the end user is. It is not read."""
-    input_type: StrictStr | None = None
+    input_type: Name | None = None
     """The role whose prefix goes before each text: query, passage, none."""
-    prefix: StrictStr | None = None
+    prefix: Name | None = None
     """The same by xt's own name."""
-    truncate: bool = False
+    truncate: StrictBool = False
     """Cut what is too long instead of refusing it."""
 
 
@@ -54,8 +55,8 @@ def rows_of(value: Any) -> tuple[list[str] | None, list[list[int]] | None]:
     return None, rows
 
 
-@router.post("/v1/embeddings")
-async def embeddings(body: EmbeddingRequest, request: Request) -> JSONResponse:
+@router.post("/v1/embeddings", openapi_extra=schema_of(EmbeddingRequest))
+async def embeddings(request: Request, body: EmbeddingRequest = body_of(EmbeddingRequest)) -> JSONResponse:
     """Encode texts or token ids."""
     state = state_of(request)
     texts, ids = rows_of(body.input)

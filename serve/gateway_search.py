@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, StrictBool
 
 from xt.core.index import role
+from xt.serve.gateway_body import Count, Name, Text, Texts, body_of, schema_of
 from xt.serve.gateway_models import Models, calibration_of
 from xt.serve.gateway_state import State, state_of, timed
 from xt.serve.wire import Found, InvalidRequest, Served
@@ -27,14 +28,14 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    query: StrictStr | None = None
-    queries: list[StrictStr] | None = None
+    query: Text | None = None
+    queries: Texts | None = None
     """Instead of `query`, several."""
-    k: StrictInt = Field(default=10, ge=1)
-    language: StrictStr | None = None
+    k: Count = 10
+    language: Name | None = None
     """Of the queries, where known: it may have a calibrator of its own."""
-    model: StrictStr | None = None
-    truncate: bool = False
+    model: Name | None = None
+    truncate: StrictBool = False
 
 
 class RerankRequest(BaseModel):
@@ -42,15 +43,15 @@ class RerankRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    query: StrictStr
-    documents: list[StrictStr] | None = None
-    texts: list[StrictStr] | None = None
+    query: Text
+    documents: Texts | None = None
+    texts: Texts | None = None
     """`documents` by another name."""
-    model: StrictStr | None = None
-    top_n: StrictInt | None = Field(default=None, ge=1)
-    language: StrictStr | None = None
-    return_documents: bool = True
-    truncate: bool = False
+    model: Name | None = None
+    top_n: Count | None = None
+    language: Name | None = None
+    return_documents: StrictBool = True
+    truncate: StrictBool = False
 
 
 def answer_json(query: str, found: Found) -> dict[str, Any]:
@@ -66,8 +67,8 @@ def answer_json(query: str, found: Found) -> dict[str, Any]:
     }
 
 
-@router.post("/search")
-async def search(body: SearchRequest, request: Request) -> dict[str, Any]:
+@router.post("/search", openapi_extra=schema_of(SearchRequest))
+async def search(request: Request, body: SearchRequest = body_of(SearchRequest)) -> dict[str, Any]:
     """Ask the retriever."""
     state = state_of(request)
     if (body.query is None) == (body.queries is None):
@@ -95,8 +96,8 @@ async def search(body: SearchRequest, request: Request) -> dict[str, Any]:
     }
 
 
-@router.post("/rerank")
-async def rerank(body: RerankRequest, request: Request) -> dict[str, Any]:
+@router.post("/rerank", openapi_extra=schema_of(RerankRequest))
+async def rerank(request: Request, body: RerankRequest = body_of(RerankRequest)) -> dict[str, Any]:
     """Order texts by how likely each is the answer to the query."""
     state = state_of(request)
     if (body.documents is None) == (body.texts is None):

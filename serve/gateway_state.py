@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from fastapi import Request
@@ -14,6 +15,8 @@ from xt.serve.client import AsyncClient
 from xt.serve.gateway_models import Models
 from xt.serve.gateway_stats import Stats
 from xt.serve.wire import InvalidRequest
+
+READERS = 2
 
 
 class TooManyTexts(InvalidRequest):
@@ -28,6 +31,8 @@ class State:
     models: Models
     stats: Stats
     max_texts: int
+    readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
+    """Held while a large body is parsed."""
 
     def check_count(self, count: int, field: str) -> None:
         """Raise unless a request holds 1 to `max_texts` texts."""

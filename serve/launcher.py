@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import os
 import secrets
@@ -19,11 +18,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO, cast
 
 from xt.core import server_state
 from xt.core.artifact import open_repository, read_manifest
 from xt.core.errors import XtError
+from xt.serve.bounded_log import BoundedLog, follow
+from xt.serve.limits import UMASK, child_limits, prepare_child
 from xt.serve.processes import (
+    close_shared_memory,
     hide_from_process_list,
     model_processes,
     new_scratch,
@@ -45,7 +48,8 @@ RESTARTS_A_MINUTE = 5
 OPTIONS = ("--http-port", "--grpc-port", "--metrics-port")
 RESTRICTED = "model-repository,shared-memory,logging,trace,statistics"
 """Triton's groups of calls that only the admin key opens. Models, their metadata and health stay open."""
-PR_SET_PDEATHSIG = 1
+LOCKED = f"{RESTRICTED},inference,metadata,model-config"
+"""The same where HTTP is locked: health alone stays open."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +164,30 @@ def free_ports(count: int = 3) -> list[int]:
             s.close()
 
 
+def family(host: str) -> socket.AddressFamily:
+    """Return the kind of an address: IPv6 where it holds a colon."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def reachable(host: str) -> str:
+    """Return the address by which this machine reaches what listens on `host`.
+
+    >>> reachable("0.0.0.0"), reachable("192.0.2.7")
+    ('127.0.0.1', '192.0.2.7')
+    """
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+
+
+def _evhtp(host: str) -> str:
+    """Return an address as Triton's HTTP library takes it."""
+    return f"ipv6:{host}" if ":" in host else host
+
+
 def check_port(host: str, port: int, option: str) -> None:
     """Raise XtError when a port cannot be listened on."""
     if not 1 <= port <= 65535:
         raise XtError(f"{option} {port} is no port.", "Choose one from 1 to 65535.")
-    with socket.socket() as s:
+    with socket.socket(family(host)) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind((host, port))
@@ -173,11 +196,6 @@ def check_port(host: str, port: int, option: str) -> None:
                 f"Port {port} on {host} cannot be used: {error.strerror}.",
                 f"Choose another by {option}, or stop what listens there.",
             ) from error
-
-
-def _end_with_parent() -> None:
-    """In the child: be sent SIGTERM when the parent dies, even if it was killed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class TritonServer:
@@ -197,11 +215,14 @@ class TritonServer:
         self,
         repository: Path,
         *,
-        host: str = "127.0.0.1",
+        http_host: str = "127.0.0.1",
+        grpc_host: str = "127.0.0.1",
+        metrics_host: str = "127.0.0.1",
         ports: Ports | None = None,
         environment: Mapping[str, str] | None = None,
         admin_key: str | None = None,
         tls: Tls | None = None,
+        lock_http: bool = False,
         restart: bool = False,
         exit_seconds: int = EXIT_SECONDS,
         report: Callable[[str], None] = lambda line: None,
@@ -210,30 +231,37 @@ class TritonServer:
 
         Args:
             repository: the folder that `xt export` wrote; every model in it is loaded.
-            host: the address to listen on.
+            http_host: the address that Triton's HTTP listens on; it has no TLS and asks nobody who they are.
+            grpc_host: the address that gRPC listens on.
+            metrics_host: the address that the metrics are on, over HTTP.
             ports: HTTP, gRPC and metrics; free ones by default.
             environment: variables for the server and its models.
             admin_key: opens model control, logs, traces, statistics and shared memory; a random one by default.
-            tls: for gRPC. Triton's HTTP has none, so HTTP and metrics then stay on the loopback address.
+            tls: for gRPC; Triton's HTTP and metrics have none.
+            lock_http: the admin key opens all of HTTP, health apart: Triton answers web pages of any origin.
             restart: start a server anew that died by itself, or that hangs.
             exit_seconds: how long the requests in flight are waited for at the end.
             report: told when something was done that was not asked for, such as a restart.
         """
         self.repository = repository.resolve()
-        self.host = host
+        self.http_host, self.grpc_host, self.metrics_host = http_host, grpc_host, metrics_host
         self.ports = ports or Ports(*free_ports())
         self.prefix = f"xt{os.getpid()}p{secrets.token_hex(4)}"
         self.admin_key = server_state.check_key(admin_key or secrets.token_urlsafe(32), "the server")
         self.tls = tls
+        self.lock_http = lock_http
         self.restart = restart
         self.exit_seconds = exit_seconds
         self.report = report
         self.ended = ""
         """Why the server ended by itself; empty as long as it did not."""
         self.restarts = 0
+        self._open_memory = False
         self._environment = dict(environment or {})
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._lock_handle: int | None = None
+        self._log = BoundedLog(Path(os.devnull))
+        self._logging: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: threading.Thread | None = None
         self._closing, self._closed, self._gone = threading.Event(), threading.Event(), threading.Event()
@@ -243,16 +271,14 @@ class TritonServer:
     @property
     def url(self) -> str:
         """HOST:PORT of the gRPC endpoint, as `--url` takes it."""
-        return f"{self._reach(self.host)}:{self.ports.grpc}"
+        host = reachable(self.grpc_host)
+        return f"{f'[{host}]' if ':' in host else host}:{self.ports.grpc}"
 
     @property
-    def http_host(self) -> str:
-        """The address that HTTP and metrics listen on: with TLS the loopback alone, as they have none."""
-        return self.host if self.tls is None or self.host in server_state.LOCAL_HOSTS else "127.0.0.1"
-
-    @staticmethod
-    def _reach(host: str) -> str:
-        return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+    def metrics_url(self) -> str:
+        """Where Prometheus reads."""
+        host = reachable(self.metrics_host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.ports.metrics}/metrics"
 
     def __enter__(self) -> TritonServer:
         self.start()
@@ -266,7 +292,7 @@ class TritonServer:
     def start(self, ready_seconds: float = READY_SECONDS) -> None:
         """Start the server and wait until every model is ready."""
         wheel = find_wheel()
-        hosts = (self.http_host, self.host, self.http_host)
+        hosts = (self.http_host, self.grpc_host, self.metrics_host)
         for option, host, port in zip(OPTIONS, hosts, self._all_ports(), strict=True):
             check_port(host, port, option)
         if len(set(self._all_ports())) < 3:
@@ -275,6 +301,9 @@ class TritonServer:
         for event in (self._closing, self._closed, self._gone):
             event.clear()
         self._scratch, self._lock_handle = new_scratch(self.prefix)
+        self._log = BoundedLog(Path(self._scratch.name) / "server.log")
+        if warning := child_limits().warning:
+            self.report(f"Warning: {warning}")
         try:
             backend = Path(self._scratch.name) / "backends" / "python"
             backend.mkdir(parents=True)
@@ -297,30 +326,46 @@ class TritonServer:
         assert self._scratch is not None
         assert self._lock_handle is not None
         remove_bytecode(self.repository)
-        with (Path(self._scratch.name) / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._arguments(wheel, Path(self._scratch.name)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._env(wheel),
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-                pass_fds=(self._lock_handle,),
-            )
+        self._process = subprocess.Popen(
+            self._arguments(wheel, Path(self._scratch.name)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self._env(wheel),
+            start_new_session=True,
+            preexec_fn=prepare_child(child_limits(), private_memory=True),
+            pass_fds=(self._lock_handle,),
+            umask=UMASK,
+        )
+        assert self._process.stdout is not None
+        self._logging = follow(cast(BinaryIO, self._process.stdout), self._log)
         self._wait_ready(ready_seconds)
+        self._open_memory = close_shared_memory(self.prefix) > 0
+        if self._open_memory:
+            self.report(
+                "Warning: this system does not let Triton's shared memory be made private; it is closed to other users "
+                "0.2 s after it is made."
+            )
         remove_bytecode(self.repository)
 
     def _note_state(self) -> None:
         hashes = {name: str(read_manifest(self.repository / name)["hash"]) for name in self.models}
-        server_state.note_server(self.host, vars(self.ports), self.admin_key, self.repository, hashes)
+        server_state.note_server(
+            self.grpc_host,
+            vars(self.ports),
+            self.admin_key,
+            self.repository,
+            hashes,
+            http_host=reachable(self.http_host),
+            metrics_host=reachable(self.metrics_host),
+        )
 
     def _all_ports(self) -> tuple[int, int, int]:
         return self.ports.http, self.ports.grpc, self.ports.metrics
 
     def _arguments(self, wheel: Wheel, scratch: Path) -> list[str]:
         http, grpc, metrics = self._all_ports()
-        restricted = f"{RESTRICTED}:{server_state.KEY_HEADER}={self.admin_key}"
+        key = f"{server_state.KEY_HEADER}={self.admin_key}"
         return [
             str(wheel.binary),
             f"--model-repository={self.repository}",
@@ -328,17 +373,17 @@ class TritonServer:
             "--model-control-mode=explicit",
             "--load-model=*",
             f"--model-load-thread-count={max(4, 2 * len(self.models))}",  # one that waits for another holds a thread
-            f"--http-restricted-api={restricted}",
-            f"--grpc-restricted-protocol={restricted}",
+            f"--http-restricted-api={LOCKED if self.lock_http else RESTRICTED}:{key}",
+            f"--grpc-restricted-protocol={RESTRICTED}:{key}",
             "--exit-on-error=true",
             f"--exit-timeout-secs={self.exit_seconds}",
             "--disable-auto-complete-config",
             f"--backend-config=python,shm-region-prefix-name={self.prefix}",
-            f"--http-address={self.http_host}",
+            f"--http-address={_evhtp(self.http_host)}",
             f"--http-port={http}",
-            f"--grpc-address={self.host}",
+            f"--grpc-address={f'[{self.grpc_host}]' if ':' in self.grpc_host else self.grpc_host}",
             f"--grpc-port={grpc}",
-            f"--metrics-address={self.http_host}",
+            f"--metrics-address={_evhtp(self.metrics_host)}",
             f"--metrics-port={metrics}",
             "--allow-gpu-metrics=false",
             "--log-verbose=0",
@@ -346,7 +391,7 @@ class TritonServer:
         ]
 
     def _env(self, wheel: Wheel) -> dict[str, str]:
-        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", server_state.KEY_VARIABLE)}
+        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", *server_state.SECRETS)}
         env["LD_LIBRARY_PATH"] = os.pathsep.join(
             [str(wheel.libraries), str(wheel.libpython), *filter(None, [env.get("LD_LIBRARY_PATH")])]
         )
@@ -360,15 +405,15 @@ class TritonServer:
         process, hidden = self._process, False
         assert process is not None
         assert self._scratch is not None
-        log = Path(self._scratch.name) / "server.log"
-        logged = log.stat().st_size
+        logged = self._log.written_bytes
         while time.monotonic() < deadline and not self._closing.is_set():
             if process.poll() is not None:
+                self._end_log()
                 raise XtError(
                     f"Triton ended with code {process.returncode} before it was ready:\n{self.log_tail()}",
                     "The lines above say which model or port failed; `xt doctor` checks the installation.",
                 )
-            if not hidden and log.stat().st_size > logged:  # it logs nothing before it has read its options
+            if not hidden and self._log.written_bytes > logged:  # it logs nothing before it has read its options
                 hidden = True
                 if not hide_from_process_list(process.pid, self.admin_key):
                     self.report("This machine's users can read the server's admin key in the process list.")
@@ -381,7 +426,7 @@ class TritonServer:
         raise XtError(f"Triton was not ready within {seconds:.0f} s:\n{self.log_tail()}", "Is the machine overloaded?")
 
     def _get(self, path: str, *, timeout: float, method: str = "GET") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self._reach(self.http_host), self.ports.http, timeout=timeout)
+        connection = http.client.HTTPConnection(reachable(self.http_host), self.ports.http, timeout=timeout)
         try:
             connection.request(method, path, headers={server_state.KEY_HEADER: self.admin_key})
             answer = connection.getresponse()
@@ -396,6 +441,8 @@ class TritonServer:
         """
         times = list[float]()
         while not self._closing.wait(WATCH_SECONDS):
+            if self._open_memory:  # a reload makes more
+                close_shared_memory(self.prefix)
             if (trouble := watch.look()) is None:
                 continue
             if not (trouble.by_model or self.restart):
@@ -438,10 +485,14 @@ class TritonServer:
         """Give the end of the server's log, errors first in mind."""
         if self._scratch is None:
             return ""
-        log = Path(self._scratch.name) / "server.log"
-        text = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        text = self._log.text().splitlines()
         telling = [line for line in text if line.startswith(("E", "W")) or "rror" in line]
         return "\n".join((telling or text)[-lines:])
+
+    def _end_log(self) -> None:
+        """Wait until what the dead server printed is in the log."""
+        if self._logging is not None:
+            self._logging.join(2)
 
     def alive(self) -> bool:
         """Whether the server process runs."""
@@ -476,6 +527,7 @@ class TritonServer:
             except ProcessLookupError:
                 pass
             process.wait()
+            self._end_log()
         remove_shared_memory(self.prefix)
 
     def stop(self) -> None:

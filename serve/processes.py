@@ -112,6 +112,19 @@ def remove_bytecode(repository: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # a repository that cannot be written holds none of ours
 
 
+def close_shared_memory(prefix: str) -> int:
+    """Close the shared memory of the server with this prefix to other users; return how many files were open."""
+    opened = 0
+    for file in Path("/dev/shm").glob(f"*{prefix}*"):  # noqa: S108 - POSIX shared memory lives there
+        try:
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
+                opened += 1
+        except OSError:  # it is gone
+            pass
+    return opened
+
+
 def remove_shared_memory(prefix: str) -> None:
     """Remove the shared memory of the server with this prefix."""
     if len(prefix) < 12:  # never everybody's

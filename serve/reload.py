@@ -76,6 +76,8 @@ def reload(
     _renew(folder)
     remove_bytecode(repository)
     host = url.rpartition(":")[0]
+    if state is not None and http_port == state.http:
+        host = state.http_host or host
     try:
         _load(f"{host}:{http_port}", name, key)
     finally:

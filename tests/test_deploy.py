@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 import yaml
 
+from xt.cli.main import app
 from xt.core import __version__, server_state
 from xt.core.meters import COUNTERS, LABELS
 from xt.serve import docker
+from xt.serve.limits import STACK_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -214,18 +216,35 @@ def test_compose_publishes_on_this_machine_alone_and_gives_shared_memory():
     services = compose()["services"]
     assert set(services) == {"triton-gpu", "triton-cpu", "gateway"}
     published = [port for service in services.values() for port in service["ports"]]
-    assert len(published) == 7
+    assert len(published) == 6
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in published)
     for name in ("triton-gpu", "triton-cpu"):
         assert services[name]["shm_size"] == "1gb"
+        assert services[name]["ulimits"] == {"stack": STACK_BYTES}
         assert services[name]["volumes"][0]["read_only"] is True
     for service in services.values():
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"] is True
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}  # what it prints is bounded
     (device,) = services["triton-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
     assert services["triton-cpu"]["environment"]["XT_ADMIN_KEY"]
     assert server_state.KEY_VARIABLE == "XT_ADMIN_KEY"
+    assert not any(":8000:" in port for port in services["triton-cpu"]["ports"])  # HTTP of the wheel's old Triton
+    text = (DEPLOY / "compose.yaml").read_text()
+    assert f"${{{server_state.TOKEN_VARIABLE}:" not in text  # elsewhere the token itself has this name
+    assert compose()["secrets"]["token"]["file"] == "${XT_TOKEN_FILE:-../token.txt}"
+
+
+def test_the_cpu_image_opens_grpc_and_metrics_and_keeps_http_to_itself():
+    from typer.testing import CliRunner
+
+    (command,) = [line for line in stages()["cpu"] if line.startswith("CMD")]
+    words = yaml.safe_load(command.removeprefix("CMD "))
+    assert words[:5] == ["python3", "-m", "xt.cli.main", "serve", "/models"]
+    assert words[5:] == ["--grpc-host", "0.0.0.0", "--metrics-host", "0.0.0.0"]
+    known = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).output
+    assert all(word in known for word in words[5::2])
 
 
 def stages() -> dict[str, list[str]]:

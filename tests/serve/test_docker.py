@@ -33,7 +33,7 @@ def container(**changes) -> Container:
         "name": "xt-1",
         "repository": Path("/srv/models"),
         "models": ["a", "b"],
-        "host": "127.0.0.1",
+        "hosts": ("127.0.0.1",) * 3,
         "ports": Ports(9000, 9001, 9002),
         "admin_key": KEY,
     }
@@ -56,7 +56,7 @@ def test_ports_are_published_on_the_host_alone_and_the_repository_is_read_only()
 
 
 def test_an_address_of_ipv6_is_bracketed():
-    assert values(container(host="::1").arguments(), "--publish")[0] == "[::1]:9000:8000"
+    assert values(container(hosts=("::1",) * 3).arguments(), "--publish")[0] == "[::1]:9000:8000"
 
 
 def test_the_servers_command_follows_the_image_and_its_admin_interfaces_need_the_key():
@@ -265,7 +265,7 @@ def test_two_equal_ports_are_refused_before_anything_is_run(engine, repository):
 
 
 def test_one_that_never_gets_ready_is_stopped(engine, repository, monkeypatch):
-    monkeypatch.setattr(DockerServer, "_reachable", lambda self: "127.0.0.2")  # where nothing listens
+    monkeypatch.setattr(docker, "reachable", lambda host: "127.0.0.2")  # where nothing listens
     start = time.monotonic()
     with pytest.raises(XtError, match="not ready within 2 s"):
         docker.run(repository, gpus="none", ready_seconds=2)

@@ -181,7 +181,7 @@ def test_one_port_twice_is_refused(tiny_repository):
 
 def test_an_address_that_is_not_ours_is_refused(tiny_repository):
     with pytest.raises(XtError, match=r"on 192\.0\.2\.1 cannot be used"):  # TEST-NET-1: no machine has it
-        TritonServer(tiny_repository, host="192.0.2.1").start()
+        TritonServer(tiny_repository, grpc_host="192.0.2.1").start()
 
 
 def test_free_ports_are_different_and_can_be_listened_on():

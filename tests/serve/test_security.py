@@ -147,6 +147,7 @@ def test_the_state_is_for_this_user_alone_and_goes_with_the_server(tiny_reposito
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
         state = server_state.find(server.url)
         assert (state.admin_key, state.repository, state.http) == (KEY, str(tiny_repository), server.ports.http)
+        assert (state.host, state.http_host, state.metrics_host) == ("127.0.0.1",) * 3
         assert server_state.find(f"192.0.2.1:{server.ports.grpc}") is None  # another machine's
         monkeypatch.setenv(server_state.KEY_VARIABLE, "k" * 20)
         assert server_state.admin_key(server.url) == "k" * 20  # what is given goes before
@@ -196,12 +197,6 @@ def test_grpc_speaks_tls_alone_and_with_a_root_to_known_clients_alone(tiny_repos
             client.close()
 
 
-def test_with_tls_http_stays_at_home(tiny_repository, certificates):
-    tls = Tls(certificates / "server.pem", certificates / "server.key")
-    assert TritonServer(tiny_repository, host="0.0.0.0", tls=tls).http_host == "127.0.0.1"
-    assert TritonServer(tiny_repository, host="0.0.0.0").http_host == "0.0.0.0"
-
-
 def test_half_of_the_tls_flags_is_refused(certificates, tmp_path):
     cert, key, root = (certificates / n for n in ("server.pem", "server.key", "ca.pem"))
     assert Tls.of_flags(None, None, None) is None
@@ -227,6 +222,7 @@ SERVE = "from xt.cli import serve; import typer; a = typer.Typer(); a.command()(
     [
         (["--host", "0.0.0.0", "--gateway-port", "9"], "The gateway would listen on 0.0.0.0 for everybody"),
         (["--token", "t"], "--token was given without --gateway-port"),
+        (["--access-log", "-"], "--access-log was given without --gateway-port"),
         (["--gateway-port", "9", "--token", "@/nowhere"], "--token @/nowhere cannot be read"),
         (["--gateway-port", "9", "--token", ""], "--token is empty"),
         (["--grpc-cert", "x"], "--grpc-cert was given without --grpc-key"),
@@ -274,9 +270,78 @@ def test_open_to_other_machines_is_said_aloud_and_the_key_of_a_file_is_taken(tin
     ports = Ports(*free_ports())
     (tmp_path / "key").write_text(KEY)
     words = ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
-    command = [sys.executable, "-c", SERVE, tiny_repository, "--host", "0.0.0.0", *words]
+    command = [sys.executable, "-c", SERVE, tiny_repository, "--grpc-host", "0.0.0.0", *words]
     command += ["--admin-key", tmp_path / "key"]
     with started(command, signal.SIGTERM) as said:
-        assert "Warning: 0.0.0.0 is open to other machines" in said
-        assert server_state.find(f"127.0.0.1:{ports.grpc}").admin_key == KEY
+        assert "Warning: --grpc-host 0.0.0.0 is open to other machines" in said
+        assert "--http-host" not in said and "--metrics-host" not in said
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        rows += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+        listening = {int(r[1].split(":")[1], 16): r[1].split(":")[0].strip("0") for r in rows if r[3] == "0A"}
+        assert {p: bool(listening[p]) for p in vars(ports).values()} == {
+            ports.http: True,  # some address of its own
+            ports.grpc: False,  # every address
+            ports.metrics: True,
+        }
+        state = server_state.find(f"127.0.0.1:{ports.grpc}")
+        assert (state.admin_key, state.host, state.http_host, state.metrics_host) == (
+            KEY,
+            "0.0.0.0",
+            *["127.0.0.1"] * 2,
+        )
     assert server_state.find(f"127.0.0.1:{ports.grpc}") is None
+
+
+def test_locked_http_answers_health_alone_without_the_key(tiny_repository):
+    body = json.dumps({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["good morning"]}]})
+    with TritonServer(tiny_repository, lock_http=True) as server:
+
+        def infer(key: str | None) -> int:
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{server.ports.http}/v2/models/encoder/infer", data=body.encode()
+            )
+            if key:
+                request.add_header(server_state.KEY_HEADER, key)
+            try:
+                return urllib.request.urlopen(request, timeout=20).status
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        assert (infer(None), infer("k" * 40), infer(server.admin_key)) == (403, 403, 200)
+        for path in ("/v2", "/v2/models/encoder", "/v2/models/encoder/config"):
+            assert (status(server, path), status(server, path, server.admin_key)) == (403, 200)
+        assert status(server, "/v2/health/ready") == 200
+        client = grpc.InferenceServerClient(server.url)
+        assert embed(client).shape == (1, 32)
+        client.close()
+
+
+def test_a_token_is_taken_from_the_environment_or_a_file_and_hidden_where_it_was_typed(tmp_path, monkeypatch):
+    from xt.cli.serve import _token
+
+    monkeypatch.setenv(server_state.TOKEN_VARIABLE, "of-the-environment")
+    (tmp_path / "token").write_text("of-the-file\n")
+    assert _token(None) == "of-the-environment"
+    assert _token(f"@{tmp_path / 'token'}") == "of-the-file"
+    monkeypatch.delenv(server_state.TOKEN_VARIABLE)
+    assert _token(None) is None
+    script = (
+        "import os, sys; from xt.cli.serve import _token\n"
+        "assert _token(sys.argv[2]) == sys.argv[2] == os.environ['SAME']\n"
+        "print(open(f'/proc/{os.getpid()}/cmdline').read())"
+    )
+    secret = "a-token-that-was-typed"
+    command = [sys.executable, "-c", script, "--token", secret]
+    done = subprocess.run(
+        command, env={**os.environ, "SAME": secret}, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert secret not in done.stdout
+    assert "--token\0" + "*" * len(secret) in done.stdout
+
+
+def test_host_without_a_gateway_is_wrong_usage_that_names_the_flags_of_triton(tiny_repository):
+    command = [Path(sys.executable).with_name("xt"), "serve", tiny_repository, "--host", "0.0.0.0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "400"})
+    assert done.returncode == 2
+    for flag in ("--gateway-port", "--http-host", "--grpc-host", "--metrics-host"):
+        assert flag in done.stderr
