@@ -10,7 +10,7 @@ DATA ?= $(XT_DATA)
 STAMP := $(VENV)/.$(ACCELERATOR)
 ROOMS := core train export serve eval studies cli model_repository
 
-.PHONY: help env env-dev quickstart test lint check bench slow results bench-train lock format clean
+.PHONY: help env env-dev quickstart test lint check bench slow gpu-libraries results bench-train lock format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,12 @@ bench: $(STAMP) ## measure the bundled encoder, served and in process, on this m
 slow: $(STAMP)-dev ## half an hour of mixed load on a server: nothing lost, memory flat
 	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
 	$(BIN)/python -m tests.serve.soak bench/repository --minutes 30
+
+gpu-libraries: $(UV) requirements/gpu.txt ## show, without a GPU, that the CUDA provider's libraries are found (8 GB in .venv-gpu)
+	[ -x .venv-gpu/bin/python ] || $(UV) venv -q --python $(PYTHON) .venv-gpu
+	VIRTUAL_ENV=.venv-gpu $(UV) pip install -q --no-deps --require-hashes -r requirements/gpu.txt
+	VIRTUAL_ENV=.venv-gpu $(UV) pip install -q --no-deps -e .
+	.venv-gpu/bin/python deploy/gpu_libraries.py --provider cuda --also tensorrt
 
 results: $(STAMP)-dev ## train on every kind of task, before and after on Tatoeba, SIB-200 zero-shot (an hour; DATA=folder)
 	$(BIN)/xt study run transfer $(if $(DATA),--data-dir $(DATA)) --out results/transfer
@@ -80,4 +86,4 @@ $(STAMP)-dev: $(STAMP) requirements/$(ACCELERATOR)-dev.txt
 	mkdir -p .types/xt && cd .types/xt && for room in $(ROOMS); do ln -sfn ../../$$room $$room; done
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) $(VENV)-uv .types quickstart bench *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-uv .venv-gpu .types quickstart bench *.egg-info .mypy_cache .ruff_cache .pytest_cache

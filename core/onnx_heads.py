@@ -20,7 +20,7 @@ from xt.core.decode import Array, answer_chances, best_scores, decode, find_answ
 from xt.core.errors import XtError, require
 from xt.core.examples import ChoiceExample, Example, PairExample, QaExample, ScoredExample, SingleExample, TaggedExample
 from xt.core.inputs import Ids, Inputs, Unit
-from xt.core.onnx_engine import PROVIDERS, _settings, choose_provider
+from xt.core.onnx_engine import PROVIDERS, _settings, choose_provider, open_graph
 from xt.core.spec import EncoderSpec
 from xt.core.tasks import Task
 from xt.core.text import TOKEN_BUDGET, TooLong, check_text, give_back_memory
@@ -127,7 +127,8 @@ class OnnxHead:
         require("onnxruntime", extra="cpu", purpose="Running an ONNX graph")
         import onnxruntime as ort
 
-        row = PROVIDERS[choose_provider(provider, precision=precision)]
+        provider = choose_provider(provider, precision=precision)
+        row = PROVIDERS[provider]
         self.token_budget, self.buckets = row.token_budget, row.buckets
         threads = threads or len(os.sched_getaffinity(0))
         options = ort.SessionOptions()
@@ -137,15 +138,7 @@ class OnnxHead:
         if provider == "openvino":  # it fuses by itself, and knows the unfused operators alone
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         settings = _settings(provider, file, precision, threads)
-        try:
-            self.session = ort.InferenceSession(str(file), options, providers=[(row.name, settings)])
-        except Exception as error:  # ONNX Runtime's errors share no base class but Exception
-            raise XtError(f"ONNX Runtime cannot load {file}: {error}", "The file is damaged: export again.") from error
-        if self.session.get_providers()[0] != row.name:
-            raise XtError(
-                f"ONNX Runtime did not take {row.name}; it runs on {self.session.get_providers()[0]}.",
-                "Check its libraries (`xt doctor`).",
-            )
+        self.session = open_graph(file, provider, options, settings)
         self.inputs = [i.name for i in self.session.get_inputs()]
         if OUTPUT not in [o.name for o in self.session.get_outputs()]:
             raise XtError(f"{file} has no output {OUTPUT!r}.", "Export it with `xt export --task`.")
