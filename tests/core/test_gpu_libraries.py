@@ -193,15 +193,20 @@ def test_this_environments_provider_is_looked_for_without_importing_it():
         assert "without libonnxruntime_providers_cuda.so" in gpu_libraries.prepare("cuda")[0]
 
 
-def test_a_session_that_would_run_on_the_cpu_instead_is_an_error_that_names_what_is_missing(tiny_repository):
+def test_a_session_that_would_run_on_the_cpu_instead_is_an_error_that_names_what_is_missing(tmp_path):
     """This ONNX Runtime has no CUDA provider: by itself it takes the CPU's without a word."""
     import onnxruntime as ort
+    from onnx import TensorProto, helper, save
 
     if gpu_libraries.provider_file("cuda") is not None:
         pytest.skip("this ONNX Runtime has the CUDA provider")
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    file = tiny_repository / "encoder" / "1" / "model.onnx"
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    file = tmp_path / "model.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file)
+    assert open_graph(file, "cpu", options, {}).get_providers() == ["CPUExecutionProvider"]
     with pytest.raises(XtError, match=r"CUDAExecutionProvider for .*it would run on CPUExecutionProvider") as error:
         open_graph(file, "cuda", options, {})
     assert "installed without libonnxruntime_providers_cuda.so" in error.value.message
