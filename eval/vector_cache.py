@@ -130,6 +130,7 @@ class CachedEncoder:
         name = f"{len(self._shards):05d}-{uuid.uuid4().hex[:12]}"
         temporary = self.folder / f".new-{name}"
         try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # vectors give texts away: for this user alone
             temporary.mkdir(parents=True)
             for file, array in arrays.items():
                 np.save(temporary / f"{file}.npy", array, allow_pickle=False)

@@ -136,6 +136,8 @@ def test_probes_ask_what_triton_answers():
     probed = container(one("Deployment", "xt-triton"))
     paths = {probed[p]["httpGet"]["path"] for p in ("startupProbe", "readinessProbe", "livenessProbe")}
     assert paths == TRITON_PATHS
+    gateway = container(one("Deployment", "xt-gateway"))
+    assert {gateway[p]["httpGet"]["path"] for p in ("readinessProbe", "livenessProbe")} == {"/health"}
     startup = probed["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= docker.READY_SECONDS
 

@@ -191,7 +191,7 @@ def prepare(
     `facts` are kept with it; a function among them is called once all examples came.
     """
     try:
-        preparations().mkdir(parents=True, exist_ok=True)
+        preparations().mkdir(mode=0o700, parents=True, exist_ok=True)
         _sweep(preparations())
         draft = Path(mkdtemp(prefix=".draft-", dir=preparations()))
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 
 import numpy as np
@@ -36,6 +37,11 @@ class Counting:
 @pytest.fixture
 def network():
     return Counting()
+
+
+def test_no_other_user_reads_what_is_kept(network, tmp_path):
+    CachedEncoder(network, "x", root=tmp_path / "vectors").encode(["a"])
+    assert stat.S_IMODE((tmp_path / "vectors").stat().st_mode) == 0o700
 
 
 def same(a, b):

@@ -19,7 +19,7 @@ import pytest
 
 from xt.core import server_state
 from xt.core.errors import XtError
-from xt.serve import gateway_guard, gateway_protocol
+from xt.serve import gateway_guard, gateway_process, gateway_protocol
 from xt.serve.gateway import Gateway
 from xt.serve.gateway_process import GatewayProcess
 from xt.serve.launcher import free_ports
@@ -263,8 +263,6 @@ def test_a_gateway_that_is_killed_comes_back_and_who_calls_meanwhile_waits(own):
 
 def test_a_gateway_that_hangs_is_started_anew(own, monkeypatch):
     """A stopped process stands for one that hangs."""
-    from xt.serve import gateway_process
-
     monkeypatch.setattr(gateway_process, "SILENT_SECONDS", 3.0)
     restarts = own.restarts
     os.kill(own.pid, signal.SIGKILL)  # so that the patience of this test holds
@@ -296,3 +294,12 @@ def test_a_port_that_is_taken_and_a_log_that_cannot_be_written_are_named(own, tm
         GatewayProcess(NOBODY, port=own.port).start()
     with pytest.raises(XtError, match="--access-log .* cannot be written: Is a directory"):
         GatewayProcess(NOBODY, port=1, access_log=str(tmp_path))
+
+
+def test_a_flood_of_faults_is_reported_in_few_lines_and_counted():
+    told: list[str] = []
+    few = gateway_process._Few(told.append)
+    for i in range(100):
+        few(f"fault {i}")
+    few.close()
+    assert told == [*(f"gateway: fault {i}" for i in range(30)), "gateway: 70 more lines"]
