@@ -89,16 +89,14 @@ def with_cache(opened: Opened, device: str) -> Opened:
 
 def given_fits(report: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """Read the calibrators of another report: those of the same encoder, else of its only one."""
-    import json
-
-    from xt.core.artifact import open_artifact
+    from xt.core.artifact import open_artifact, read_json
     from xt.core.errors import XtError
 
     folder = open_artifact(report, kind="report")
     file = folder.path / "calibration.json"
     if not file.is_file():
         raise XtError(f"{report} holds no calibration.", "Name a report on parallel text or ranked retrieval.")
-    fits = dict(json.loads(file.read_text(encoding="utf-8")))
+    fits = dict(read_json(file))
     if entry["name"] not in fits and len(fits) != 1:
         raise XtError(
             f"{report} holds calibrations of {', '.join(fits)}, none of {entry['name']}.", "Evaluate the same encoder."
@@ -153,6 +151,9 @@ def evaluate_corpus(
 
     encoder, entry, temperature, parent = opened
     say(f"{corpus.title}: {len(corpus.pairs)} languages, encoder {entry['label']} on {entry['engine']}")
+    if corpus.skipped:
+        more = f" and {len(corpus.skipped) - 8} more" if len(corpus.skipped) > 8 else ""
+        say(f"{len(corpus.skipped)} files not read: {', '.join(corpus.skipped[:8])}{more}")
     if lost := sum(b.left_out for b in corpus.pairs):
         say(f"{lost} sentences left out: their id is on one side only")
     if pool is None:
@@ -240,6 +241,8 @@ def evaluate_ranked(
     about, collection, names = protocols.load_collection(name, data_dir=data_dir, selection=languages)
     sizes = f"{len(collection.queries.ids):,} queries, {len(collection.documents.ids):,} documents"
     say(f"{about['title']}: {sizes}, encoder {entry['label']} on {entry['engine']}")
+    for note in collection.notes:
+        say(note)
     given = check_trust(trust, entry, [ranked_trust.DIRECTION])
     result = ranked.rank_collection(encoder, collection, names=names, cut=cut, progress=Counter("encoded"))
     trusted = ranked_trust.calibrate(

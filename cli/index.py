@@ -110,7 +110,8 @@ def encode(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="INPUT", help="A .txt (one text a line), .jsonl or .tsv (id, text, perhaps title), or a folder."
+            metavar="INPUT",
+            help="A .txt (one text a line), .jsonl, .csv or .tsv (id, text, title), perhaps .gz; or a folder.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; a run that was cut short is continued.")],

@@ -25,10 +25,10 @@ def read_texts(files: Sequence[Path]) -> dict[str, str]:
     places: dict[str, str] = {}
     for file in files:
         first = True
-        for number, row in rows.tsv(file):
+        for number, row in rows.read(file, rows.TABLES):
             where = f"{file}, line {number}"
             if isinstance(row, str):
-                raise XtError(f"{where}: {row}", "Expected columns between tabs, one sentence a line.")
+                raise XtError(f"{where}: {row}", "Expected the columns id and text, one sentence a row.")
             if first:
                 column = next((name for name in ID_COLUMNS if name in row), None)
                 if column is None or "text" not in row:
@@ -38,7 +38,7 @@ def read_texts(files: Sequence[Path]) -> dict[str, str]:
                     )
                 first = False
             assert column is not None
-            name, text = row[column].strip(), row["text"].strip()
+            name, text = (str("" if row.get(c) is None else row[c]).strip() for c in (column, "text"))
             if not name:
                 raise XtError(f"{where}: the id is empty.", "Give each sentence an id.")
             if name in found:
@@ -68,16 +68,22 @@ def align(language: str, foreign: Mapping[str, str], english: Mapping[str, str],
     return Bitext(language, tuple(foreign[n] for n in shared), tuple(english[n] for n in shared), left_out)
 
 
-def read_id_folder(folder: Path, selection: str = "all") -> list[Bitext]:
+def read_id_folder(folder: Path, selection: str = "all", skipped: list[str] | None = None) -> list[Bitext]:
     """Read a folder of `<lang>.tsv` with the columns `id` and `text`, each aligned with English (`eng.tsv`, `en.tsv`).
+
+    The files may be CSV or JSON Lines as well, and gzipped; `skipped` gets the names of what else lies there.
 
     Raises XtError for a file whose name is no language's code, two files of one language, or when English is missing.
     """
     if not folder.is_dir():
         raise XtError(f"There is no folder {folder}.", "Check the path.")
     files: dict[str, Path] = {}
-    for file in sorted(folder.glob("*.tsv")):
-        code = languages.resolve(file.stem).iso3
+    for file in sorted(folder.iterdir()):
+        if not (file.is_file() and rows.is_readable(file, rows.TABLES)):
+            if skipped is not None:
+                skipped.append(file.name + "/" * file.is_dir())
+            continue
+        code = languages.resolve(file.name.split(".")[0]).iso3
         if code in files:
             raise XtError(f"{folder} holds {code} twice: {files[code].name}, {file.name}.", "Keep one of them.")
         files[code] = file

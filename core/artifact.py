@@ -81,6 +81,18 @@ def write_json(path: Path, value: object) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_json(path: Path, hint: str = "Make it again.") -> Any:
+    """Read a JSON file; XtError that names it where it is missing, no JSON, or nested too deeply."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise XtError(f"{path} cannot be read: {error.strerror or error}.", hint) from error
+    except RecursionError:
+        raise XtError(f"{path} is not readable as JSON: it is nested too deeply.", hint) from None
+    except ValueError as error:
+        raise XtError(f"{path} is not readable as JSON: {error}", hint) from error
+
+
 def command_line() -> str:
     """The command that runs now, as one can type it again."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -195,16 +207,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has no {MANIFEST}, so it is not a complete xt folder (found: {found}).",
             "It was not made by xt, or its writing was cut short: make it again.",
         )
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        missing = {"kind", "schema", "facts", "files", "hash"} - set(manifest)
-    except (ValueError, TypeError) as error:
-        raise XtError(f"{file} is not readable as JSON: {error}", "Make the folder again.") from error
+    manifest = read_json(file, "Make the folder again.")
+    if not isinstance(manifest, dict):
+        raise XtError(f"{file} holds a JSON {type(manifest).__name__}, no object.", "Make the folder again.")
+    missing = {"kind", "schema", "facts", "files", "hash"} - set(manifest)
     if missing:
         raise XtError(f"{file} lacks {', '.join(sorted(missing))}.", "Make the folder again.")
     entries = list(manifest["files"].values()) if isinstance(manifest["files"], dict) else [None]
     if not all(isinstance(e, dict) and {"bytes", "sha256"} <= set(e) for e in entries):
         raise XtError(f"{file} does not list its files with bytes and sha256.", "Make the folder again.")
+    if not isinstance(manifest["facts"], dict):
+        raise XtError(f"{file} has facts that are no object.", "Make the folder again.")
     if manifest["schema"] != SCHEMA:
         raise XtError(
             f"{file} has schema {manifest['schema']}; this xt ({__version__}) reads {SCHEMA}.",

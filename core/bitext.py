@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import gettext
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from xt.core import languages
 from xt.core.errors import XtError
+from xt.core.rows import decode, packed, raw_lines
 from xt.core.text import check_text
 
 DJANGO_MIN_WORDS = 4
@@ -20,8 +20,10 @@ DJANGO_MIN_PAIRS = 80
 ENGLISH = ("eng", "en", "eng_Latn", "english")
 MARKUP = re.compile(r"[%{}<>&\n\r\t|\\]|https?:|:[a-z]+:`")
 """What marks an entry as a template rather than a sentence."""
-PAIR_FILE = re.compile(r"^(?P<stem>.+)\.(?P<a>[A-Za-z_]{2,10})-(?P<b>[A-Za-z_]{2,10})\.(?P<side>[A-Za-z_]{2,10})$")
-"""`name.xx-yy.xx` and `name.xx-yy.yy`: line-aligned files as LASER, Moses and OPUS name them."""
+PAIR_FILE = re.compile(
+    r"^(?P<stem>.+)\.(?P<a>[A-Za-z_]{2,10})-(?P<b>[A-Za-z_]{2,10})\.(?P<side>[A-Za-z_]{2,10})(?P<gz>\.gz)?$", re.I
+)
+"""`name.xx-yy.xx` and `name.xx-yy.yy`: line-aligned files as LASER, Moses and OPUS name them, each perhaps gzipped."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,18 @@ class Bitext:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read a UTF-8 text file, one sentence a line; only a newline ends a line, and blank lines are an error."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise XtError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    raw = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    if raw and raw[-1] == b"":
-        raw.pop()
-    if not raw:
-        raise XtError(f"{path} is empty.", "Expected one sentence a line.")
+    """Read a UTF-8 text file, `.gz` unpacked, one sentence a line; blank lines are an error: they would be no pair."""
     lines = []
-    for number, line in enumerate(raw, 1):
+    for number, line in raw_lines(path):
+        where = f"{path}, line {number}"
         try:
-            text = line.removesuffix(b"\r").decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            found = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
-            raise XtError(f"{path}, line {number}: not valid UTF-8 ({found}).", "Convert the file to UTF-8.") from None
-        check_text(text, f"{path}, line {number}")
+            text = decode(line).strip()
+        except ValueError as error:
+            raise XtError(f"{where}: {error}", "Convert the file to UTF-8.") from None
+        check_text(text, where)
         lines.append(text)
+    if not lines:
+        raise XtError(f"{path} is empty.", "Expected one sentence a line.")
     return lines
 
 
@@ -75,20 +70,26 @@ def read_pair(language: str, foreign: Path, english: Path) -> Bitext:
     return Bitext(language, tuple(a), tuple(b))
 
 
-def find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """List the language pairs with English in a folder: code -> (foreign file, English file)."""
+def find_pairs(folder: Path, skipped: list[str] | None = None) -> dict[str, tuple[Path, Path]]:
+    """List the language pairs with English in a folder: code -> (foreign file, English file).
+
+    `skipped` gets the names of what else lies there.
+    """
+    skipped = [] if skipped is None else skipped
     if not folder.is_dir():
         raise XtError(f"There is no folder {folder}.", "Check the path.")
     pairs: dict[str, tuple[Path, Path]] = {}
     for file in sorted(folder.iterdir()):
         found = PAIR_FILE.match(file.name)
         if not found or not file.is_file():
+            skipped.append(file.name + "/" * file.is_dir())
             continue
         a, b, side = found["a"], found["b"], found["side"]
         code, english = (a, b) if b in ENGLISH else (b, a)
         if english not in ENGLISH or side not in (code, english):
+            skipped.append(file.name)
             continue
-        other = file.with_name(f"{found['stem']}.{a}-{b}.{english if side == code else code}")
+        other = packed(file.with_name(f"{found['stem']}.{a}-{b}.{english if side == code else code}"))
         if not other.is_file():
             raise XtError(f"{file.name} has no partner {other.name} in {folder}.", "Both sides must be there.")
         if side == english:
@@ -104,9 +105,9 @@ def find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     return pairs
 
 
-def read_folder(folder: Path, selection: str = "all") -> list[Bitext]:
-    """Read the line-aligned pairs of a folder in the languages asked for (see `languages.select`)."""
-    pairs = find_pairs(folder)
+def read_folder(folder: Path, selection: str = "all", skipped: list[str] | None = None) -> list[Bitext]:
+    """Read the line-aligned pairs of a folder in the languages asked for; see `languages.select` and `find_pairs`."""
+    pairs = find_pairs(folder, skipped)
     return [read_pair(code, *pairs[code]) for code in languages.select(selection, pairs)]
 
 

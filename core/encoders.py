@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from xt.core import bundled
-from xt.core.artifact import MANIFEST, new_artifact, open_artifact
+from xt.core.artifact import MANIFEST, new_artifact, open_artifact, read_json
 from xt.core.errors import XtError, explain_os_error, require, unknown
 from xt.core.spec import POOLINGS, EncoderSpec
 
@@ -174,10 +173,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any] | None:
     file = path / name
     if not file.is_file():
         return None
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise XtError(f"{file} is not readable as JSON: {error}", "Copy the folder again.") from error
+    value = read_json(file, "Copy the folder again.")
     return value if isinstance(value, dict) else None
 
 
@@ -187,8 +183,8 @@ def _modules(path: Path) -> list[str]:
     if not file.is_file():
         return ["Transformer", "Pooling", "Normalize"]
     try:
-        return [str(m["type"]).rsplit(".", 1)[-1] for m in json.loads(file.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, KeyError) as error:
+        return [str(m["type"]).rsplit(".", 1)[-1] for m in read_json(file, "Copy the folder again.")]
+    except (TypeError, KeyError) as error:
         raise XtError(f"{file} does not list modules with their types: {error}", "Copy the folder again.") from error
 
 

@@ -367,6 +367,14 @@ def save_heads(file: Path, model: MultiTaskModel, tasks: Iterable[Task]) -> None
     save_file(weights, file, metadata={"heads": json.dumps(facts, ensure_ascii=False)})
 
 
+def _facts(file: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """Read what the file of heads says of them; XtError where it is damaged."""
+    try:
+        return dict(json.loads((metadata or {})["heads"]))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise XtError(f"{file} does not say which heads it holds ({type(error).__name__}).", "Copy it again.") from None
+
+
 def load_heads(folder: Path, encoder: nn.Module, spec: EncoderSpec) -> tuple[MultiTaskModel, dict[str, Task]]:
     """Put the heads of a checkpoint folder on its encoder: the model, and the rows of the tasks by name.
 
@@ -377,7 +385,7 @@ def load_heads(folder: Path, encoder: nn.Module, spec: EncoderSpec) -> tuple[Mul
     if not file.is_file():
         raise XtError(f"{folder} has no trained heads ({HEADS_FILE}).", "Train it on the task: xt train --target TASK.")
     with safe_open(file, framework="pt") as tensors:
-        facts = json.loads(tensors.metadata()["heads"])
+        facts = _facts(file, tensors.metadata())
     rows = [Task.from_json(row) for row in facts["tasks"]]
     losses = facts["image_losses"]
     layer = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core import languages
+from xt.core import languages, rows
 from xt.core.artifact import MANIFEST, new_artifact, open_artifact, refuse_existing, sha256
 from xt.core.errors import XtError, require
 from xt.core.examples import CaptionExample
@@ -69,21 +69,11 @@ def split_of(name: str) -> str:
     return "train" if drawn < SPLITS["train"] else "dev" if drawn < SPLITS["train"] + SPLITS["dev"] else "test"
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Give line number and object of every line of a JSON-lines file that is not blank."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise XtError(f"{path} cannot be read: {error.strerror}.", "Give a folder that holds it.") from error
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise XtError(f"{path}, line {number}: not JSON: {error}", "Write one JSON object a line.") from error
-        if not isinstance(row, dict):
-            raise XtError(f"{path}, line {number}: {type(row).__name__}, not an object.", 'Write {"image": ...}.')
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield line number and object of every line of a JSON-lines file (perhaps gzipped) that is not blank."""
+    for number, row in rows.jsonl(rows.packed(path)):
+        if isinstance(row, str):
+            raise XtError(f"{path}, line {number}: {row}", 'Write one JSON object a line, {"image": ...}.')
         yield number, row
 
 
@@ -115,10 +105,7 @@ def read_captions(
             raise XtError(f"{where}: no 'image'; found {', '.join(row) or 'nothing'}.", "Say which image it describes.")
         image, name = locate(row["image"], where)
         text = _text(row, "text", where)
-        try:
-            language = languages.resolve(_text(row, "language", where, "eng")).iso3
-        except XtError as error:
-            raise XtError(f"{where}: {error.message}", error.hint) from error
+        language = languages.canonical(_text(row, "language", where, "eng"))
         name = _text(row, "id", where, name)
         if names.setdefault(image, name) != name:
             raise XtError(f"{where}: image {row['image']!r} is called {name!r} here, {names[image]!r} before.")
@@ -166,7 +153,7 @@ def load_image_text(folder: Path) -> ImageText:
     """
     if not folder.is_dir():
         raise XtError(f"There is no folder {folder}.", "Check the path.")
-    missing = [name for name in (IMAGES, CAPTIONS) if not (folder / name).is_file()]
+    missing = [name for name in (IMAGES, CAPTIONS) if not rows.packed(folder / name).is_file()]
     if missing:
         raise XtError(
             f"{folder} lacks {' and '.join(missing)}.",

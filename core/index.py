@@ -72,9 +72,13 @@ class Documents:
 
 
 def shown(document: Mapping[str, Any]) -> str:
-    """Give what is encoded and displayed of a document: its title, where it has one, and its text."""
-    title = document.get("title")
-    return f"{title} {document['text']}" if title else str(document["text"])
+    """Return what is encoded and displayed of a document: its title and its text, as far as it has them.
+
+    >>> shown({"title": "Ada", "text": "a programmer"}), shown({"title": "Ada", "text": ""}), shown({"text": "b"})
+    ('Ada a programmer', 'Ada', 'b')
+    """
+    parts = (str(document.get(name) or "").strip() for name in ("title", "text"))
+    return " ".join(part for part in parts if part)
 
 
 class Index:

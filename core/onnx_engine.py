@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core import gpu_libraries
-from xt.core.artifact import Artifact, open_artifact
+from xt.core.artifact import Artifact, open_artifact, read_json
 from xt.core.buckets import Buckets
 from xt.core.errors import XtError, require, unknown
 from xt.core.spec import EncoderSpec
@@ -275,7 +275,7 @@ def check_golden(encoder: TextEncoder, path: Path, artifact: Artifact) -> float:
 
     Raises XtError when it is below the model's own tolerance.
     """
-    golden = json.loads((path / artifact.facts["golden"]).read_text(encoding="utf-8"))
+    golden = read_json(path / artifact.facts["golden"])
     expected = np.asarray(golden["vectors"], np.float32)
     found = encoder.encode(golden["texts"]).vectors
     norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import Artifact, open_artifact
+from xt.core.artifact import Artifact, open_artifact, read_json
 from xt.core.buckets import Buckets, bucket, micro_batches
 from xt.core.decode import Array, answer_chances, best_scores, decode, find_answers
 from xt.core.errors import XtError, require
@@ -374,7 +374,7 @@ def _json_texts(value: str) -> list[str] | None:
         return None
     try:
         found = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, list) and found and all(isinstance(x, str) for x in found) else None
 
@@ -439,7 +439,7 @@ def check_golden(model: HeadModel, path: Path, artifact: Artifact) -> float:
     Scores (regression) differ in units of the training scores' deviation. Raises XtError when it is above the model's
     own tolerance, or not a number.
     """
-    golden = json.loads((path / artifact.facts["golden"]).read_text(encoding="utf-8"))
+    golden = read_json(path / artifact.facts["golden"])
     found = model.predict(golden["inputs"], truncate=True)
     apart = [np.abs(r.numbers - np.asarray(row)).max() for r, row in zip(found, golden["numbers"], strict=True)]
     worst = float(np.max(apart)) / float(golden["scale"])

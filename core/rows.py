@@ -69,7 +69,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as opened_file:
             file = cast(BinaryIO, opened_file)
             head = opened_file.peek(_HEAD)[:_HEAD]
-            if head.startswith(_UTF16) or head.count(0) > len(head) // 10:
+            if head.startswith(_UTF16) or head.count(0) > max(3, len(head) // 10):
                 raise not_text(path, "UTF-16 or a binary file")
             if head.startswith(b"\x1f\x8b"):
                 raise not_text(path, "a gzip file whose name does not end in .gz")
@@ -234,6 +234,17 @@ def is_readable(path: Path, endings: Sequence[str] = tuple(CUTTERS)) -> bool:
     (True, False)
     """
     return ending(path) in endings
+
+
+def packed(path: Path) -> Path:
+    """Return the file of this name, or the one with `.gz` behind it where that alone is there.
+
+    >>> packed(Path("nowhere/a.txt")).name
+    'a.txt'
+    """
+    if path.exists():
+        return path
+    return next((p for gz in (".gz", ".GZ") if (p := path.with_name(path.name + gz)).is_file()), path)
 
 
 def read(path: Path, endings: Sequence[str] = tuple(CUTTERS), *, blank: Blank = _ignore) -> Rows:

@@ -14,7 +14,6 @@ a query is kept for when it is asked again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.artifact import read_json
 from xt.core.buckets import Buckets, bucket
 from xt.core.cache import Entry, VectorCache
 from xt.core.calibrators import CalibrationTable
 from xt.core.errors import XtError
-from xt.core.index import Index, answer, check_k, check_searches, depth, role
+from xt.core.index import Index, answer, check_k, check_searches, depth, role, shown
 from xt.core.onnx_engine import check_golden, load_model
 from xt.core.served import ServedModel
 from xt.core.text import TextEncoder
@@ -169,13 +169,13 @@ class ServedRetriever(ServedModel):
 
     def rehearse(self) -> tuple[list[Ids], list[int]]:
         """One document's text as often as fills a micro-batch: the speed measured is that of vectors and search."""
-        (row,), _ = self.encoder.tokenizer([self.index.documents[0]["text"]], truncate=True)
+        (row,), _ = self.encoder.tokenizer([shown(self.index.documents[0])], truncate=True)
         rows = [row] * (self.buckets or Buckets()).full(bucket(len(row)), self.settings.token_budget)
         return rows, [len(row) for row in rows]
 
 
 def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file)
 
 
 def _strings(rows: Sequence[Sequence[str]]) -> npt.NDArray[np.object_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import open_artifact
+from xt.core.artifact import open_artifact, read_json
 from xt.core.errors import XtError
+from xt.core.rows import jsonl
 from xt.core.scores import exact_match
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +59,7 @@ class Side:
 def read_side(folder: Path) -> Side:
     """Read a report folder; of several encoders the last, which is the report's subject."""
     artifact = open_artifact(folder, kind="report")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(folder / "metrics.json")
     rows = _rows(folder)
     names = list(dict.fromkeys(str(r["encoder"]) for r in rows if r.get("encoder")))
     encoders = [str(e.get("name")) for e in metrics.get("encoders") or []]
@@ -87,6 +88,14 @@ def read_side(folder: Path) -> Side:
     return Side(folder, artifact.as_parent(), task, subject, str(metrics.get("created") or ""), kept, answers)
 
 
+def _objects(lines: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of JSON lines; XtError names file and line of what is none."""
+    for number, row in jsonl(lines):
+        if isinstance(row, str):
+            raise XtError(f"{lines}, line {number}: {row}", "Evaluate it again.")
+        yield dict(row)
+
+
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """The predictions of a folder, whichever way they are kept."""
     table, lines = folder / "predictions.parquet", folder / "predictions.jsonl"
@@ -95,8 +104,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
         return list(pq.read_table(table).to_pylist())
     if lines.is_file():
-        with lines.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file if line.strip()]
+        return list(_objects(lines))
     found = ", ".join(sorted(p.name for p in folder.iterdir()))
     raise XtError(
         f"{folder} has neither predictions.parquet nor predictions.jsonl (found: {found}).",

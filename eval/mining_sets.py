@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from xt.core import languages
 from xt.core.bitext import ENGLISH, Bitext, data_folder, read_tatoeba
 from xt.core.errors import XtError
+from xt.core.rows import decode, packed, raw_lines
 from xt.core.sources import spellings
 from xt.core.tasks import get
 from xt.core.text import check_text
@@ -20,6 +21,8 @@ from xt.eval.retrieval import fold_of
 
 PARTS = {"dev": ("dev", "sample"), "test": ("test", "training", "train")}
 """Our part to the words that BUCC's file names have for it: its sample tunes, its training part tests, as in XTREME."""
+GOLD = re.compile(r"\.gold(\.gz)?$", re.I)
+"""How the name of a file of pairs ends."""
 BROKEN = 1 / 3
 """The share of pairs that `mining_set_from_bitext` takes one side of."""
 
@@ -108,18 +111,12 @@ def read_gold(path: Path) -> frozenset[tuple[str, str]]:
     return frozenset(pairs)
 
 
-def _lines(path: Path) -> Sequence[tuple[int, str]]:
-    try:
-        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-        lines = data.decode("utf-8").split("\n")
-    except OSError as error:
-        raise XtError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise XtError(f"{path}, line {line}: not valid UTF-8.", "Convert the file to UTF-8.") from None
-    if lines and lines[-1] == "":
-        lines.pop()
-    return [(number, line.removesuffix("\r")) for number, line in enumerate(lines, 1)]
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in raw_lines(path):
+        try:
+            yield number, decode(line)
+        except ValueError as error:
+            raise XtError(f"{path}, line {number}: {error}", "Convert the file to UTF-8.") from None
 
 
 def find_mining(folder: Path) -> dict[str, dict[str, tuple[Path, Path, Path]]]:
@@ -131,13 +128,14 @@ def find_mining(folder: Path) -> dict[str, dict[str, tuple[Path, Path, Path]]]:
     if not folder.is_dir():
         raise XtError(f"There is no folder {folder}.", "Check the path.")
     found: dict[str, dict[str, tuple[Path, Path, Path]]] = {}
-    for gold in sorted([*folder.glob("*.gold"), *folder.glob("*/*.gold")]):
-        pair, dot, word = gold.name.removesuffix(".gold").partition(".")
+    every = (p for p in (*folder.glob("*.*"), *folder.glob("*/*.*")) if GOLD.search(p.name))
+    for gold in sorted(every):
+        pair, dot, word = GOLD.sub("", gold.name).partition(".")
         code, dash, english = pair.partition("-")
         part = next((p for p, names in PARTS.items() if word in names), None)
         if not (dot and dash) or english not in ENGLISH or part is None:
             continue
-        sides = [gold.with_name(f"{pair}.{word}.{side}") for side in (code, english)]
+        sides = [packed(gold.with_name(f"{pair}.{word}.{side}")) for side in (code, english)]
         for side in sides:
             if not side.is_file():
                 raise XtError(f"{gold.name} has no {side.name} beside it in {gold.parent}.", "All three must be there.")

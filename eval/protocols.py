@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xt.core.artifact import Artifact, new_artifact, open_artifact, write_json
+from xt.core.corpus import BEIR_CORPUS, beir_file
 from xt.core.tasks import get
 from xt.eval import passages, ranked, report
 from xt.eval.ranked import Collection
@@ -21,7 +22,7 @@ EXAMPLES = 6
 
 def is_ranked(task: str) -> bool:
     """Whether a name means ranked retrieval: a task of the table, `beir:FOLDER`, or a folder that looks like BEIR's."""
-    looks = is_folder(task) and (Path(task).expanduser() / "corpus.jsonl").is_file()
+    looks = is_folder(task) and beir_file(Path(task).expanduser(), BEIR_CORPUS) is not None
     return task in ANSWERS or task.startswith(PREFIX) or looks
 
 
@@ -35,7 +36,7 @@ def load_collection(
         about = {"name": row.name, "title": row.title, "description": row.source, "licence": row.licence}
         return {**about, "languages": len(set(collection.queries.languages))}, collection, ranked.ANSWER_MEASURES
     folder = Path(task.removeprefix(PREFIX)).expanduser().resolve()
-    collection = ranked.read_beir(folder)
+    collection = ranked.read_beir(folder, selection=selection)
     about = {
         "name": folder.name,
         "title": folder.name,

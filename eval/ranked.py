@@ -6,6 +6,8 @@ those of `ir_measures` (trec_eval's): a query for which nothing was found counts
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core import languages, rows
+from xt.core.corpus import BEIR_CORPUS, BEIR_QRELS, BEIR_QUERIES, CorpusLog, beir_file, read_corpus, read_queries
 from xt.core.errors import XtError, require
+from xt.core.examples import counts
 from xt.core.text import Vectors
 from xt.eval import groups, measures
 from xt.eval.mining import neighbours
@@ -30,8 +34,6 @@ BATCH = 4096
 REPEATS = 1000
 LEAST = 10
 """Fewer queries than this give no interval: their resamples say nothing of what others would give."""
-UNDETERMINED = "und"
-"""The code of queries that do not say their language (ISO 639)."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -86,66 +88,82 @@ class Collection:
             )
 
 
-def read_beir(folder: Path, split: str = "test") -> Collection:
-    """Read a BEIR folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv.
+def read_beir(folder: Path, split: str = "test", selection: str = "all") -> Collection:
+    """Read a BEIR folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, or these as .csv and the like, also gzipped.
 
     A document is its title, a space and its text, as BEIR joins them. Queries that the split judges not, or judges
-    without a relevant document, are left out and counted. `language` of a query (or of its `metadata`) is its language.
+    without a relevant document, are left out and counted. `language` of a query (or of its `metadata`) is its language;
+    those of other languages than `selection` asks for are left out and counted.
     """
-    files = [folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"]
-    if missing := [str(f.relative_to(folder)) for f in files if not f.is_file()]:
+    places = {BEIR_CORPUS: folder, BEIR_QUERIES: folder, split: folder / BEIR_QRELS}
+    files = {stem: beir_file(where, stem) for stem, where in places.items()}
+    if missing := [f"{stem}.jsonl" for stem in (BEIR_CORPUS, BEIR_QUERIES) if files[stem] is None] + (
+        [f"{BEIR_QRELS}/{split}.tsv"] if files[split] is None else []
+    ):
         there = ", ".join(sorted(p.name for p in folder.glob("*"))[:8]) or "nothing"
         raise XtError(f"{folder} lacks {', '.join(missing)} (found: {there}).", "Expected the layout of BEIR.")
-    documents = []
-    for where, row in _objects(files[0]):
-        text = " ".join(str(row.get(name) or "").strip() for name in ("title", "text")).strip()
-        if not text:
-            raise XtError(f"{where}: title and text are empty.", "Remove the document.")
-        documents.append((str(row["_id"]), text, _language(row)))
-    judgements: dict[str, dict[str, int]] = {}
-    for number, line in rows.tsv(files[2]):
-        where = f"{files[2]}, line {number}"
-        if isinstance(line, str) or not {"query-id", "corpus-id", "score"} <= set(line):
-            raise XtError(f"{where}: expected the columns query-id, corpus-id and score.", "See BEIR's qrels.")
-        try:
-            found = judgements.setdefault(line["query-id"], {})
-            if line["corpus-id"] in found:
-                raise XtError(f"{where}: this document is judged twice for the query.", "Remove one of them.")
-            found[line["corpus-id"]] = int(line["score"])
-        except ValueError as error:
-            raise XtError(f"{where}: {line['score']!r} is no whole number.", "A score is 0, 1, 2, ...") from error
-    everything = []
-    for where, row in _objects(files[1]):
-        if not str(row.get("text") or "").strip():
-            raise XtError(f"{where}: the query is empty.", "Remove it.")
-        everything.append((str(row["_id"]), str(row["text"]), _language(row)))
+    log = CorpusLog()
+    documents = [(d.id, d.content, languages.canonical(d.language)) for d in read_corpus(folder, log)]
+    log.skipped = []  # a BEIR folder holds other splits, and their notes
+    judgements = _judgements(_there(files[split]))
+    everything = [
+        (name, text, languages.canonical(code)) for name, text, code, _ in read_queries(_there(files["queries"]))
+    ]
     relevant = {q for q, found in judgements.items() if any(score > 0 for score in found.values())}
     known = {q[0] for q in everything}
     queries = [q for q in everything if q[0] in relevant]
     kept = {q: found for q, found in judgements.items() if q in relevant or q not in known}
-    left = len(everything) - len(queries)
-    notes = (
-        [f"{left} of {len(everything)} queries left out: {split} judges no document relevant to them"] if left else []
-    )
+    others: Counter[str] = Counter()
+    if selection.strip().lower() != "all":
+        chosen = languages.select(selection, dict.fromkeys(code for _, _, code in queries))
+        others.update(code for _, _, code in queries if code not in chosen)
+        kept = {q: found for q, found in kept.items() if q not in {name for name, _, code in queries if code in others}}
+        queries = [q for q in queries if q[2] in chosen]
+    left = len(everything) - len(queries) - others.total()
+    notes = log.notes()
+    if left:
+        notes.append(f"{left} of {len(everything)} queries left out: {split} judges no document relevant to them")
+    if others:
+        notes.append(f"queries left out, in other languages: {counts(others)}")
     return Collection(Texts.of(queries), Texts.of(documents), kept, str(folder), tuple(notes))
 
 
-def _objects(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    found = []
-    for number, row in rows.jsonl(file):
+def _there(file: Path | None) -> Path:
+    assert file is not None
+    return file
+
+
+def _judgements(file: Path) -> dict[str, dict[str, int]]:
+    """Read which documents answer which queries, and how well."""
+    judgements: dict[str, dict[str, int]] = {}
+    needed = ("query-id", "corpus-id", "score")
+    for number, row in rows.read(file, rows.TABLES):
         where = f"{file}, line {number}"
         if isinstance(row, str):
-            raise XtError(f"{where}: {row}", "Expected a JSON object a line.")
-        if "_id" not in row:
-            raise XtError(f"{where} has no `_id`; found {', '.join(row)}.", "Expected the layout of BEIR.")
-        found.append((where, row))
-    return found
-
-
-def _language(row: Mapping[str, Any]) -> str:
-    about = row.get("metadata") if isinstance(row.get("metadata"), Mapping) else {}
-    code = row.get("language") or (about or {}).get("language")
-    return languages.resolve(str(code)).iso3 if code else UNDETERMINED
+            raise XtError(f"{where}: {row}", "Repair the line, or remove it.")
+        if missing := [name for name in needed if row.get(name) in (None, "")]:
+            raise XtError(
+                f"{where} has no {', '.join(missing)} (found: {', '.join(map(str, row)) or 'nothing'}); "
+                f"expected the columns {', '.join(needed)}.",
+                "See BEIR's qrels: a header, then a judgement a line.",
+            )
+        query, document = str(row["query-id"]).strip(), str(row["corpus-id"]).strip()
+        found = judgements.setdefault(query, {})
+        if document in found:
+            raise XtError(f"{where}: this document is judged twice for the query.", "Remove one of them.")
+        try:
+            score = float(row["score"])
+            found[document] = int(score)
+        except (TypeError, ValueError, OverflowError):
+            score = math.nan
+        if not score.is_integer():
+            raise XtError(f"{where}: {row['score']!r} is no whole number.", "A score is 0, 1, 2, ...")
+    if not judgements:
+        raise XtError(
+            f"{file} holds no judgement; expected the columns {', '.join(needed)}.",
+            "See BEIR's qrels: a header, then a judgement a line.",
+        )
+    return judgements
 
 
 @dataclass(frozen=True)

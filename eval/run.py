@@ -32,6 +32,8 @@ class Corpus:
     source: str
     licence: str
     pairs: tuple[Bitext, ...]
+    skipped: tuple[str, ...] = ()
+    """Files of its folder that hold no sentences of it."""
 
     def describe(self) -> dict[str, Any]:
         """As the report shows it."""
@@ -52,14 +54,17 @@ def is_folder(task: str) -> bool:
 
 def load_corpus(task: str, *, data_dir: Path | None = None, selection: str = "all") -> Corpus:
     """Read a corpus: a task of the table (`tatoeba`, `django`), or a folder of line-aligned files."""
+    skipped: list[str] = []
     if task.startswith("ids:"):
         folder = Path(task.removeprefix("ids:")).expanduser().resolve()
-        found = tuple(aligned.read_id_folder(folder, selection))
-        return Corpus(folder.name, folder.name, f"files aligned by id in {folder}", "the owner's", found)
+        found = tuple(aligned.read_id_folder(folder, selection, skipped))
+        about = f"files aligned by id in {folder}"
+        return Corpus(folder.name, folder.name, about, "the owner's", found, tuple(skipped))
     if is_folder(task):
         folder = Path(task).expanduser().resolve()  # `.` has no name
-        pairs = bitext.read_folder(folder, selection)
-        return Corpus(folder.name, folder.name, f"line-aligned files in {folder}", "the owner's", tuple(pairs))
+        pairs = tuple(bitext.read_folder(folder, selection, skipped))
+        about = f"line-aligned files in {folder}"
+        return Corpus(folder.name, folder.name, about, "the owner's", pairs, tuple(skipped))
     row = tasks.get(task)
     if row.format != "bitext":
         raise XtError(f"{task} is a task to train on; it cannot be evaluated by retrieval.", "See `xt tasks`.")

@@ -8,7 +8,6 @@ XTREME-R's script cannot score LAReQA; it counts among retrieval here, as in the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xt.core import languages
-from xt.core.artifact import Artifact, new_artifact, open_artifact, write_json
+from xt.core.artifact import Artifact, new_artifact, open_artifact, read_json, write_json
 from xt.core.errors import XtError, unknown
 from xt.eval import groups, report
 from xt.eval.run import describe_run
@@ -101,7 +100,7 @@ class Read:
 def read_report(folder: Path) -> Read:
     """Read the task, the encoder and each language's figures of a report folder; XtError when it has none."""
     artifact = open_artifact(folder, kind="report")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(folder / "metrics.json")
     encoders = metrics.get("encoders") or [{}]
     retrieval = (encoders[-1].get("retrieval") or {}).get(XTREME_DIRECTION)
     section = metrics.get("mining") or metrics.get("ranked") or metrics.get("classification") or retrieval

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact, refuse_existing, write_json
+from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact, read_json, refuse_existing, write_json
 from xt.core.bitext import Bitext
 from xt.core.decode import PREDICTED, Array
 from xt.core.encoders import Resolved
@@ -220,12 +219,7 @@ def _temperature(given: float | Path | None, task: Task) -> float:
     """Give the temperature that a number or a file names; 1 for None."""
     if isinstance(given, Path):
         path = given
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise XtError(
-                f"{path} is no readable JSON: {error}", "Give a number, a calibration file or fit."
-            ) from error
+        value = read_json(path, "Give a number, a calibration file or fit.")
         kind = value.get("kind", "label-temperature") if isinstance(value, dict) else type(value).__name__
         if kind != "label-temperature" or not isinstance(value.get("temperature"), int | float):
             raise XtError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xt.core.artifact import new_artifact, write_json
+from xt.core.artifact import new_artifact, read_json, write_json
 from xt.core.bitext import Bitext
 from xt.core.encoders import OFFSET_MODELS, Resolved, write_sentence_transformers
 from xt.core.errors import CheckFailed, XtError
@@ -45,7 +44,7 @@ def check(resolved: Resolved, *, layers: int | None = None, dims: int | None = N
         resolved.spec.first(dims)
     if layers is None:
         return
-    config = json.loads((resolved.path / "config.json").read_text(encoding="utf-8"))
+    config = read_json(resolved.path / "config.json")
     count = config.get("num_hidden_layers", config.get("n_layers"))
     if layers < 1 or (count is not None and layers > int(count)):
         raise XtError(f"There are no first {layers} layers: {resolved.spec.name} has {count}.", f"Choose 1 to {count}.")
@@ -147,7 +146,7 @@ def _prune(
 
     file = resolved.path / "tokenizer.json"
     tokenizer = open_tokenizer(file)
-    document = json.loads(file.read_text(encoding="utf-8"))
+    document = read_json(file)
     config: Any = network.config
     table: Any = network.get_input_embeddings()
     pieces = set(vocabulary.vocabulary(document).values())
@@ -243,7 +242,7 @@ def _write(folder: Path, network: Any, resolved: Resolved, spec: EncoderSpec, pr
             (folder / name).write_bytes(source.read_bytes())
     settings = folder / "tokenizer_config.json"
     if pruned is not None and settings.is_file():
-        value = json.loads(settings.read_text(encoding="utf-8"))
+        value = read_json(settings)
         if "added_tokens_decoder" in value:
             new = {str(old): str(i) for i, old in enumerate(pruned.kept)}
             value["added_tokens_decoder"] = {new[k]: v for k, v in value["added_tokens_decoder"].items() if k in new}
@@ -266,7 +265,7 @@ def _slice_module(folder: Path, whole: int, dims: int) -> None:
     settings = {"in_features": whole, "out_features": dims, "bias": False}
     write_json(folder / name / "config.json", {**settings, "activation_function": "torch.nn.modules.linear.Identity"})
     save_file({"linear.weight": np.eye(dims, whole, dtype=np.float32)}, folder / name / "model.safetensors")
-    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules = read_json(folder / "modules.json")
     modules.insert(2, {"path": name, "type": "sentence_transformers.models.Dense"})
     numbered = [{**m, "idx": i, "name": str(i)} for i, m in enumerate(modules)]
     for module in numbered:

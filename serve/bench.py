@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xt.core import server_state
+from xt.core import rows, server_state
 from xt.core.bitext import Bitext
 from xt.core.errors import XtError, unknown
 from xt.core.text import Encoded
@@ -60,24 +60,27 @@ def read_texts(corpus: str, folder: Path | None) -> list[str] | None:
                 f"There is no sib200 in {folder or 'any folder: none was named'}.",
                 "Name the folder of data sets that holds sib200/<language>/test.tsv by --data-dir or XT_DATA.",
             )
-        texts = []
-        for file in files:
-            head, *rows = file.read_text(encoding="utf-8").splitlines()
-            if "text" not in head.split("\t"):
-                raise XtError(f"{file} has the columns {', '.join(head.split(chr(9)))}; a column text is needed.")
-            at = head.split("\t").index("text")
-            texts += [cells[at] for cells in (row.split("\t") for row in rows) if len(cells) > at]
-        return [t for t in texts if t.strip()]
+        return [text for file in files for text in _texts(file, rows.quoted(file, "\t"))]
     path = Path(corpus).expanduser()
     if path.is_file():
-        try:
-            texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise XtError(f"{path} is not UTF-8 text: {error}", "Give a file of one text a line.") from error
+        texts = _texts(path, rows.read(path) if rows.is_readable(path) else rows.plain(path))
         if not texts:
-            raise XtError(f"{path} holds no text.", "Give a file of one text a line.")
+            raise XtError(f"{path} holds no text.", "Give a file of one text a line, or of rows with a text.")
         return texts
     return None
+
+
+def _texts(file: Path, found: rows.Rows) -> list[str]:
+    """List the texts of rows; XtError for a row that cannot be read or has none."""
+    texts = []
+    for number, row in found:
+        text = row if isinstance(row, str) else row.get("text")
+        if isinstance(row, str) or not isinstance(text, str):
+            what = row if isinstance(row, str) else f"has the columns {', '.join(row)}; a column text is needed."
+            raise XtError(f"{file}, line {number}: {what}", "Give a file of one text a line, or of rows with a text.")
+        if text.strip():
+            texts.append(text.strip())
+    return texts
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import MANIFEST, new_artifact, open_artifact, read_manifest, write_json
+from xt.core.artifact import MANIFEST, new_artifact, open_artifact, read_json, read_manifest, write_json
 from xt.core.encoders import cache_folder, resolve
 from xt.core.errors import XtError
 from xt.core.spec import EncoderSpec
@@ -131,7 +130,7 @@ def know(settings: Settings) -> Known | None:
         return None
     resolved = resolve(wanted)
     path = settings.checkpoint or resolved.path
-    pad = json.loads((resolved.path / "config.json").read_text(encoding="utf-8")).get("pad_token_id", 1)
+    pad = read_json(resolved.path / "config.json").get("pad_token_id", 1)
     return Known(resolved.spec.name, resolved.spec, resolved.path / "tokenizer.json", pad, path, None)
 
 
@@ -317,7 +316,7 @@ def config_of(known: Known) -> dict[str, Any]:
         raise XtError(
             "The sizes of the network are not known: its checkpoint is not there.", "Name it by --checkpoint."
         )
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    return dict(read_json(file))
 
 
 def write(target: Path, document: dict[str, Any], title: str, *, seed: int = 0, force: bool = False) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xt.core.artifact import MANIFEST, Artifact, open_artifact, sha256
+from xt.core.artifact import MANIFEST, Artifact, open_artifact, read_json, sha256
 from xt.core.calibrators import CANDIDATES, MAPPED, SCOPES, TABLE_KIND, CalibrationTable
 from xt.core.errors import XtError, unknown
 
@@ -44,12 +43,9 @@ def read_calibration(
     Raises XtError when nothing in the file is this encoder's, or the direction or scope is not in it.
     """
     file = path / FILE if path.is_dir() else path
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise XtError(f"There is no calibration {file}.", "Name a report of `xt eval`, or its file.") from error
-    except ValueError as error:
-        raise XtError(f"{file} is not readable as JSON: {error}", "Make the report again.") from error
+    if not file.is_file():
+        raise XtError(f"There is no calibration {file}.", "Name a report of `xt eval`, or its file.")
+    value = read_json(file, "Make the report again.")
     if isinstance(value, dict) and value.get("kind") == TABLE_KIND:
         table = CalibrationTable.from_json(value)
         _admit(file, _same(table.provenance.get("encoder", {}), identity), allow_other_encoder, report)
@@ -104,7 +100,7 @@ def _entries(file: Path, value: object) -> dict[str, dict[str, Any]]:
 
 def _metrics(file: Path) -> dict[str, Any]:
     metrics = file.parent / "metrics.json"
-    return dict(json.loads(metrics.read_text(encoding="utf-8"))) if metrics.is_file() else {}
+    return dict(read_json(metrics)) if metrics.is_file() else {}
 
 
 def _facts(file: Path, entry: str, direction: str, fitted_on: Sequence[str]) -> dict[str, Any]:

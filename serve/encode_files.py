@@ -18,11 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import Artifact, new_artifact, open_artifact, refuse_existing, sha256, write_json
+from xt.core.artifact import Artifact, new_artifact, open_artifact, read_json, refuse_existing, sha256, write_json
+from xt.core.corpus import CorpusLog, Document, fingerprint, read_corpus
 from xt.core.errors import XtError, explain_os_error, unknown
 from xt.core.spec import EncoderSpec
 from xt.core.text import Encoded
-from xt.serve.corpus import Document, fingerprint, read_corpus
 
 SHARD_TEXTS = 4096
 """Texts of one shard: what a kill can lose, and what is held in memory at once."""
@@ -87,12 +87,15 @@ def encode_corpus(
         opened: how it was opened (encoder or url, model), so that a search can open it again.
         force: replace `out`.
         progress: told of texts done, of how many, and a note, after every shard.
-        report: told when earlier shards are continued.
+        report: takes lines: what of the corpus is not read, and that earlier shards are continued.
     """
     refuse_existing(out, force=force)
     encoder.spec.prefix(settings.prefix)  # an unknown one is said before the corpus is read
     with _work_folder(out) as work:
-        total = sum(1 for _ in read_corpus(source))  # every line is checked before the first is encoded
+        log = CorpusLog()
+        total = sum(1 for _ in read_corpus(source, log))  # every line is checked before the first is encoded
+        for note in log.notes():
+            report(note)
         plan = make_plan(source, identity, settings)
         _start(work, plan, report)
         shards: list[dict[str, Any]] = []
@@ -114,6 +117,7 @@ def encode_corpus(
                 "source": str(source),
                 "opened": opened,
                 "texts": done,
+                "left_out": log.to_json(),
                 "dim": encoder.spec.dim,
                 "tokens": sum(s["tokens"] for s in shards),
                 "truncated": sum(s["truncated"] for s in shards),
@@ -162,8 +166,8 @@ def _start(work: Path, plan: dict[str, Any], report: Callable[[str], None]) -> N
     """Keep shards of the same plan; throw away those of another."""
     file = work / "plan.json"
     try:
-        same = json.loads(file.read_text(encoding="utf-8")) == json.loads(json.dumps(plan))
-    except (OSError, ValueError):
+        same = read_json(file) == json.loads(json.dumps(plan))
+    except XtError:
         same = False
     finished = len(list(work.glob("shard-*.json")))
     if same and finished:
@@ -181,7 +185,7 @@ def _shard(work: Path, number: int, batch: list[Document], encoder: Encoder, set
     """Give a shard's entry of the manifest, encoding it unless it is whole already; its entry is written last."""
     entry = work / f"shard-{number:05d}.json"
     if entry.is_file():
-        value = dict(json.loads(entry.read_text(encoding="utf-8")))
+        value = dict(read_json(entry))
         files = (value["vectors"], value["documents"])
         if all((work / f).is_file() and sha256(work / f) == value["sha256"][f] for f in files):
             return value

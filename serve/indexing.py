@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xt.core.artifact import MANIFEST, Artifact, new_artifact, open_artifact, refuse_existing, write_json
+from xt.core.artifact import MANIFEST, Artifact, new_artifact, open_artifact, read_json, refuse_existing, write_json
 from xt.core.errors import XtError, require
 from xt.core.index import DOCUMENTS_FILE, INDEX_FILE, OFFSETS_FILE, Index, Rows, shown, unit
 from xt.core.text import Vectors
@@ -124,7 +124,13 @@ def build_index(
         vectors = _rows(encoded, golden)
         write_json(draft.path / GOLDEN_FILE, {"rows": golden.tolist(), "vectors": vectors.tolist()})
         kept = ("encoder", "opened", "prefix", "truncate", "truncated", "tokens", "texts", "dim", "source", "input")
-        draft.facts = {**{name: facts[name] for name in kept}, "kind": kind, "factory": text, **quality}
+        draft.facts = {
+            **{name: facts[name] for name in kept},
+            "left_out": facts.get("left_out", {}),
+            "kind": kind,
+            "factory": text,
+            **quality,
+        }
         draft.parents = encoded.manifest["parents"]
     return open_artifact(out, kind="index")
 
@@ -225,7 +231,7 @@ def _effort(index: Any) -> tuple[str, list[int]]:
 
 def check_vectors(encoder: Encoder, index: Index, indexed: Artifact) -> list[int]:
     """Encode some documents again; give their rows. XtError unless the vectors are those that the index was made of."""
-    golden = json.loads((indexed.path / GOLDEN_FILE).read_text(encoding="utf-8"))
+    golden = read_json(indexed.path / GOLDEN_FILE)
     expected = np.asarray(golden["vectors"], np.float32)
     texts = [shown(index.documents[row]) for row in golden["rows"]]
     found = encoder.encode(texts, prefix=indexed.facts["prefix"], truncate=indexed.facts["truncate"]).vectors

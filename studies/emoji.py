@@ -198,7 +198,7 @@ def _names_of_file(path: Path) -> dict[str, str]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise XtError(f"{path} is not readable as a JSON object: {error}", "Install or unpack it again.") from error
 
 

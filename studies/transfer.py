@@ -8,7 +8,6 @@ its zero-shot accuracy over languages. A run that is complete is kept when the s
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xt.core import encoders, sources, tasks, torch_engine
-from xt.core.artifact import MANIFEST, open_artifact, write_json
+from xt.core.artifact import MANIFEST, open_artifact, read_json, write_json
 from xt.core.bitext import data_folder
 from xt.core.errors import XtError
 from xt.core.examples import ChoiceExample, QaExample, ReadLog
@@ -248,7 +247,7 @@ def _way(entry: Mapping[str, Any], way: str) -> dict[str, Any]:
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(folder / "metrics.json")
     return found
 
 

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import write_json
+from xt.core.artifact import read_json, write_json
 from xt.core.encoders import cache_folder
 from xt.core.errors import explain_os_error
 from xt.core.examples import Example
@@ -173,7 +173,7 @@ def find(name: str) -> Prepared | None:
     folder = preparations() / name
     if not (folder / META).is_file():
         return None
-    return Prepared(folder, json.loads((folder / META).read_text(encoding="utf-8")))
+    return Prepared(folder, read_json(folder / META, f"Remove {folder}."))
 
 
 def _sweep(folder: Path) -> None:

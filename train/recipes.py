@@ -53,6 +53,8 @@ def load_recipe(path_or_name: str, known: Collection[str]) -> dict[str, Any]:
         settings = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise XtError(f"{path} is not UTF-8 text (byte {error.start}).", "Save the recipe as UTF-8.") from error
+    except RecursionError:
+        raise XtError(f"{path} is nested too deeply.", _SHAPE) from None
     except yaml.YAMLError as error:
         raise XtError(f"{path}{_line_of(error)} is not YAML: {_problem(error)}.", _SHAPE) from error
     if node is None:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xt.core.artifact import MANIFEST, explain_full_disk, write_json
+from xt.core.artifact import MANIFEST, explain_full_disk, read_json, write_json
 from xt.core.errors import XtError, explain_os_error
 
 IGNORED_SETTINGS = ("out", "force", "resume", "device", "log_to", "save_every", "micro_tokens")
@@ -79,10 +79,7 @@ class Work:
 
     def settings(self) -> dict[str, Any]:
         """Read the settings that the training was started with."""
-        try:
-            found: dict[str, Any] = json.loads(self.run.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise XtError(f"{self.run} is damaged: {error}", f"Remove {self.folder} and train again.") from error
+        found: dict[str, Any] = read_json(self.run, f"Remove {self.folder} and train again.")
         return found
 
     def begin(self, settings: Mapping[str, Any]) -> None:

@@ -90,3 +90,19 @@ def test_folders_that_hold_no_aligned_corpus_are_refused(tmp_path):
 def test_align_keeps_the_order_of_english():
     found = align("deu", {"b": "zwei", "a": "eins"}, {"a": "one", "b": "two"}, "x")
     assert found.foreign == ("eins", "zwei")
+
+
+def test_texts_by_id_may_be_in_any_table_and_what_is_not_read_is_named(tmp_path):
+    import gzip
+
+    from xt.core.aligned import read_id_folder
+
+    (tmp_path / "eng.CSV").write_text('id,text\n1,"one, two"\n2,three\n')
+    (tmp_path / "de.jsonl.gz").write_bytes(
+        gzip.compress(b'{"id": 1, "text": "eins, zwei"}\n{"id": 2, "text": "drei"}\n')
+    )
+    (tmp_path / "notes.md").write_text("x")
+    skipped = []
+    (pairs,) = read_id_folder(tmp_path, skipped=skipped)
+    assert (pairs.language, pairs.foreign, pairs.english) == ("deu", ("eins, zwei", "drei"), ("one, two", "three"))
+    assert skipped == ["notes.md"]

@@ -59,9 +59,9 @@ def test_misaligned_files_are_refused_with_both_counts(tmp_path):
         (b"one\n \t\r\nthree\n", "x, line 2 is empty"),
         (b"one\ntwo\n\n", "x, line 3 is empty"),
         (b"one\ntw\0o\n", "x, line 2 holds a NUL"),
-        (b"one\nna\xefve\n", r"x, line 2: not valid UTF-8 \(byte 0xef at column 3\)"),
-        ("größe\n".encode("latin-1"), r"x, line 1: not valid UTF-8 \(byte 0xf6 at column 3\)"),
-        ("one\n".encode("utf-16"), r"x, line 1: not valid UTF-8 \(byte 0xff at column 1\)"),
+        (b"one\nna\xefve\n", r"x, line 2: not UTF-8 \(byte 2: invalid continuation byte\)"),
+        ("größe\n".encode("latin-1"), r"x, line 1: not UTF-8 \(byte 2: invalid start byte\)"),
+        ("one\n".encode("utf-16"), r"x: expected UTF-8 text, found UTF-16"),
     ],
 )
 def test_a_bad_line_is_refused_by_file_and_line(tmp_path, data, message):
@@ -70,7 +70,7 @@ def test_a_bad_line_is_refused_by_file_and_line(tmp_path, data, message):
 
 
 def test_a_missing_file_is_a_clear_error(tmp_path):
-    with pytest.raises(XtError, match="cannot be read: No such file"):
+    with pytest.raises(XtError, match="There is no file"):
         read_lines(tmp_path / "absent")
 
 
@@ -256,3 +256,18 @@ def test_a_hub_that_is_not_there_is_told_at_once(tmp_path):
     assert "XtError: Tatoeba is neither on disk nor to be had from the hub" in run.stderr
     assert "Retrying" not in run.stderr
     assert time.monotonic() - start < 15  # the client's own retries alone would take 23 s
+
+
+def test_packed_files_are_pairs_too_and_what_is_not_read_is_named(tmp_path):
+    import gzip
+
+    (tmp_path / "c.deu-eng.deu.GZ").write_bytes(gzip.compress(b"guten tag\nja\n"))
+    (tmp_path / "c.deu-eng.eng").write_bytes(b"good day\r\nyes\r\n")
+    (tmp_path / "c.fra-eng.fra.gz").write_bytes(gzip.compress(b"oui\n"))
+    (tmp_path / "c.fra-eng.eng.gz").write_bytes(gzip.compress(b"yes\n"))
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "more").mkdir()
+    skipped = []
+    found = {b.language: (b.foreign, b.english) for b in read_folder(tmp_path, skipped=skipped)}
+    assert found == {"deu": (("guten tag", "ja"), ("good day", "yes")), "fra": (("oui",), ("yes",))}
+    assert skipped == ["README.md", "more/"]

@@ -51,6 +51,20 @@ def test_a_plain_folder_is_read_by_split_and_language(tmp_path):
     assert [c.text for c in data.examples("train", ["deu", "fra"])] == ["ein Hund"]
 
 
+def test_captions_may_be_packed_and_in_languages_that_xt_does_not_know(tmp_path):
+    import gzip
+
+    folder = write(
+        tmp_path / "set", [*ROWS, {"image": 1, "text": "x", "language": "Tir", "id": "cat", "split": "test"}]
+    )
+    file = folder / "captions.jsonl"
+    (folder / "captions.jsonl.gz").write_bytes(gzip.compress(file.read_bytes()))
+    plain = load_image_text(folder).captions
+    assert [c.text for c in plain["test"]["tir"]] == ["x"]
+    file.unlink()
+    assert load_image_text(folder).captions == plain
+
+
 def test_a_folder_of_xt_is_checked_against_its_manifest(tmp_path):
     plain = load_image_text(write(tmp_path / "plain", ROWS))
     with new_artifact(tmp_path / "made", kind="image-text") as draft:
@@ -93,14 +107,14 @@ BAD = {
     "blank text": ([{"image": 0, "text": " "}], "line 1: 'text' is ' '"),
     "NUL": ([{"image": 0, "text": "a\0b"}], "line 1 holds a NUL"),
     "surrogate": (['{"image": 0, "text": "\\ud800"}'], "line 1 is not valid Unicode"),
-    "unknown language": ([ROWS[0], "", {"image": 1, "text": "x", "language": "qqq"}], "line 3: Unknown language code"),
+    "no language": ([ROWS[0], "", {"image": 1, "text": "x", "language": 3}], "line 3: 'language' is 3, not a text"),
     "unknown split": ([{"image": 0, "text": "x", "split": "valid"}], "line 1: unknown split 'valid'"),
     "twice": ([ROWS[0], ROWS[1], {**ROWS[0], "language": "eng"}], "line 3: the same caption as on line 1"),
     "two splits": ([ROWS[0], {**ROWS[1], "split": "dev"}], "line 2: image 0 is in dev here and in train on line 1"),
     "two names": ([ROWS[0], {**ROWS[1], "id": "wolf"}], "line 2: image 0 is called 'wolf' here, 'dog' before"),
     "one name twice": ([ROWS[0], {**ROWS[2], "id": "dog"}], "line 2: the id 'dog' belongs to another image"),
     "not JSON": (["{"], "line 1: not JSON"),
-    "a list": (["[1]"], "line 1: list, not an object"),
+    "a list": (["[1]"], "line 1: a JSON list, expected an object"),
     "nothing": ([], "holds no caption"),
 }
 

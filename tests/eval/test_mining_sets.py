@@ -80,7 +80,7 @@ def test_a_missing_side_and_an_empty_folder_are_named(tmp_path):
         ("one\na\ttwo\n", r"line 2: expected a sentence without a tab, as in line 1"),
         ("a\tone\nb\t \n", r"line 2 is empty"),
         ("", "is empty"),
-        (b"a\tna\xefve\n", r"line 1: not valid UTF-8"),
+        (b"a\tna\xefve\n", r"line 1: not UTF-8 "),
     ],
 )
 def test_faulty_sentences_are_refused_by_line(tmp_path, text, message):
@@ -113,3 +113,13 @@ def test_gold_that_names_no_sentence_and_no_gold_at_all_are_refused():
 def test_a_corpus_too_small_to_be_divided_is_refused():
     with pytest.raises(XtError, match=r"deu: \d+ pairs fall to (dev|test); nothing can be mined"):
         mining_set_from_bitext(Bitext("deu", tuple("abcdefgh"), tuple("stuvwxyz")), 0)
+
+
+def test_packed_files_are_mined_too(tmp_path):
+    import gzip
+
+    for part in ("dev", "test"):
+        for side, content in (("de", "a\teins\n"), ("en", "b\tone\n"), ("gold", "a\tb\n")):
+            (tmp_path / f"de-en.{part}.{side}.gz").write_bytes(gzip.compress(content.encode()))
+    (task,) = read_mining(tmp_path)
+    assert (task.language, task.dev.foreign.texts, task.test.gold) == ("deu", ("eins",), frozenset({("a", "b")}))

@@ -15,10 +15,9 @@ import pytest
 
 from xt.core.artifact import MANIFEST, open_artifact
 from xt.core.errors import XtError
-from xt.core.index import Index, open_index
+from xt.core.index import Index, open_index, shown
 from xt.core.onnx_engine import load_model
 from xt.serve import encode_files
-from xt.serve.corpus import read_corpus
 from xt.serve.encode_files import Settings, encode_corpus, shards_of, work_folder
 from xt.serve.indexing import build_index, exact, index_corpus
 
@@ -80,70 +79,26 @@ def all_vectors(artifact):
     return np.concatenate([v for v, _ in shards_of(artifact)])
 
 
-# Reading
-
-
-def test_every_format_gives_the_same_documents(tmp_path):
-    rows = [("a", "guten morgen"), ("b", "日本語 text")]
-    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"id": i, "text": t, "x": 1}) + "\n" for i, t in rows))
-    (tmp_path / "c.tsv").write_text("text\tid\n" + "".join(f"{t}\t{i}\r\n" for i, t in rows))
-    (tmp_path / "c.txt").write_text("\ufeff" + "\n".join(t for _, t in rows))
-    for name in ("c.jsonl", "c.tsv"):
-        assert [(d.id, d.text) for d in read_corpus(tmp_path / name)] == rows
-    assert [(d.id, d.text) for d in read_corpus(tmp_path / "c.txt")] == [("1", rows[0][1]), ("2", rows[1][1])]
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "b.txt").write_text("x\ny\n")
-    (folder / "a.txt").write_text("z\n")
-    (folder / "notes.md").write_text("no")
-    assert [(d.id, d.text) for d in read_corpus(folder)] == [("a.txt:1", "z"), ("b.txt:1", "x"), ("b.txt:2", "y")]
-
-
-def test_a_beir_folder_is_its_corpus_and_a_title_goes_before_the_text(tmp_path):
-    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "no"}\n')
-    (tmp_path / "corpus.jsonl").write_text('{"_id": 7, "text": "cat", "title": "the", "language": "eng"}\n')
-    (document,) = read_corpus(tmp_path)
-    assert (document.id, document.content, document.language) == ("7", "the cat", "eng")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("c.txt", b"a\n\nb\n", "c.txt line 2 is empty"),
-        ("c.txt", b"a\n \n", "c.txt line 2 is empty"),
-        ("c.txt", b"a\nb\xff\n", "c.txt line 2 is not UTF-8: invalid start byte at byte 1"),
-        ("c.txt", b"a\0b\n", "c.txt line 1 holds a NUL"),
-        ("c.txt", b"", "holds no text"),
-        ("c.jsonl", b'{"id": 1, "text": "a"}\n{"id": 2', "c.jsonl line 2 is not JSON"),
-        ("c.jsonl", b'{"id": 1, "text": "a"}\n\n', "c.jsonl line 2 is not JSON"),
-        ("c.jsonl", b'["a"]\n', "c.jsonl line 1 is list, expected an object"),
-        ("c.jsonl", b'{"text": "a"}\n', "c.jsonl line 1 has no id"),
-        ("c.jsonl", b'{"id": "a", "text": 5}\n', "c.jsonl line 1: its text is int, expected text"),
-        ("c.jsonl", b'{"id": "a", "text": " "}\n', "c.jsonl line 1: its text is empty"),
-        ("c.jsonl", b'{"id": "a", "text": "\\ud800"}\n', "c.jsonl line 1: its text is not valid Unicode"),
-        ("c.jsonl", b'{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "line 2: .*line 1 has the id 'a' already"),
-        ("c.jsonl", b'{"id": 1, "text": "x"}\n{"id": "1", "text": "y"}\n', "the id '1' already"),
-        ("c.tsv", b"id\ttitle\na\tb\n", "line 1: the header is id, title; it lacks text"),
-        ("c.tsv", b"id\ttext\na\tb\tc\n", "c.tsv line 2 has 3 columns, the header 2"),
-        ("c.tsv", b"id\ttext\na\tb\na\tc\n", "line 3: .*line 2 has the id 'a' already"),
-        ("c.csv", b"id,text\n", "is none of .txt, .jsonl, .tsv"),
-    ],
-)
-def test_what_is_no_corpus_is_refused_with_file_and_line(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(XtError, match=message):
-        list(read_corpus(tmp_path / name))
-
-
-def test_folders_without_a_corpus_are_refused(tmp_path):
-    with pytest.raises(XtError, match="There is no file or folder"):
-        list(read_corpus(tmp_path / "none"))
-    (tmp_path / "readme.md").write_text("x")
-    with pytest.raises(XtError, match="holds no .txt, .jsonl, .tsv file .found: readme.md"):
-        list(read_corpus(tmp_path))
-
-
 # Encoding
+
+
+def test_a_title_alone_is_encoded_and_what_is_not_read_is_noted(tmp_path, encoder, identity):
+    folder = tmp_path / "corpus"
+    (folder / "inner").mkdir(parents=True)
+    write_jsonl(folder / "inner" / "c.jsonl", ["guten morgen", ""], title="welt")
+    (folder / "a.csv").write_text('id,title,text\nx,"the cat",\ny,,\nz,,today\n')
+    (folder / "notes.md").write_text("no")
+    told: list[str] = []
+    artifact = encode_corpus(
+        folder, tmp_path / "out", encoder, identity, settings=Settings(), opened=OPENED, report=told.append
+    )
+    texts = ["the cat", "today", "welt guten morgen", "welt"]
+    np.testing.assert_allclose(all_vectors(artifact), encoder.encode(texts, prefix="none").vectors, atol=1e-5)
+    assert artifact.facts["left_out"] == {"files": ["notes.md"], "empty_documents": 1}
+    assert told[0] == "1 file not read: notes.md" and "documents without title and text left out" in told[1]
+    index = build_index(artifact, tmp_path / "index")
+    assert index.facts["left_out"] == artifact.facts["left_out"]
+    assert [shown(Index(index.path).documents[row]) for row in range(4)] == texts
 
 
 def test_the_shards_hold_what_the_encoder_gives_in_order(tmp_path, encoder, identity):
