@@ -271,6 +271,7 @@ def kind_of(name: str) -> str:
     >>> [kind_of(name) for name in ("image-text:emoji", "mine:data", "xquad-r", "tatoeba", "ids:data", "single:a.tsv")]
     ['images', 'mining', 'ranked', 'bitext', 'bitext', 'heads']
     """
+    from xt.core.errors import XtError
     from xt.core.sources import OWN_METRICS
     from xt.core.tasks import get
     from xt.eval import mining_run, protocols
@@ -285,6 +286,8 @@ def kind_of(name: str) -> str:
         return "ranked"
     if colon and form in OWN_METRICS:
         return "heads"
+    if Path(name).expanduser().is_file():
+        raise XtError(f"{name} is a file without its format.", f"Write FORMAT:PATH, such as single:{name}.")
     if form == "ids" or is_folder(name):
         return "bitext"
     return "bitext" if get(name).format == "bitext" else "heads"

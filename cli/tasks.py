@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,11 @@ xt tasks
 
 xt tasks --kind target --json
 
-xt tasks squad-v2 --data-dir data"""
+xt tasks squad-v2 --data-dir data
+
+xt tasks single:intents.csv --encoder multilingual-e5-small"""
+MAX_LENGTH = 256
+"""Tokens that `xt train` reads of an input unless told otherwise."""
 
 
 def register(app: typer.Typer) -> None:
@@ -28,13 +32,33 @@ def register(app: typer.Typer) -> None:
 
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A task to show in full; without it all are listed.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A task to show in full, or FORMAT:PATH, your own data to check; without it all tasks are listed.",
+        ),
     ] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="intermediate or target.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="FORMAT:PATH: whose tokenizer counts the tokens. Default: that of the bundled multilingual-e5-small.",
+        ),
+    ] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """List what can be trained on and evaluated, where it comes from, and its licence."""
+    """List what can be trained on and evaluated, where it comes from, and its licence; or check your own data.
+
+    Your own data (FORMAT:PATH) are read as a training would read them: examples, labels, languages and lengths in
+    tokens of each split, rows that cannot be used, and what is odd. Exit code 3 where a training would refuse them.
+    """
+    if name is not None and ":" in name:
+        check(name, encoder, json)
+        return
+    if encoder is not None:
+        raise typer.BadParameter("--encoder goes with FORMAT:PATH")
     from xt.core.bitext import data_folder
     from xt.core.errors import unknown
     from xt.core.sources import there
@@ -72,6 +96,60 @@ def tasks(
             for t in rows
         ],
     )
+
+
+def check(spec: str, encoder: str | None, json: bool) -> None:
+    """Check a user's own data and print what was found; CheckFailed where a training would refuse them."""
+    from xt.core.errors import CheckFailed, XtError
+    from xt.core.own_data import check_own, ruler
+    from xt.core.sources import own_task
+
+    if not spec.startswith("image-text:"):
+        own_task(spec)  # what is wrong with it is said before a tokenizer is opened
+    try:
+        measure = ruler(encoder)
+    except XtError as error:
+        if encoder is not None:
+            raise
+        measure = None
+        say(f"lengths are not counted: {error.message} Name a tokenizer by --encoder.")
+    found = check_own(spec, measure, max_length=MAX_LENGTH)
+    show_own(found)
+    if json:
+        emit(found)
+    if found["problems"]:
+        raise CheckFailed(f"A training would refuse {spec}: {'; '.join(found['problems'])}.", "See docs/own-data.md.")
+
+
+def show_own(found: dict[str, Any]) -> None:
+    """Print what a user's own data hold."""
+    from xt.core.examples import counts
+
+    say(f"{found['task']}: {found['format']}, metric {found['metric']}, {found['source']}")
+    rows = []
+    for split, part in found["splits"].items():
+        tokens = part["tokens"] or {}
+        shown = [f"{tokens[key]:g}" if key in tokens else "-" for key in ("median", "p95", "max")]
+        longer = ", ".join(f"{v} > {k.removeprefix('longer_than_')}" for k, v in tokens.items() if "longer" in k)
+        rows.append([split, part["examples"], len(part["labels"]) or "-", *shown, longer or "-"])
+    counted = f"tokens by {found['encoder']}" if found["encoder"] else "without a tokenizer"
+    table(f"examples; {counted}", ["split", "examples", "labels", "median", "p95", "longest", "longer"], rows)
+    for split, part in found["splits"].items():
+        if part["labels"]:
+            say(f"{split} labels: {counts(part['labels'])}")
+        say(f"{split} languages: {counts(part['languages']) or 'none'}" + f"; {part['note']}" * bool(part["note"]))
+    if found["unlabelled"]:
+        say(f"{found['unlabelled']} rows have no label and are left out")
+    if found["unusable"]:
+        say(f"{found['unusable']} rows cannot be used; the first:")
+        for line in found["first_unusable"][:10]:
+            say(f"  {line}")
+    if found["languages_unknown"]:
+        say(f"languages that xt does not know, used as named: {counts(found['languages_unknown'])}")
+    for note in found["warnings"]:
+        say(f"warning: {note}")
+    if not found["problems"] and not found["warnings"] and not found["unusable"]:
+        say("nothing is odd")
 
 
 def show_task(task: Task, folder: Path | None, found: dict[str, list[str]]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -50,18 +52,34 @@ def train(
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="A task to train on afterwards, alone, with a new head.")
+        str | None,
+        typer.Option("--target", help="A task, or FORMAT:PATH, to train on afterwards, alone, with a new head."),
     ] = None,
     mlm: Annotated[
         list[str] | None,
-        typer.Option("--mlm", help="Text file for masked language modelling, mixed in as one more task; repeatable."),
+        typer.Option("--mlm", help="PATH (or mlm:PATH) of texts for masked language modelling; repeatable."),
     ] = None,
     contrastive: Annotated[
         list[str] | None,
-        typer.Option("--contrastive", help="A pair task whose positive pairs to train on, or contrastive:PATH."),
+        typer.Option(
+            "--contrastive",
+            help="A pair task whose positive pairs to train on, PATH or contrastive:PATH of anchors and positives, or "
+            "pair:PATH with --positive-label.",
+        ),
+    ] = None,
+    positive_label: Annotated[
+        str | None,
+        typer.Option("--positive-label", help="--contrastive pair:PATH: the label of pairs that belong together."),
+    ] = None,
+    negative_label: Annotated[
+        str | None,
+        typer.Option("--negative-label", help="--contrastive pair:PATH: the label of pairs that are hard negatives."),
     ] = None,
     image_text: Annotated[
-        list[str] | None, typer.Option("--image-text", help="Folder of image vectors and captions (see `xt images`).")
+        list[str] | None,
+        typer.Option(
+            "--image-text", help="PATH (or image-text:PATH): folder of image vectors and captions (see `xt images`)."
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="A YAML file, or a shipped one by name: paper, paper-small.")
@@ -78,7 +96,7 @@ def train(
         str | None,
         typer.Option(
             "--languages",
-            help="Languages of your own files (their column language) to train on, as in eng,deu.  [default: all]",
+            help="Languages of your own files (column language), as in eng,deu.  [default: all; of images English]",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Training examples of a task at most.")] = None,
@@ -230,9 +248,20 @@ def train(
     artifact = open_artifact(path, kind="checkpoint")
     show(artifact.facts["training"])
     say(f"report: {path / 'training.html'}")
-    say(f"wrote {path}; next: xt export {path} --out repository")
+    heads = artifact.facts["heads"]
+    say(f"wrote {path}; next: {next_command(path, heads[0] if config.target else None)}")
     if json:
         emit({"path": str(path), "hash": artifact.hash, "training": artifact.facts["training"]})
+
+
+def next_command(path: Path, target: str | None) -> str:
+    """Return the command that serves what was trained: the target's head, else the encoder.
+
+    >>> next_command(Path("runs/x"), "intents"), next_command(Path("my runs/x"), None)
+    ('xt export runs/x --task intents --out repository', "xt export 'my runs/x' --out repository")
+    """
+    head = ["--task", target] if target else []
+    return shlex.join(["xt", "export", str(path), *head, "--out", "repository"])
 
 
 def note(facts: dict[str, Any]) -> str:

@@ -94,6 +94,7 @@ def locate(
         raise XtError(f"{task.name} is {what}, without splits.", "xt eval reads it.")
     if task.own or (files and task.layout != "ccgbank"):
         source = _locate(task, split, "", data_dir, files)
+        source = replace(source, note=_join(source.note, _unread(task) if task.own and not files else ""))
         return source if language is None else replace(source, languages=(canonical(language),))
     language = resolve(language or ENGLISH).iso3
     if task.train_on and (split == "train" or (split == "dev" and not _has_dev(task))):
@@ -106,6 +107,16 @@ def locate(
         more = tuple(locate(get(name), split, data_dir=data_dir) for name in task.parts)
         source = replace(source, more=more, note=_join(source.note, *(s.note for s in more)))
     return source
+
+
+def _unread(task: Task) -> str:
+    """Name the files of a user's folder that are none of its splits."""
+    folder = Path(task.source)
+    if not folder.is_dir():
+        return ""
+    names = [p.name for p in sorted(folder.iterdir()) if not (p.is_file() and _split_of(p, whole=True))]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"not read in {folder}: {', '.join(names[:8])}{more}" if names else ""
 
 
 def _has_dev(task: Task) -> bool:
@@ -405,7 +416,7 @@ def tagged(source: Source, log: ReadLog) -> Iterator[Tagged]:
         if source.languages and code not in source.languages:
             log.left_out[code] = log.left_out.get(code, 0) + 1
             continue
-        if not source.language and spoken and not is_known(spoken):
+        if not source.language and code != UNDETERMINED and not is_known(code):
             log.unknown_languages[spoken] = log.unknown_languages.get(spoken, 0) + 1
         log.count(code, labels_of(example, source.task.labels))
         yield code, example
@@ -469,6 +480,8 @@ def own_task(spec: str) -> Task:
     path = Path(name).expanduser().absolute()
     if not path.exists():
         raise XtError(f"{spec}: there is no {path}.", "Check the path.")
+    if not (path.is_file() or path.is_dir()):
+        raise XtError(f"{spec}: {path} is neither a file nor a folder.", "Write what it gives to a file first.")
     stem = path.name if path.is_dir() else path.name.split(".")[0]
     stem = path.parent.name if stem.lower() in SPLIT_WORDS else stem  # mine/train.tsv is `mine`
     blank = Task(

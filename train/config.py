@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from xt.core import tasks
 from xt.core.errors import XtError, unknown
 from xt.core.examples import ALLOWED_UNUSABLE
-from xt.core.languages import canonical
+from xt.core.languages import PRESETS, canonical
+from xt.core.rows import is_readable
 from xt.core.tasks import FORMATS, RETRIEVED
 from xt.train.sampling import SAMPLINGS
 
@@ -20,6 +21,30 @@ IMAGE_LOSSES = ("clip", "siglip")
 LOGGERS = ("tensorboard", "mlflow", "wandb")
 TUPLES = ("intermediate", "mlm", "contrastive", "image_text", "log_to")
 FILES = ("data", "translated")
+IMPLIED = {"mlm": "mlm", "image_text": "image-text", "contrastive": "contrastive"}
+"""Settings that take a plain path, and the format that such a path has."""
+
+
+def _named_alike(value: str, format: str) -> str:
+    """Return a name of own data as the setting keeps it: paths of `mlm` and `image-text` bare, others `FORMAT:PATH`.
+
+    >>> _named_alike("mlm:a.txt", "mlm"), _named_alike("a.jsonl", "contrastive"), _named_alike("sick", "contrastive")
+    ('a.txt', 'contrastive:a.jsonl', 'sick')
+    """
+    if format != "contrastive":
+        return value.removeprefix(f"{format}:")
+    return f"contrastive:{value}" if is_path(value) else value
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is a plain path: no task of the table and no FORMAT:PATH, but a file, or called like one.
+
+    >>> is_path("data/a"), is_path("a.jsonl"), is_path("pair:a.jsonl"), is_path("sick")
+    (True, True, False, False)
+    """
+    if name in tasks.names() or (":" in name and name.partition(":")[0] in FORMATS):
+        return False
+    return "/" in name or is_readable(Path(name)) or Path(name).expanduser().exists()
 
 
 @dataclass(frozen=True)
@@ -33,11 +58,16 @@ class TrainConfig:
     intermediate: tuple[str, ...] = ()
     """Tasks to train on together: names of the table, or `FORMAT:PATH` for data of one's own."""
     mlm: tuple[str, ...] = ()
-    """Text files, one text a line, for masked language modelling: one more task each."""
+    """Files of texts for masked language modelling, plain paths or `mlm:PATH`: one more task each."""
     contrastive: tuple[str, ...] = ()
-    """Pair tasks (their positive pairs), or `contrastive:PATH`: texts that belong together, told from the batch's."""
+    """Texts that belong together, told from the batch's: pair tasks of the table (their positive pairs), `pair:PATH`
+    with `positive_label`, or files of anchors and positives, plain paths or `contrastive:PATH`."""
+    positive_label: str | None = None
+    """Of `pair:PATH` in `contrastive`: the label of pairs whose texts belong together."""
+    negative_label: str | None = None
+    """Of `pair:PATH` in `contrastive`: the label of pairs whose second text is a hard negative of the first."""
     image_text: tuple[str, ...] = ()
-    """Folders of image vectors and captions (see `xt images`)."""
+    """Folders of image vectors and captions (see `xt images`), plain paths or `image-text:PATH`."""
     target: str | None = None
     """The task to train on afterwards, alone, with a new head."""
     data_dir: Path | None = None
@@ -46,9 +76,10 @@ class TrainConfig:
     """Files or folders of a task's data, by its name, instead of the places that are known."""
     translated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Further training files of a task, translated copies say, for the same head; the dev data stay as they are."""
-    languages: str = "all"
-    """Languages that a user's own files are trained on and scored in: codes with commas between them, or `all` that
-    their rows name. Of `image_text` folders `all` is English alone: the others are left for zero-shot measures."""
+    languages: str | None = None
+    """Languages that a user's own files are trained on and scored in: codes with commas between them, a preset
+    (`low-resource`), or `all` that their rows name. None: all, of image-text folders English, which leaves the others
+    for zero-shot measures."""
     limit: int | None = None
     """Training examples of a task at most, chosen by a hash of the seed and their texts."""
     dev_limit: int = 1000
@@ -131,9 +162,13 @@ class TrainConfig:
         for name in TUPLES:
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
+        for name, format in IMPLIED.items():
+            object.__setattr__(self, name, tuple(_named_alike(value, format) for value in getattr(self, name)))
         for name in FILES:
             pairs = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in (getattr(self, name) or {}).items()}
-            object.__setattr__(self, name, pairs)
+            known = {value for _, value in self._named()}
+            named = {k if k in known else self._known(k, known): v for k, v in pairs.items()}
+            object.__setattr__(self, name, named)
         object.__setattr__(self, "out", Path(self.out))
         if self.data_dir is not None:
             object.__setattr__(self, "data_dir", Path(self.data_dir))
@@ -152,6 +187,12 @@ class TrainConfig:
             hints = "\n".join(dict.fromkeys(problem.hint for problem in problems if problem.hint))
             raise XtError(f"The training settings have {len(problems)} problems:\n{lines}", hints)
 
+    @staticmethod
+    def _known(name: str, known: Collection[str]) -> str:
+        """Return the name that a path was given under a setting that implies its format; any other name as it is."""
+        alike = _named_alike(name, "contrastive")
+        return alike if alike in known else name
+
     def _named(self) -> Iterator[tuple[str, str]]:
         yield from (("intermediate", name) for name in self.intermediate)
         yield from (("contrastive", name) for name in self.contrastive)
@@ -161,6 +202,10 @@ class TrainConfig:
     def _task_problems(self) -> Iterator[XtError]:
         for where, name in dict.fromkeys(self._named()):
             if name.partition(":")[0] in FORMATS and ":" in name:
+                continue
+            if is_path(name):
+                shapes = ", ".join(f"{form}:{name}" for form in ("pair", "single", "qa"))
+                yield XtError(f"{name} is a path without its format.", f"Write FORMAT:PATH, such as {shapes}.")
                 continue
             try:
                 task = tasks.get(name)
@@ -175,6 +220,16 @@ class TrainConfig:
                     f"{name} has no label that makes two texts belong together.",
                     "Name a pair task that has one (sick, rte, mrpc, mnli, qqp), or contrastive:FILE.",
                 )
+        for where, format in (("mlm", "mlm"), ("image_text", "image-text")):
+            for value in getattr(self, where):
+                if (form := value.partition(":")[0]) in FORMATS and ":" in value and not Path(value).exists():
+                    yield XtError(f"{where} takes {format} data; {value} is {form} data.", f"Name it {format}:PATH.")
+        pairs = [name for name in self.contrastive if name.startswith("pair:")]
+        for option in ("positive_label", "negative_label"):
+            if getattr(self, option) is not None and not pairs:
+                yield XtError(f"{option} goes with pair:PATH in contrastive; there is none.", "Leave it out.")
+        if self.negative_label is not None and self.negative_label == self.positive_label:
+            yield XtError(f"positive_label and negative_label are both {self.positive_label!r}.", "Name two labels.")
         for where in ("intermediate", "contrastive", "mlm", "image_text"):
             values = getattr(self, where)
             if twice := sorted({name for name in values if values.count(name) > 1}):
@@ -189,11 +244,12 @@ class TrainConfig:
                     yield XtError(f"{option} names {name}, which is not trained on.", "Name the task too.")
 
     def _language_problems(self) -> Iterator[XtError]:
-        codes = self.language_codes()
-        if self.languages.strip().lower() != "all" and not codes:
+        if self.languages is None:
+            return
+        if not any(code.strip() for code in self.languages.split(",")):
             yield XtError("languages names none.", "Give codes with commas between them, such as eng,deu, or all.")
         own = [name for _, name in self._named() if ":" in name]
-        if codes and not (own or self.mlm or self.image_text or self.data or self.translated):
+        if not (own or self.mlm or self.image_text or self.data or self.translated):
             yield XtError(
                 f"languages is {self.languages}, and no task is of your own files: those of the table are English.",
                 "Leave it out, or name files: FORMAT:PATH, --data TASK=PATH, --translated TASK=PATH.",
@@ -248,9 +304,10 @@ class TrainConfig:
 
     def language_codes(self) -> tuple[str, ...]:
         """Return the languages asked for, by the codes that rows are counted under; empty for all."""
-        if self.languages.strip().lower() == "all":
-            return ()
-        return tuple(dict.fromkeys(canonical(code) for code in self.languages.split(",") if code.strip()))
+        name = (self.languages or "all").strip().lower()
+        if name in PRESETS:
+            return () if name == "all" else PRESETS[name]
+        return tuple(dict.fromkeys(canonical(code) for code in name.split(",") if code.strip()))
 
     def planned_steps(self, examples: int, *, target: bool = False) -> int:
         """Give the steps to train for, when all tasks together have so many (capped) examples.

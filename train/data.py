@@ -14,8 +14,11 @@ from xt.core.errors import XtError
 from xt.core.examples import CaptionExample, Example, PairExample, ReadLog, TupleExample, counts
 from xt.core.images import load_image_text
 from xt.core.inputs import Inputs
+from xt.core.label_checks import label_notes, single_label
+from xt.core.languages import is_known
+from xt.core.rows import packed
 from xt.core.sources import ENGLISH, Source, commits, examples, locate, own_task
-from xt.core.tasks import Task
+from xt.core.tasks import FORMATS, Task
 from xt.train.config import TrainConfig
 from xt.train.prepare import Prepared, chosen, find, key, prepare
 
@@ -40,6 +43,8 @@ class TaskData:
     """What its head is made with."""
     dev_log: ReadLog = field(default_factory=ReadLog)
     """How the dev rows were read."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about its labels."""
 
     @property
     def log(self) -> ReadLog:
@@ -82,11 +87,11 @@ def _task(config: TrainConfig, name: str) -> Wanted:
 
 def _located(config: TrainConfig, name: str) -> Wanted:
     task = own_task(name) if ":" in name else tasks.get(name)
-    files = [Path(p).expanduser() for p in config.data.get(name, ())]
+    files = [_path(task, p) for p in config.data.get(name, ())]
     train, dev = (
         _chosen(config, locate(task, split, data_dir=config.data_dir, files=files)) for split in ("train", "dev")
     )
-    more = [Path(p).expanduser() for p in config.translated.get(name, ())]
+    more = [_path(task, p) for p in config.translated.get(name, ())]
     extra: tuple[Source, ...] = ()
     if more:
         extra = (_chosen(config, replace(locate(task, "train", files=more), part=None, note="")),)
@@ -94,6 +99,16 @@ def _located(config: TrainConfig, name: str) -> Wanted:
         task = train.task  # whose labels are those of its folder
         dev, extra = replace(dev, task=task), tuple(replace(s, task=task) for s in extra)
     return Wanted(task, name, (train, *extra), dev)
+
+
+def _path(task: Task, named: str) -> Path:
+    """Return the path of a task's further data, which may be named as FORMAT:PATH too; XtError for another format."""
+    form, colon, path = named.partition(":")
+    if not colon or form not in FORMATS or Path(named).expanduser().exists():
+        return Path(named).expanduser()
+    if form != task.format:
+        raise XtError(f"{named} is {form} data; {task.name} needs {task.format}.", f"Name {task.format}:PATH, or PATH.")
+    return Path(path).expanduser()
 
 
 def _chosen(config: TrainConfig, source: Source) -> Source:
@@ -107,11 +122,7 @@ def _pairs(config: TrainConfig, name: str) -> Wanted:
     row = found.task
     if row.format == "contrastive":
         return found
-    if not row.positive:
-        raise XtError(
-            f"{name} has no label that makes two texts belong together.",
-            "Write its pairs as rows of anchor and positive, and name contrastive:FILE.",
-        )
+    row = _with_positive(config, name, row)
     task = replace(
         row,
         name=f"{row.name}-pairs",
@@ -123,6 +134,30 @@ def _pairs(config: TrainConfig, name: str) -> Wanted:
     positive = row.labels.index(row.positive)
     negative = row.labels.index(row.negative) if row.negative else None
     return replace(found, task=task, transform=lambda rows: positives(rows, positive, negative))
+
+
+def _with_positive(config: TrainConfig, name: str, row: Task) -> Task:
+    """Return a pair task with the labels by which its pairs become positives and hard negatives.
+
+    Those of the table have them; of a user's own the settings name them. XtError lists the labels found where not.
+    """
+    if row.positive:
+        return row
+    if row.format != "pair":
+        raise XtError(
+            f"{name} has no label that makes two texts belong together: it is {row.format} data.",
+            "Write its pairs as rows of anchor and positive, and name contrastive:FILE.",
+        )
+    found = ", ".join(row.labels)
+    if config.positive_label is None:
+        raise XtError(
+            f"{name} has no label that makes two texts belong together: none is named.",
+            f"Name it by --positive-label; its labels: {found}.",
+        )
+    for option, label in (("positive", config.positive_label), ("negative", config.negative_label)):
+        if label is not None and label not in row.labels:
+            raise XtError(f"{name} has no label {label!r} (--{option}-label).", f"Its labels: {found}.")
+    return replace(row, positive=config.positive_label, negative=config.negative_label or "")
 
 
 def positives(rows: Iterable[Example], positive: int, negative: int | None) -> Iterator[TupleExample]:
@@ -230,20 +265,26 @@ def load(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, repo
     dev = list(chosen(_shaped(want, examples(want.dev, log)), config.dev_limit, config.seed))
     log.check(f"{want.task.name}, dev data", config.allow_unusable)
     _require(want, prepared, dev, log)
+    warnings = [] if want.transform is not None else _check_labels(want, prepared, log)
+    for warning in warnings:
+        report(f"warning: {want.task.name}: {warning}")
     note = "; ".join(dict.fromkeys(s.note for s in (*want.train, want.dev) if s.note))
-    return TaskData(want.task, prepared, dev, want.train[0].origin, note, dev_log=log)
+    return TaskData(want.task, prepared, dev, want.train[0].origin, note, dev_log=log, warnings=tuple(warnings))
 
 
 def _load_images(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:
     assert want.folder is not None
     found = load_image_text(want.folder)
-    hashes = [(name, sha256(want.folder / name)) for name in ("images.npy", "captions.jsonl")]
-    codes = config.language_codes() or (ENGLISH,)
+    hashes = [(name, sha256(packed(want.folder / name))) for name in ("images.npy", "captions.jsonl")]
+    spoken = tuple(sorted({code for captions in found.captions.values() for code in captions}))
+    codes = (ENGLISH,) if config.languages is None else config.language_codes() or spoken
     name = _key(config, want, inputs, tokenizer, {"files": hashes, "languages": codes})
     log, dev_log = ReadLog(files=dict(hashes)), ReadLog()
     for split, tally in (("train", log), ("dev", dev_log)):
         for code, captions in found.captions[split].items():
             (tally.languages if code in codes else tally.left_out)[code] = len(captions)
+            if not is_known(code):
+                tally.unknown_languages[code] = len(captions)
     prepared = find(name)
     if prepared is None:
         report(f"{want.task.name}: tokenising captions")
@@ -288,6 +329,17 @@ def _require(want: Wanted, prepared: Prepared, dev: Sequence[Example], dev_log: 
             )
         if not count:
             raise XtError(f"{want.task.name} has no {what} examples.", "Check its files; xt tasks NAME says which.")
+
+
+def _check_labels(want: Wanted, prepared: Prepared, dev_log: ReadLog) -> list[str]:
+    """Say what is odd about the labels; XtError where nothing can be learnt of them."""
+    task, train = want.task, ReadLog(**prepared.facts["log"]).labels
+    nothing = single_label(task.format, train)
+    if task.format == "regression" and prepared.facts["deviation"] == 0:
+        nothing = f"every training score is {prepared.facts['mean']:g}: there is nothing to learn"
+    if nothing:
+        raise XtError(f"{task.name}: {nothing}.", "A classifier needs two labels or more: is it the right column?")
+    return label_notes(task.format, train, {"dev": dev_log.labels})
 
 
 def images_of(examples: Sequence[Example]) -> list[int]:

@@ -20,6 +20,7 @@ from xt.train.config import TrainConfig, setting_names
 COMMAND: Any = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
 SPOKEN = {
     "epochs": "1",
+    "languages": "all; of images English",
     "target_steps": "as --steps",
     "target_epochs": "as --epochs",
     "dropout": "the encoder's",
@@ -33,7 +34,7 @@ SPOKEN = {
 }
 """Defaults that are said in words."""
 SILENT = {"encoder", "out", "intermediate", "mlm", "contrastive", "image_text", "target", "data_dir"}
-SILENT |= {"data", "translated", "limit", "steps", "log_to"}
+SILENT |= {"data", "translated", "limit", "steps", "log_to", "positive_label", "negative_label"}
 OTHERS = {"seed": 0, "device": "auto"}
 """Options of all commands, whose help is the same everywhere: what is not given has these values."""
 """Options without a default."""
@@ -76,6 +77,12 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--intermediate", "sample-nli", "--intermediate", "sample-nli"], ["Named more than once: sample-nli"]),
     (["--contrastive", "sample-choice"], ["sample-choice has no label that makes two texts belong together"]),
     (["--intermediate", "pair:nowhere.tsv"], ["there is no", "nowhere.tsv"]),
+    (["--intermediate", "mine.csv"], ["mine.csv is a path without its format", "pair:mine.csv"]),
+    (["--target", "data/mine"], ["data/mine is a path without its format", "single:data/mine"]),
+    (["--contrastive", "mine.jsonl"], ["there is no", "mine.jsonl"]),
+    (["--mlm", "pair:mine.jsonl"], ["mlm takes mlm data; pair:mine.jsonl is pair data"]),
+    (["--image-text", "single:mine.jsonl"], ["image_text takes image-text data"]),
+    (["--contrastive", "sick", "--positive-label", "x"], ["positive_label goes with pair:PATH"]),
     (["--intermediate", "poem:x.tsv"], ["poem:x.tsv"]),
     (["--intermediate", "sample-nli", "--warmup", "1", "--batch", "0"], ["2 problems", "warmup is 1.0", "batch is 0"]),
 ]
@@ -149,6 +156,52 @@ def test_unusable_rows_stop_the_training_with_file_and_line_unless_allowed(
     assert again.exit_code == 0
     assert "is complete; nothing to go on with" in again.stderr
     refused(train(*given), "is complete already", "--force")
+
+
+def own(folder: Path, rows: list[dict[str, object]]) -> Path:
+    """A file of one's own."""
+    file = folder / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_the_next_command_after_a_target_exports_its_head_and_what_is_odd_is_told(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": f"word{n} word{n % 7}", "label": "yes" if n % 20 else "No", "split": "train", "language": "de"}
+        for n in range(40)
+    ]
+    rows += [{"text": f"word{n}", "label": ("yes", "no")[n % 2], "split": "dev"} for n in range(8)]
+    out = tmp_path / "run"
+    given = ["--encoder", tiny_folder, "--out", out, "--device", "cpu", "--steps", "1", "--batch", "2", "--json"]
+    answer = train("--target", f"single:{own(tmp_path, rows)}", *given)
+    assert answer.exit_code == 0, answer.exception
+    assert f"next: xt export {out} --task mine --out repository" in answer.stderr
+    (row,) = json.loads(answer.stdout)["training"]["tasks"]
+    assert row["languages"] == {"deu": 40} and row["dev_languages"] == {"und": 8}
+    assert row["label_counts"] == {"No": 2, "yes": 38} and row["dev_label_counts"] == {"yes": 4, "no": 4}
+    assert row["warnings"] == [
+        "dev has labels that training never sees, so that they are never predicted: no 4",
+        "labels that differ by case, spaces or Unicode form alone: 'No' and 'no'",
+        "skewed: the label is 'yes' in 38 of 40 training examples (95%)",
+    ]
+    for warning in row["warnings"]:
+        assert f"warning: mine: {warning}" in answer.stderr
+    assert "by language: deu 40" in answer.stderr
+
+
+def test_a_file_with_a_single_label_or_wrong_columns_is_refused_before_training(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    given = ["--encoder", tiny_folder, "--out", tmp_path / "x", "--device", "cpu"]
+    one = own(tmp_path, [{"text": f"word{n}", "label": "yes"} for n in range(60)])
+    refused(train("--target", f"single:{one}", *given), "training labels are 'yes': there is nothing to learn")
+    flat = own(tmp_path, [{"first": f"word{n}", "second": "b", "score": 2} for n in range(60)])
+    refused(train("--target", f"regression:{flat}", *given), "every training score is 2: there is nothing to learn")
+    other = own(tmp_path, [{"sentence": f"word{n}", "intent": "yes"} for n in range(60)])
+    refused(train("--target", f"single:{other}", *given), "mine.jsonl has the columns sentence, intent", "Rename")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.jsonl"]
 
 
 def test_the_help_tells_every_default() -> None:

@@ -118,7 +118,9 @@ RANGES: list[tuple[str, list[Any], list[Any]]] = [
     ("mlm", [("a", "a")], ["a.txt", ("a", "b")]),
     ("data", [{"rte": "x"}], [{"sample-nli": "x"}, {"sample-nli": ["x", "y"]}]),
     ("translated", [{"rte": "x"}], [{"sample-nli": "x"}]),
-    ("languages", ["deu", " , "], ["all", "ALL"]),  # deu: without files of one's own
+    ("positive_label", ["yes"], [None]),  # yes: without pair:PATH in contrastive
+    ("negative_label", ["no"], [None]),
+    ("languages", ["deu", " , ", "all"], [None]),  # without files of one's own
 ]
 
 

@@ -141,6 +141,60 @@ def test_data_without_a_positive_label_are_no_contrastive_data(tmp_path: Path, n
         wanted(config(contrastive=(name.format(file),)), target=False)
 
 
+def own_pairs(folder: Path) -> Path:
+    labels = ("same", "other", "against")
+    rows = [{"first": f"text {n // 3}", "second": f"s{n}", "label": labels[n % 3]} for n in range(90)]
+    return write(folder / "mine.jsonl", rows)
+
+
+def test_a_pair_file_of_ones_own_gives_positives_when_the_label_is_named(tmp_path: Path, inputs: Inputs) -> None:
+    name = f"pair:{own_pairs(tmp_path)}"
+    data = loaded(inputs, contrastive=(name,), positive_label="same")
+    assert (data.task.name, data.task.format, data.task.metric) == ("mine-pairs", "contrastive", "retrieval")
+    assert len(data.prepared) + len(data.dev) == 30
+    assert all(isinstance(e, TupleExample) and e.negative is None for e in data.dev)
+    hard = loaded(inputs, contrastive=(name,), positive_label="same", negative_label="against")
+    found = [e for e in hard.dev if isinstance(e, TupleExample)]
+    assert found and all(e.negative == f"s{int(e.positive[1:]) + 2}" for e in found)
+    assert hard.prepared.folder != data.prepared.folder
+    other = loaded(inputs, contrastive=(name,), positive_label="other")
+    assert other.prepared.folder != data.prepared.folder
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({}, "none is named(?s:.)*--positive-label; its labels: against, other, same"),
+        ({"positive_label": "Same"}, "no label 'Same' .--positive-label(?s:.)*against, other, same"),
+        ({"positive_label": "same", "negative_label": "x"}, "no label 'x' .--negative-label"),
+        ({"positive_label": "same", "negative_label": "same"}, "are both 'same'"),
+    ],
+)
+def test_a_positive_label_that_is_not_named_or_not_there_is_told_with_the_labels(
+    tmp_path: Path, labels: dict[str, str], told: str
+) -> None:
+    with pytest.raises(XtError, match=told):
+        wanted(config(contrastive=(f"pair:{own_pairs(tmp_path)}",), **labels), target=False)
+
+
+def test_own_data_are_named_alike_for_every_setting(tmp_path: Path, inputs: Inputs) -> None:
+    pairs = write(tmp_path / "pairs.jsonl", OWN["contrastive"])
+    more = write(tmp_path / "more.jsonl", [{"anchor": f"a {n}", "positive": "b"} for n in range(9)])
+    text = tmp_path / "plain.txt"
+    text.write_text("".join(f"word{n}\n" for n in range(60)))
+    same: dict[str, list[str]] = {"contrastive": ["contrastive:{}", "{}"], "mlm": ["mlm:{}", "{}"]}
+    for setting, file in (("contrastive", pairs), ("mlm", text)):
+        found = [loaded(inputs, **{setting: (form.format(file),)}) for form in same[setting]]
+        found.append(loaded(inputs, intermediate=(f"{setting}:{file}",)))
+        assert len({data.prepared.folder for data in found}) == 1
+    for key in (str(pairs), f"contrastive:{pairs}"):
+        for value in (str(more), f"contrastive:{more}"):
+            data = loaded(inputs, contrastive=(str(pairs),), translated={key: (value,)})
+            assert len(data.prepared) + len(data.dev) == 69
+    with pytest.raises(XtError, match=r"is single data; pairs needs contrastive"):
+        loaded(inputs, contrastive=(str(pairs),), translated={str(pairs): (f"single:{more}x",)})
+
+
 # --- one's own data of each format ---
 
 NUMBERS = range(60)
@@ -222,6 +276,7 @@ def test_rows_are_trained_on_in_every_language_they_name(tmp_path: Path, inputs:
     german = loaded(inputs, intermediate=(name,), languages="German")
     assert len(german.prepared) + len(german.dev) == 100
     assert german.log.languages.keys() == {"deu"}
+    assert len(loaded(inputs, intermediate=(name,), languages="High-Resource").prepared) == len(german.prepared)
     assert german.log.left_out["und"] + german.dev_log.left_out["und"] == 100
     with pytest.raises(XtError, match=r"no training examples in the languages asked for; it has: (und|deu) \d+, "):
         loaded(inputs, intermediate=(name,), languages="fra")
@@ -249,7 +304,7 @@ def sick_file(folder: Path) -> Path:
     """A file in SICK's layout whose rows name a language, all German."""
     file = folder / "sick.txt"
     head = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\tlanguage"
-    rows = [f"{n}\tdas haus {n}\tdie katze\t3.0\tNEUTRAL\tdeu" for n in range(30)]
+    rows = [f"{n}\tdas haus {n}\tdie katze\t3.0\t{('NEUTRAL', 'ENTAILMENT')[n % 2]}\tdeu" for n in range(30)]
     file.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
     return file
 
@@ -436,6 +491,7 @@ def test_image_text_takes_english_captions_and_their_images(tmp_path: Path, inpu
     assert (data.log.languages, data.log.left_out) == ({"eng": 6}, {"deu": 6})
     both = loaded(inputs, **{where: (name,), "languages": "de,en"})
     assert (len(both.prepared), len(both.dev), both.log.left_out) == (12, 4, {})
+    assert len(loaded(inputs, **{where: (name,), "languages": "all"}).prepared) == 12
     assert loaded(inputs, **{where: (name,), "image_loss": "siglip"}).options["loss"] == "siglip"
 
 
