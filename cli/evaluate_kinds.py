@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import typer
 
 from xt.cli.console import Counter, say
 from xt.cli.evaluate_show import show_calibration, show_classes, show_layers, show_metrics, show_mining, show_ranked
+from xt.core.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -171,7 +171,7 @@ def evaluate_corpus(
         calibrate_on=trust.calibrate_on,
         shots=trust.shots,
         given=given,
-        jobs=len(os.sched_getaffinity(0)),
+        jobs=usable_cores(),
         progress=Counter("languages"),
         calibrating=Counter("calibrated"),
     )

@@ -43,6 +43,7 @@ for module in (quickstart, train, export, serve, reload, index, evaluate, bench,
 
 def run() -> None:
     """Run the command line: errors that a user can mend are printed without a traceback, with their exit code."""
+    from xt.core.cores import prepare_threads
     from xt.core.errors import EXIT_INTERRUPTED, XtError, explain_os_error
 
     def interrupt(*_: object) -> None:
@@ -51,6 +52,7 @@ def run() -> None:
     signal.signal(signal.SIGTERM, interrupt)  # so that a server that was started is stopped, and drafts are removed
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    prepare_threads()
     try:
         app()
     except XtError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from xt.core.artifact import Artifact, open_artifact, read_json
 from xt.core.buckets import Buckets, bucket, micro_batches
+from xt.core.cores import usable_cores
 from xt.core.decode import Array, answer_chances, best_scores, decode, find_answers
 from xt.core.errors import XtError, require
 from xt.core.examples import ChoiceExample, Example, PairExample, QaExample, ScoredExample, SingleExample, TaggedExample
@@ -130,7 +130,7 @@ class OnnxHead:
         provider = choose_provider(provider, precision=precision)
         row = PROVIDERS[provider]
         self.token_budget, self.buckets = row.token_budget, row.buckets
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or usable_cores()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

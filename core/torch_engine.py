@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.cores import usable_cores
 from xt.core.encoders import Resolved, resolve
 from xt.core.errors import XtError
 from xt.core.spec import EncoderSpec
@@ -42,8 +44,11 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, spec: EncoderSpec) -> torch.T
 
 def load_network(path: Path, **kwargs: Any) -> torch.nn.Module:
     """Load the encoder of a checkpoint folder, in float32, without the pooler (nothing here reads it)."""
+    import torch
     import transformers
 
+    if torch.get_num_threads() > (cores := usable_cores()) and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cores)  # it knows of no CPU limit
     transformers.logging.set_verbosity_error()
     try:
         kinds = {"bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}

@@ -17,6 +17,7 @@ from typing import Any
 from xt.core import __version__, aligned, bitext, languages, tasks
 from xt.core.artifact import Artifact, command_line, new_artifact, open_artifact, write_json
 from xt.core.bitext import Bitext
+from xt.core.cores import usable_cores
 from xt.core.errors import XtError
 from xt.eval import calibration, conventions, report, retrieval
 from xt.eval.retrieval import Encoder, Ranking
@@ -253,7 +254,7 @@ def machine() -> dict[str, Any]:
     packages = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] in shown}
     return {
         "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory_gib": round(memory, 1),
         "python": platform.python_version(),
         "packages": packages,

@@ -22,8 +22,8 @@ QUANTIZED = "model_qint8_avx512_vnni.onnx"
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores this process may use: as its parent says, which knows of CPU limits."""
+    return int(os.environ.get("XT_WORKER_CORES") or len(os.sched_getaffinity(0)))
 
 
 def sentence_transformers(job: dict[str, Any], *, dtype: str = "float32") -> tuple[Encode, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -10,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from torch import nn
 
@@ -425,7 +425,7 @@ def account_of(
         "resumed": trace.resumed,
         "device": device,
         "processes": processes,
-        "threads": os.cpu_count() if device == "cpu" else 0,
+        "threads": torch.get_num_threads() if device == "cpu" else 0,
         "precision": config.precision,
         "seconds": round(trace.seconds, 3),
         "tokens": trace.tokens,
