@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xt.cli.console import DataDir, Force, Json, Model, Seed, Truncate, Url, emit, say, table
+from xt.cli.console import DataDir, Force, Json, Model, Seed, StartTimeout, Truncate, Url, emit, say, table
 
 EPILOG = """Examples:
 
@@ -124,6 +124,7 @@ def bench(
         typer.Option("--texts", help="Different texts to take. Default: all; a call of all takes 1,000 at most."),
     ] = None,
     data_dir: DataDir = None,
+    start_timeout: StartTimeout = 300.0,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write bench.json and bench.svg to.")] = None,
     force: Force = False,
@@ -173,6 +174,7 @@ def bench(
         seconds=seconds,
         rounds=rounds,
         seed=seed,
+        start_seconds=start_timeout,
     )
     found = load.read_texts(corpus, data_folder(data_dir))
     if found is None:

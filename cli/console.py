@@ -39,6 +39,13 @@ Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that are too long (counted) instead of stopping.")
 ]
 
+StartTimeout = Annotated[
+    float,
+    typer.Option(
+        "--start-timeout", min=0, help="Seconds a server may take until all its models are ready; 0: no limit."
+    ),
+]
+
 
 def say(message: str) -> None:
     """Tell the user something, on stderr."""

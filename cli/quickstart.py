@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xt.cli.console import Counter, Force, Json, Seed, emit, say
+from xt.cli.console import Counter, Force, Json, Seed, StartTimeout, emit, say
 
 EPILOG = """Examples:
 
@@ -27,6 +27,7 @@ def quickstart(
     ),
     steps: Annotated[int, typer.Option("--steps", help="Training steps of 16 examples.")] = 120,
     seconds: Annotated[float, typer.Option("--seconds", help="How long each load is measured.")] = 6.0,
+    start_timeout: StartTimeout = 300.0,
     seed: Seed = 0,
     force: Force = False,
     json: Json = False,
@@ -35,7 +36,7 @@ def quickstart(
     from xt.cli import bench, evaluate_show, train
     from xt.studies.quickstart import Settings, run
 
-    settings = Settings(out=out, steps=steps, seconds=seconds, seed=seed, force=force)
+    settings = Settings(out=out, steps=steps, seconds=seconds, seed=seed, force=force, start_seconds=start_timeout)
     result = run(settings, report=say, counter=Counter)
     train.show(result.metrics["training"])
     evaluate_show.show_metrics(result.metrics["encoders"], languages=False)

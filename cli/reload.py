@@ -13,7 +13,7 @@ EPILOG = """Examples:
 
 xt reload --url 127.0.0.1:8001
 
-xt reload encoder --url 127.0.0.1:8001 --json"""
+xt reload encoder --url 127.0.0.1:8001 --start-timeout 1800 --json"""
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +37,10 @@ def reload(
     http_port: Annotated[
         int | None, typer.Option("--http-port", help="Its HTTP port. Known like --repository.")
     ] = None,
+    start_timeout: Annotated[
+        float,
+        typer.Option("--start-timeout", min=0, help="Seconds the new version may take to load; 0: no limit."),
+    ] = 300.0,
     again: Annotated[bool, typer.Option("--again", help="Load also what serves already.")] = False,
     json: Json = False,
 ) -> None:
@@ -45,7 +49,16 @@ def reload(
     from xt.serve.reload import reload as run
 
     key = read_key(admin_key) if admin_key else None
-    done = run(url, model, repository=repository, admin_key=key, http_port=http_port, force=again)
+    done = run(
+        url,
+        model,
+        repository=repository,
+        admin_key=key,
+        http_port=http_port,
+        force=again,
+        start_seconds=start_timeout,
+        report=say,
+    )
     before = done.before[:16] if done.before else "unknown"
     if done.changed:
         say(f"{done.model} at {url}: {before} served before, {done.after[:16]} serves now")

@@ -14,7 +14,7 @@ EPILOG = """Examples:
 
 xt serve repository
 
-xt serve repository --restart --gateway-port 8080
+xt serve repository --restart --start-timeout 1800 --gateway-port 8080
 
 xt serve repository --grpc-port 9001 --http-port 9000 --metrics-port 9002
 
@@ -67,6 +67,16 @@ def serve(
     restart: Annotated[
         bool, typer.Option("--restart", help="Start the server anew when it dies, at most 5 times a minute.")
     ] = False,
+    start_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--start-timeout",
+            min=0,
+            help="Seconds that every start, also one by --restart, may take until all models are ready; 0: no limit.  "
+            "[default: 300; with --engine docker 900]",
+            show_default=False,
+        ),
+    ] = None,
     exit_timeout: Annotated[
         int, typer.Option("--exit-timeout", min=0, help="Seconds that the requests in flight have at the end.")
     ] = 30,
@@ -116,6 +126,7 @@ def serve(
     from xt.core.artifact import open_repository
     from xt.core.errors import XtError, unknown
     from xt.serve.launcher import EXIT_SECONDS, Ports, Tls, TritonServer, reachable
+    from xt.serve.starting import CONTAINER_START_SECONDS, START_SECONDS
 
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
@@ -154,7 +165,10 @@ def serve(
             from xt.serve.docker import run
 
             key = server_state.check_key(key, server_state.KEY_VARIABLE) if key else None
-            server = stack.enter_context(run(repository, **hosts, ports=ports, admin_key=key, report=say))
+            limit = CONTAINER_START_SECONDS if start_timeout is None else start_timeout
+            server = stack.enter_context(
+                run(repository, **hosts, ports=ports, admin_key=key, report=say, start_seconds=limit)
+            )
             hashes = {name: artifact.hash for name, artifact in open_repository(repository).items()}
             places = {"http_host": reachable(http_host), "metrics_host": reachable(metrics_host)}
             server_state.note_server(grpc_host, vars(ports), server.admin_key, server.repository, hashes, **places)
@@ -170,6 +184,7 @@ def serve(
                     lock_http=lock_http,
                     restart=restart,
                     exit_seconds=exit_timeout,
+                    start_seconds=START_SECONDS if start_timeout is None else start_timeout,
                     report=say,
                 )
             )

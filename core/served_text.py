@@ -5,6 +5,8 @@ Inputs, outputs, cache and errors are those of `xt.core.served_encoder`.
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -19,11 +21,13 @@ from xt.core.errors import XtError
 from xt.core.onnx_engine import check_golden
 from xt.core.scheduler import Overloaded
 from xt.core.served_encoder import Ids, ServedEncoder
+from xt.core.server_state import START_VARIABLE
 from xt.core.spec import EncoderSpec
 from xt.core.text import TextEncoder, TextTokenizer, Vectors
 
 GRAPH_SECONDS = 900.0
-"""How long the graph's model may take to load: TensorRT builds engines for minutes."""
+"""How long the graph's model may take to load, at least: TensorRT builds engines for minutes. XT_START_TIMEOUT
+may say more: `xt serve --start-timeout` sets it."""
 CHECK_SECONDS = 10.0
 """How long a request waits for the golden vectors to be checked."""
 PAUSE_SECONDS = 0.1
@@ -65,12 +69,27 @@ class GraphEngine:
         return np.asarray(self.pb.get_output_tensor_by_name(response, self.output).as_numpy(), np.float32)
 
 
+def graph_seconds(variable: str) -> float:
+    """Return how long the graph is waited for, by the value of XT_START_TIMEOUT: infinity for 0.
+
+    >>> graph_seconds(""), graph_seconds("300"), graph_seconds("1800"), graph_seconds("0")
+    (900.0, 900.0, 1800.0, inf)
+    """
+    try:
+        seconds = float(variable or GRAPH_SECONDS)
+    except ValueError:
+        raise XtError(f"{START_VARIABLE} is {variable!r}, expected seconds, or 0 for no limit.") from None
+    return max(seconds, GRAPH_SECONDS) if seconds > 0 else math.inf
+
+
 class ServedText(ServedEncoder):
     """Loaded once an instance."""
 
     folder: Path
     artifact: Artifact
     failure: Exception | None
+    patience: float
+    """Seconds that the graph is waited for."""
 
     def load(self, folder: Path, version_folder: Path, device: str) -> None:
         """Load the tokenizer, and begin to check the golden vectors beside it.
@@ -87,6 +106,7 @@ class ServedText(ServedEncoder):
         self.speed = 0.0  # not measured: the graph cannot be asked yet
         self.vocabulary = tokenizer.vocabulary
         self.cache = VectorCache(self.settings.cache_megabytes * 1_000_000)
+        self.patience = graph_seconds(os.environ.get(START_VARIABLE, ""))
         self.checked, self.closing = threading.Event(), threading.Event()
         self.failure = None
         threading.Thread(target=self._check, name="xt-golden", daemon=True).start()
@@ -110,7 +130,7 @@ class ServedText(ServedEncoder):
 
     def _check(self) -> None:
         """Wait for the graph, then compare with the golden vectors, once."""
-        deadline = time.monotonic() + GRAPH_SECONDS
+        deadline = time.monotonic() + self.patience
         while not self.closing.wait(PAUSE_SECONDS):
             try:
                 worst = check_golden(self.encoder, self.folder, self.artifact)

@@ -20,6 +20,8 @@ TOKEN_VARIABLE = "XT_TOKEN"  # noqa: S105 - its name
 """What callers of the gateway must send."""
 SECRETS = (KEY_VARIABLE, TOKEN_VARIABLE)
 """Variables of the environment that no child process is given."""
+START_VARIABLE = "XT_START_TIMEOUT"
+"""Seconds that a model may wait for what it needs, for the server's models; 0: no limit."""
 KEY_HEADER = "xt-admin-key"
 """The HTTP header that carries the admin key."""
 GRPC_KEY_HEADER = f"triton-grpc-protocol-{KEY_HEADER}"

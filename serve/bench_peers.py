@@ -12,22 +12,23 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from xt.core.cores import WAITING, usable_cores
 from xt.core.errors import XtError, unknown
 from xt.serve.bench import Row, Target, _row
 from xt.serve.bench_http import OpenAIHttp
 from xt.serve.bench_load import Deck
 from xt.serve.launcher import free_ports
+from xt.serve.starting import START_SECONDS, Patience, too_slow
 
 WORKER = Path(__file__).with_name("bench_worker.py")
 LOAD_SECONDS = 600.0
 WARM_UP_SECONDS = 3.0
-READY_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def missing(name: str, python: Path, what: str) -> XtError:
 
 
 def _environment() -> dict[str, str]:
-    """No network, no telemetry, no cache of answers, and as many threads as each engine takes by itself."""
+    """No network, no telemetry, no cache of answers, and threads as each engine takes and has them wait by itself."""
     off = {
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
@@ -103,8 +104,9 @@ def _environment() -> dict[str, str]:
         "INFINITY_VECTOR_DISK_CACHE": "false",  # its cache of answers: every text is to be computed
         "OPENVINO_TELEMETRY": "0",
         "TOKENIZERS_PARALLELISM": "true",
+        "XT_WORKER_CORES": str(usable_cores()),
     }
-    return {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | off
+    return {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", *WAITING)} | off
 
 
 class Worker:
@@ -292,9 +294,18 @@ class Infinity:
     """
 
     def __init__(
-        self, name: str, checkpoint: Path, prepared: Path, scratch: Path, *, python: Path | None = None
+        self,
+        name: str,
+        checkpoint: Path,
+        prepared: Path,
+        scratch: Path,
+        *,
+        python: Path | None = None,
+        start_seconds: float = START_SECONDS,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.name = name
+        self._start_seconds, self._report = start_seconds, report
         self._prepared = prepared
         self.checkpoint = checkpoint
         self.python = python or Path(sys.executable)
@@ -338,8 +349,8 @@ class Infinity:
 
     def _wait(self) -> None:
         assert self._process is not None
-        end = time.monotonic() + READY_SECONDS
-        while time.monotonic() < end:
+        patience = Patience(self._start_seconds, self._report)
+        while patience.lasts(lambda: self.name):
             if self._process.poll() is not None:
                 tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-12:])
                 raise XtError(f"{self.name} ended before it was ready:\n{tail}", "The lines above say why.")
@@ -349,7 +360,10 @@ class Infinity:
                         return
             except OSError:
                 time.sleep(0.2)
-        raise XtError(f"{self.name} was not ready within {READY_SECONDS:.0f} s.", f"Its log: {self._log}")
+        raise XtError(
+            f"{self.name} was not ready within {self._start_seconds:g} s; its log: {self._log}",
+            too_slow(self._start_seconds),
+        )
 
     def target(self, texts: Sequence[str], lengths: Sequence[int], prefix: str, model: str, seed: int = 0) -> Target:
         """Prepare to measure it: the same texts, the encoder's prefix put before each, as it puts none there."""

@@ -23,6 +23,7 @@ from xt.serve import bench, bench_peers
 from xt.serve.bench import Row
 from xt.serve.bench_plot import plot
 from xt.serve.launcher import TritonServer
+from xt.serve.starting import START_SECONDS, check_limit
 
 CALL_TEXTS = 1000
 """What a call of `all` takes at most, unless more texts are asked for."""
@@ -65,9 +66,12 @@ class Settings:
     seconds: float = 20.0
     rounds: int = 3
     seed: int = 0
+    start_seconds: float = START_SECONDS
+    """How long Triton, or a peer's server, may take to start; 0: no limit."""
 
     def __post_init__(self) -> None:
         wrong = []
+        check_limit(self.start_seconds)
         if self.url is not None and self.repository is not None:
             wrong.append("a url and a repository, not both")
         bench_peers.check_names(self.against)
@@ -182,7 +186,9 @@ def measure(settings: Settings, texts: Sequence[str], report: Report = lambda li
         measurements: list[Callable[[float], Row]] = []
         url, http_port, metrics_port = settings.url, settings.http_port, settings.metrics_port
         if settings.repository is not None:
-            server = stack.enter_context(TritonServer(settings.repository))
+            server = stack.enter_context(
+                TritonServer(settings.repository, start_seconds=settings.start_seconds, report=report)
+            )
             url, http_port, metrics_port = server.url, server.ports.http, server.ports.metrics
         if url is not None:
             target = bench.triton_target(
@@ -203,7 +209,16 @@ def measure(settings: Settings, texts: Sequence[str], report: Report = lambda li
             assert known is not None
             if name in bench_peers.PEERS and bench_peers.PEERS[name].served:
                 report(f"starting {name}")
-                peer = stack.enter_context(bench_peers.Infinity(name, job, prepared, scratch, python=pythons.get(name)))
+                server_of_peer = bench_peers.Infinity(
+                    name,
+                    job,
+                    prepared,
+                    scratch,
+                    python=pythons.get(name),
+                    start_seconds=settings.start_seconds,
+                    report=report,
+                )
+                peer = stack.enter_context(server_of_peer)
                 target = peer.target(texts, lengths, known.spec.prefix(None), known.name, settings.seed)
                 measurements += bench.measurements_of(target, wanted)
                 continue

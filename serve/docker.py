@@ -25,6 +25,7 @@ from xt.core.artifact import Artifact, open_repository
 from xt.core.errors import XtError
 from xt.serve.launcher import EXIT_SECONDS, OPTIONS, RESTRICTED, Ports, check_port, free_ports, reachable
 from xt.serve.limits import STACK_BYTES
+from xt.serve.starting import CONTAINER_START_SECONDS, Patience, check_limit, too_slow
 
 NVIDIA_IMAGE = "nvcr.io/nvidia/tritonserver:26.09-py3"
 """What the image is built on."""
@@ -37,7 +38,6 @@ INSIDE = Ports(8000, 8001, 8002)
 """Ports in the container."""
 SHARED_MEMORY = "1g"
 """Between Triton and its Python models; Docker's own 64 MB are too few."""
-READY_SECONDS = 900.0
 """TensorRT builds engines at the first start."""
 STOP_SECONDS = EXIT_SECONDS + 10
 LOG_LINES = 2000
@@ -220,6 +220,7 @@ class DockerServer:
         environment: Mapping[str, str] | None = None,
         admin_key: str | None = None,
         report: Callable[[str], None] | None = None,
+        start_seconds: float = CONTAINER_START_SECONDS,
     ) -> None:
         """Prepare a server; `start`, or entering the block, runs it.
 
@@ -235,7 +236,10 @@ class DockerServer:
             environment: for the container.
             admin_key: opens Triton's admin interfaces (header `xt-admin-key`); None: a random one.
             report: is given every line of the server's log; None: kept for `log_tail` alone.
+            start_seconds: how long the start may take until all models are ready; 0: no limit.
         """
+        check_limit(start_seconds)
+        self.start_seconds = start_seconds
         self.repository = repository.resolve()
         self.http_host, self.grpc_host, self.metrics_host = http_host, grpc_host, metrics_host
         self.ports = ports or Ports(*free_ports())
@@ -246,6 +250,8 @@ class DockerServer:
         self.models = sorted(self._artifacts)
         self._wanted_engine, self._gpus = engine, gpus
         self._environment = dict(environment or {})
+        if start_seconds != CONTAINER_START_SECONDS:
+            self._environment.setdefault(server_state.START_VARIABLE, f"{start_seconds:g}")
         self._report = report
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
@@ -272,7 +278,7 @@ class DockerServer:
     ) -> None:
         self.stop()
 
-    def start(self, ready_seconds: float = READY_SECONDS) -> None:
+    def start(self) -> None:
         """Run the container and wait until every model is ready."""
         ports = (self.ports.http, self.ports.grpc, self.ports.metrics)
         hosts = (self.http_host, self.grpc_host, self.metrics_host)
@@ -311,7 +317,7 @@ class DockerServer:
             )
             self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
             self._reader.start()
-            self._wait_ready(ready_seconds)
+            self._wait_ready()
         except BaseException:
             self.stop()
             raise
@@ -323,9 +329,9 @@ class DockerServer:
             if self._report is not None:
                 self._report(line.rstrip("\n"))
 
-    def _wait_ready(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+    def _wait_ready(self) -> None:
+        patience = Patience(self.start_seconds, self._report or (lambda line: None))
+        while patience.lasts(lambda: f"the container to load {', '.join(self.models)}"):
             assert self._process is not None
             if self._process.poll() is not None:
                 self._join_reader()
@@ -344,7 +350,8 @@ class DockerServer:
                 pass
             time.sleep(0.2)
         raise XtError(
-            f"The container was not ready within {seconds:.0f} s:\n{self.log_tail()}", "Is the machine overloaded?"
+            f"The container was not ready within {self.start_seconds:g} s:\n{self.log_tail()}",
+            too_slow(self.start_seconds),
         )
 
     def _join_reader(self) -> None:
@@ -405,7 +412,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     admin_key: str | None = None,
     report: Callable[[str], None] | None = None,
-    ready_seconds: float = READY_SECONDS,
+    start_seconds: float = CONTAINER_START_SECONDS,
 ) -> DockerServer:
     """Serve a repository by a container and wait until it is ready; see `DockerServer`. Stop it by `stop` or `with`."""
     server = DockerServer(
@@ -420,6 +427,7 @@ def run(
         environment=environment,
         admin_key=admin_key,
         report=report,
+        start_seconds=start_seconds,
     )
-    server.start(ready_seconds)
+    server.start()
     return server

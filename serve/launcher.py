@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -14,6 +15,7 @@ import sysconfig
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +36,9 @@ from xt.serve.processes import (
     remove_shared_memory,
     sweep,
 )
+from xt.serve.starting import START_SECONDS, Patience, check_limit, too_slow
 from xt.serve.watch import Watch
 
-READY_SECONDS = 300.0
 EXIT_SECONDS = 30
 """How long a server that is told to end waits for the requests in flight."""
 STOP_SECONDS = 10.0
@@ -50,6 +52,7 @@ RESTRICTED = "model-repository,shared-memory,logging,trace,statistics"
 """Triton's groups of calls that only the admin key opens. Models, their metadata and health stay open."""
 LOCKED = f"{RESTRICTED},inference,metadata,model-config"
 """The same where HTTP is locked: health alone stays open."""
+LOADED = re.compile(r"successfully loaded '([^']+)'")
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,7 @@ class TritonServer:
         lock_http: bool = False,
         restart: bool = False,
         exit_seconds: int = EXIT_SECONDS,
+        start_seconds: float = START_SECONDS,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Check the repository and note what is asked for; `start` starts it.
@@ -241,6 +245,7 @@ class TritonServer:
             lock_http: the admin key opens all of HTTP, health apart: Triton answers web pages of any origin.
             restart: start a server anew that died by itself, or that hangs.
             exit_seconds: how long the requests in flight are waited for at the end.
+            start_seconds: how long every start, also one anew, may take until all models are ready; 0: no limit.
             report: told when something was done that was not asked for, such as a restart.
         """
         self.repository = repository.resolve()
@@ -252,6 +257,8 @@ class TritonServer:
         self.lock_http = lock_http
         self.restart = restart
         self.exit_seconds = exit_seconds
+        check_limit(start_seconds)
+        self.start_seconds = start_seconds
         self.report = report
         self.ended = ""
         """Why the server ended by itself; empty as long as it did not."""
@@ -289,7 +296,7 @@ class TritonServer:
     ) -> None:
         self.stop()
 
-    def start(self, ready_seconds: float = READY_SECONDS) -> None:
+    def start(self) -> None:
         """Start the server and wait until every model is ready."""
         wheel = find_wheel()
         hosts = (self.http_host, self.grpc_host, self.metrics_host)
@@ -310,7 +317,7 @@ class TritonServer:
             for file in (*wheel.python_backend.iterdir(), wheel.stub):
                 shutil.copy2(file, backend / file.name)
             (backend / wheel.stub.name).chmod(0o755)
-            self._launch(wheel, ready_seconds)
+            self._launch(wheel)
             self._note_state()
             watch = self._new_watch()  # here, so that no process can die unseen before the thread runs
             self._watch = threading.Thread(
@@ -321,7 +328,7 @@ class TritonServer:
             self.stop()
             raise
 
-    def _launch(self, wheel: Wheel, ready_seconds: float) -> None:
+    def _launch(self, wheel: Wheel) -> None:
         """Start the process and wait until it is ready."""
         assert self._scratch is not None
         assert self._lock_handle is not None
@@ -339,7 +346,7 @@ class TritonServer:
         )
         assert self._process.stdout is not None
         self._logging = follow(cast(BinaryIO, self._process.stdout), self._log)
-        self._wait_ready(ready_seconds)
+        self._wait_ready()
         self._open_memory = close_shared_memory(self.prefix) > 0
         if self._open_memory:
             self.report(
@@ -398,15 +405,16 @@ class TritonServer:
         # The stub embeds Python and finds its packages by the `python3` that comes first in PATH: this environment's.
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
         env["TOKENIZERS_PARALLELISM"] = "true"
+        env[server_state.START_VARIABLE] = f"{self.start_seconds:g}"
         return {**env, **self._environment}
 
-    def _wait_ready(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+    def _wait_ready(self) -> None:
+        patience = Patience(self.start_seconds, self.report)
         process, hidden = self._process, False
         assert process is not None
         assert self._scratch is not None
-        logged = self._log.written_bytes
-        while time.monotonic() < deadline and not self._closing.is_set():
+        logged, before = self._log.written_bytes, Counter(LOADED.findall(self._log.text()))
+        while patience.lasts(lambda: self._loading(before)) and not self._closing.is_set():
             if process.poll() is not None:
                 self._end_log()
                 raise XtError(
@@ -423,7 +431,19 @@ class TritonServer:
             except OSError:
                 pass
             time.sleep(0.1)
-        raise XtError(f"Triton was not ready within {seconds:.0f} s:\n{self.log_tail()}", "Is the machine overloaded?")
+        if self._closing.is_set():
+            raise XtError("The server was stopped while it started.")
+        raise XtError(
+            f"Triton was not ready within {self.start_seconds:g} s; it waited for {self._loading(before)}:\n"
+            f"{self.log_tail()}",
+            too_slow(self.start_seconds),
+        )
+
+    def _loading(self, before: Counter[str]) -> str:
+        """Name the models that the log does not call loaded more often than `before`."""
+        loaded = Counter(LOADED.findall(self._log.text()))
+        missing = [name for name in self.models if loaded[name] <= before[name]]
+        return f"the model{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else "Triton to listen"
 
     def _get(self, path: str, *, timeout: float, method: str = "GET") -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(reachable(self.http_host), self.ports.http, timeout=timeout)
@@ -458,7 +478,7 @@ class TritonServer:
                     break
                 times.append(time.monotonic())
                 try:
-                    self._launch(wheel, READY_SECONDS)
+                    self._launch(wheel)
                     watch, reason = self._new_watch(), ""
                     self.restarts += 1
                     self._note_state()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,7 @@ from xt.core import server_state
 from xt.core.artifact import Artifact, open_artifact
 from xt.core.errors import XtError, unknown
 from xt.serve.processes import remove_bytecode
-
-LOAD_SECONDS = 300.0
+from xt.serve.starting import OPTION, START_SECONDS, check_limit, progress
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ def reload(
     admin_key: str | None = None,
     http_port: int | None = None,
     force: bool = False,
+    start_seconds: float = START_SECONDS,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Reloaded:
     """Check the folder of `model` on disk and have the server at `url` serve it.
 
@@ -54,10 +56,13 @@ def reload(
         admin_key: opens the server's model control; likewise known, or taken from XT_ADMIN_KEY.
         http_port: the server's HTTP port, over which it is told; likewise known.
         force: load again also when the same content serves already.
+        start_seconds: how long the new version may take to load; 0: no limit.
+        report: gets a line every half minute of waiting.
 
     Raises XtError when the folder is incomplete, damaged or gives other vectors than at export, and when the server
     refuses it. In each of these cases the old version goes on serving.
     """
+    check_limit(start_seconds)
     state = server_state.find(url)
     key = admin_key or server_state.admin_key(url)
     if state is not None:
@@ -79,7 +84,8 @@ def reload(
     if state is not None and http_port == state.http:
         host = state.http_host or host
     try:
-        _load(f"{host}:{http_port}", name, key)
+        with progress(start_seconds, report, f"the server at {url} to load {name}"):
+            _load(f"{host}:{http_port}", name, key, start_seconds)
     finally:
         remove_bytecode(repository)
     after = open_artifact(folder, kind="model").hash
@@ -127,13 +133,19 @@ def _renew(folder: Path) -> None:
         ) from error
 
 
-def _load(address: str, model: str, key: str) -> None:
-    connection = http.client.HTTPConnection(address, timeout=LOAD_SECONDS)
+def _load(address: str, model: str, key: str, seconds: float) -> None:
+    connection = http.client.HTTPConnection(address, timeout=seconds or None)
     try:
         headers = {server_state.KEY_HEADER: key, "Content-Type": "application/json"}
         connection.request("POST", f"/v2/repository/models/{model}/load", body=b"{}", headers=headers)
         answer = connection.getresponse()
         status, text = answer.status, answer.read().decode(errors="replace")
+    except TimeoutError as error:
+        raise XtError(
+            f"The server at {address} did not load {model!r} within {seconds:g} s. It may still do so, and then serves "
+            "the new version.",
+            f"Give it more time by {OPTION} (0: no limit); `xt reload --again` tells whether it loads.",
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         raise XtError(f"The server at {address} did not answer: {error}", "Does it run? Read its log.") from error
     finally:

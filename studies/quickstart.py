@@ -18,6 +18,7 @@ from xt.eval import run as evaluation
 from xt.export.repository import export_model
 from xt.serve import bench
 from xt.serve.launcher import TritonServer
+from xt.serve.starting import START_SECONDS
 from xt.train.config import TrainConfig
 from xt.train.loop import train
 
@@ -41,6 +42,8 @@ class Settings:
     seed: int = 0
     force: bool = False
     """Do every step again."""
+    start_seconds: float = START_SECONDS
+    """How long Triton may take to start; 0: no limit."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.seconds < 1:
@@ -86,7 +89,7 @@ def run(settings: Settings, *, report: Report, counter: MakeCounter) -> Result:
         report("4-8/8 kept: the report is complete")
         return Result(page, json.loads((out / "report" / "metrics.json").read_text(encoding="utf-8")))
     report("4/8 serve both encoders on Triton")
-    with TritonServer(out / "repository") as server:
+    with TritonServer(out / "repository", start_seconds=settings.start_seconds, report=report) as server:
         report(f"    {', '.join(server.models)} ready at {server.url}")
         evaluations = []
         for name in MODELS:

@@ -23,6 +23,7 @@ from xt.core import __version__, server_state
 from xt.core.meters import COUNTERS, LABELS
 from xt.serve import docker
 from xt.serve.limits import STACK_BYTES
+from xt.serve.starting import CONTAINER_START_SECONDS, START_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -139,7 +140,12 @@ def test_probes_ask_what_triton_answers():
     gateway = container(one("Deployment", "xt-gateway"))
     assert {gateway[p]["httpGet"]["path"] for p in ("readinessProbe", "livenessProbe")} == {"/health"}
     startup = probed["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= docker.READY_SECONDS
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= CONTAINER_START_SECONDS
+
+
+def test_a_container_is_not_called_unhealthy_before_its_start_is_given_up():
+    periods = re.findall(r"HEALTHCHECK .*--start-period=(\d+)s", (DEPLOY / "Dockerfile").read_text())
+    assert [int(seconds) for seconds in periods] == [START_SECONDS, CONTAINER_START_SECONDS]
 
 
 def test_image_names_are_equal_everywhere():

@@ -205,7 +205,7 @@ def repository(tmp_path):
 
 def test_it_starts_waits_logs_and_stops(engine, repository):
     lines: list[str] = []
-    with docker.run(repository, gpus="none", report=lines.append, ready_seconds=20) as server:
+    with docker.run(repository, gpus="none", report=lines.append, start_seconds=20) as server:
         assert server.alive()
         assert server.models == ["encoder"]
         assert server.url == f"127.0.0.1:{server.ports.grpc}"
@@ -230,7 +230,7 @@ def test_ctrl_c_stops_the_container(engine, repository):
 def test_a_container_that_ends_at_once_is_told_with_its_log(engine, repository):
     (engine / "broken").touch()
     with pytest.raises(XtError) as error:
-        docker.run(repository, gpus="none", ready_seconds=20)
+        docker.run(repository, gpus="none", start_seconds=20)
     assert "ended with code 1 before it was ready" in error.value.message
     assert "out of memory" in error.value.message
 
@@ -238,7 +238,7 @@ def test_a_container_that_ends_at_once_is_told_with_its_log(engine, repository):
 def test_wait_gives_the_code_of_a_server_that_ended_by_itself(engine, repository):
     import signal
 
-    with docker.run(repository, gpus="none", ready_seconds=20) as server:
+    with docker.run(repository, gpus="none", start_seconds=20) as server:
         os.kill(int((engine / "pid").read_text()), signal.SIGKILL)
         assert server.wait() == -9
 
@@ -268,7 +268,7 @@ def test_one_that_never_gets_ready_is_stopped(engine, repository, monkeypatch):
     monkeypatch.setattr(docker, "reachable", lambda host: "127.0.0.2")  # where nothing listens
     start = time.monotonic()
     with pytest.raises(XtError, match="not ready within 2 s"):
-        docker.run(repository, gpus="none", ready_seconds=2)
+        docker.run(repository, gpus="none", start_seconds=2)
     assert time.monotonic() - start < 15
     with pytest.raises(ProcessLookupError):
         os.kill(int((engine / "pid").read_text()), 0)

@@ -267,9 +267,10 @@ def test_model_code_that_does_not_run_shows_its_error(tiny_repository, tmp_path)
 
 
 def test_a_server_that_is_not_ready_in_time_is_stopped(tiny_repository):
-    server = TritonServer(tiny_repository)
-    with pytest.raises(XtError, match="not ready within 0 s"):
-        server.start(ready_seconds=0.01)
+    server = TritonServer(tiny_repository, start_seconds=0.01)
+    with pytest.raises(XtError, match=r"not ready within 0.01 s; it waited for the model encoder:") as failed:
+        server.start()
+    assert "--start-timeout (0: no limit)" in failed.value.hint
     assert nothing_is_left(server.prefix, seconds=2)
 
 
