@@ -17,6 +17,7 @@ import numpy.typing as npt
 from xt.core import gpu_libraries
 from xt.core.artifact import Artifact, open_artifact, read_json
 from xt.core.buckets import Buckets
+from xt.core.cores import usable_cores
 from xt.core.errors import XtError, require, unknown
 from xt.core.spec import EncoderSpec
 from xt.core.text import TextEncoder, TextTokenizer, Vectors
@@ -137,6 +138,8 @@ class OnnxEngine:
 
     workers = 1
     """Passes at once, by `forward_beside`, that give the most tokens a second."""
+    has_room = False
+    """Whether one more pass, by `forward`, may run while `workers` are under way, and does not wait for one to end."""
 
     def __init__(
         self,
@@ -162,7 +165,7 @@ class OnnxEngine:
         self.provider = choose_provider(provider, device=device, precision=precision)
         row = PROVIDERS[self.provider]
         self.token_budget, self.buckets = row.token_budget, row.buckets
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or usable_cores()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -172,6 +175,8 @@ class OnnxEngine:
         if self.provider == "openvino":  # it fuses by itself, and knows the unfused operators alone
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             self.workers = min(threads, MOST_WORKERS)
+        # One session of OpenVINO runs its passes one after the other; a GPU has nothing to spare beside a full pass.
+        self.has_room = self.workers > 1 if self.provider == "openvino" else self.provider == "cpu"
 
         def open_session(streams: int) -> ort.InferenceSession:
             return open_graph(file, self.provider, options, _settings(self.provider, file, precision, threads, streams))

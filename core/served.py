@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import threading
 import time
 import traceback
@@ -19,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from xt.core.buckets import Buckets, bucket
@@ -31,8 +33,14 @@ WAITING_SECONDS = 2.0
 """Work that may wait where `max_waiting_tokens` is 0: this many seconds, at the speed measured at load and at that of
 the last micro-batches, which share the cores with the reading and answering of requests."""
 LEAST_WAITING_TOKENS = 4096
-LIGHT_TEXTS = 4
-"""Requests of up to this many texts are read in `execute`; larger ones on a thread of their own: they hold up none."""
+LIGHT_TEXTS, LIGHT_BYTES = 4, 8192
+"""Requests of up to this are read in `execute`; larger ones on a thread of their own: they hold up none."""
+LARGE_BYTES = 65536
+"""Requests of more than this are read on another thread yet: those between would wait for seconds."""
+BYTES_A_TOKEN = 8
+"""By which the tokens of a text are guessed before it is tokenised: few texts have more bytes in one."""
+CALLER = re.compile(r"[!-~]{1,64}")
+"""What a caller may be called: the parameter `caller` of a request."""
 DRAIN_SECONDS = 8.0
 """Time to answer what waits when the model is unloaded: less than Triton's own exit timeout."""
 
@@ -90,6 +98,8 @@ class ServedModel:
     """Tokens of a forward pass that suit the engine; `load` may set it. After `load`, `settings.token_budget` holds."""
     engine_workers: int = 1
     """Forward passes at once that suit the engine; likewise."""
+    engine_beside: bool = False
+    """Whether a short forward pass may run beside those; likewise."""
     buckets: Buckets | None = None
     """The shapes of forward passes, where each holds rows of one width only; `load` may set it."""
 
@@ -138,7 +148,8 @@ class ServedModel:
 
     def is_light(self, request: Any) -> bool:
         """Whether `read` takes so little time that `execute` may do it itself."""
-        return all(_rows(tensor) <= LIGHT_TEXTS for tensor in request.inputs())
+        inputs = request.inputs()
+        return all(_rows(tensor) <= LIGHT_TEXTS for tensor in inputs) and sum(map(_size, inputs)) <= LIGHT_BYTES
 
     def close(self) -> None:
         """Let go of what `load` opened."""
@@ -171,8 +182,10 @@ class ServedModel:
             workers=self.settings.workers,
             buckets=self.buckets,
             max_waiting_seconds=None if self.settings.max_waiting_tokens else WAITING_SECONDS,
+            beside=self.engine_beside,
         )
         self._reader = _Thread("xt-reader", self.settings.max_waiting_requests)
+        self._large_reader = _Thread("xt-large-reader", self.settings.max_waiting_requests)
         self._sender = _Thread("xt-sender")
         self.meters.start(
             pb_utils,
@@ -203,7 +216,8 @@ class ServedModel:
     def _refusal(self, request: Any) -> Any:
         """Give the answer to a request for which there is no room, or no time, else None."""
         try:
-            self.scheduler.check_room(_deadline(request))
+            caller, tokens = caller_of(request), sum(map(_size, request.inputs())) // BYTES_A_TOKEN
+            self.scheduler.check_room(_deadline(request), caller=caller, tokens=tokens)
         except Overloaded as error:
             self.meters.add("xt_refused_total", 1, "full")
             told = self.pb.TritonError(str(error), self.pb.TritonError.UNAVAILABLE)
@@ -213,6 +227,7 @@ class ServedModel:
     def finalize(self) -> None:
         """Answer what waits, then let go."""
         self._reader.close()
+        self._large_reader.close()
         self.scheduler.close(DRAIN_SECONDS)
         self._sender.close()
         self.meters.close()
@@ -245,15 +260,23 @@ class ServedModel:
     # What a subclass's `run` may ask
 
     def has_company(self) -> bool:
-        """Whether other micro-batches run or wait, so that this one shares the cores."""
+        """Whether this micro-batch is one of several that each have their share of the cores.
+
+        A short one that runs beside those of all workers is not: the engine's other way to run takes it, at once.
+        """
         scheduler: Scheduler | None = getattr(self, "scheduler", None)  # none while the speed is measured at load
-        return scheduler is not None and not scheduler.alone
+        return scheduler is not None and not scheduler.alone and not scheduler.is_beside
 
     # What a subclass's `read` may use
 
     def parameters(self, request: Any, known: Mapping[str, type]) -> dict[str, Any]:
-        """Give a request's parameters; XtError for one that is not `known` or of another type (bool, int, str)."""
+        """Give a request's parameters; XtError for one that is not `known` or of another type (bool, int, str).
+
+        Any request may name its caller, with whose other requests it then shares. That is no part of what is asked for.
+        """
         found = json.loads(request.parameters() or "{}")
+        if "caller" in found and not _is_caller(found.pop("caller")):
+            raise XtError("The parameter caller is expected to be 1 to 64 printable ASCII characters without blanks.")
         for name, value in found.items():
             if name not in known:
                 raise unknown("parameter", name, known)
@@ -309,6 +332,27 @@ def _rows(tensor: Any) -> int:
     return int(shape[0]) if len(shape) else 1
 
 
+def _size(tensor: Any) -> int:
+    """Give the bytes of a tensor's texts; `BYTES_A_TOKEN` of each token id."""
+    values = tensor.as_numpy()
+    if values.dtype == np.object_:
+        return sum(map(len, values.ravel()))
+    return int(values.size) * (1 if values.dtype == np.uint8 else BYTES_A_TOKEN)
+
+
+def _is_caller(value: object) -> bool:
+    return isinstance(value, str) and CALLER.fullmatch(value) is not None
+
+
+def caller_of(request: Any) -> str | None:
+    """Give the name of a request's caller; None for none, and for one that `ServedModel.parameters` will refuse."""
+    text = request.parameters()
+    if not text or '"caller"' not in text:
+        return None
+    caller = json.loads(text).get("caller")
+    return caller if _is_caller(caller) else None
+
+
 def _deadline(request: Any) -> float | None:
     """Give the moment (time.monotonic) by which a request wants its answer, None when it can wait."""
     micros = request.timeout()
@@ -323,6 +367,7 @@ class _Exchange:
         self.request = request
         self.sender = request.get_response_sender()
         self.deadline = _deadline(request)
+        self.caller = caller_of(request)
         self.context: Any = None
         self.job: Job | None = None
 
@@ -331,8 +376,10 @@ class _Exchange:
         try:
             if self.model.is_light(self.request):
                 self.read()
-            else:
+            elif sum(map(_size, self.request.inputs())) <= LARGE_BYTES:
                 self.model._reader.put(self.read)
+            else:
+                self.model._large_reader.put(self.read)
         except Exception as error:
             self.fail(error)
 
@@ -340,7 +387,7 @@ class _Exchange:
         """Tokenise and queue."""
         model = self.model
         try:
-            model.scheduler.check_room(self.deadline)
+            model.scheduler.check_room(self.deadline, caller=self.caller)
             start = time.perf_counter()
             try:
                 rows, lengths, self.context = model.read(self.request)
@@ -349,7 +396,7 @@ class _Exchange:
                 return
             finally:
                 model.meters.add("xt_seconds_total", time.perf_counter() - start, "tokenise")
-            self.job = Job(rows, lengths, self.done, self.deadline, self.request.is_cancelled)
+            self.job = Job(rows, lengths, self.done, self.deadline, self.request.is_cancelled, self.caller)
             model.scheduler.submit(self.job)
         except Exception as error:
             self.fail(error)

@@ -24,8 +24,6 @@ from xt.core.packed import unpack
 from xt.core.served import ServedModel, check_count
 from xt.core.text import TextEncoder, Vectors
 
-LIGHT_BYTES = 8192
-"""Requests of up to so much text are tokenised where they arrive; larger ones would keep the next ones waiting."""
 Ids = npt.NDArray[np.int64]
 Tokenised = tuple[list[Ids], npt.NDArray[np.bool_]]
 """Token ids of each text, and whether it was cut."""
@@ -69,6 +67,7 @@ class ServedEncoder(ServedModel):
         self.pb.Logger.log_info(f"{self.name}: golden vectors agree (cosine at least {worst:.6f})")
         self.engine_budget = self.encoder.token_budget
         self.engine_workers = self.encoder.workers
+        self.engine_beside = self.encoder.has_room
         self.buckets = self.encoder.buckets
         self.speed = self.encoder.warm_up()
         self.pb.Logger.log_info(f"{self.name}: {self.speed:.0f} tokens/s")
@@ -78,17 +77,6 @@ class ServedEncoder(ServedModel):
     def measured_speed(self) -> float:
         """Give the tokens a second of the warm-up."""
         return self.speed
-
-    def is_light(self, request: Any) -> bool:
-        """Say whether the texts are few and short."""
-        if not super().is_light(request):
-            return False
-        for tensor in request.inputs():
-            if tensor.name() == "packed" and int(np.prod(tensor.shape())) > LIGHT_BYTES:
-                return False
-            if tensor.name() == "text" and sum(map(len, tensor.as_numpy().ravel())) > LIGHT_BYTES:
-                return False
-        return True
 
     def read(self, request: Any) -> tuple[list[Ids], list[int], Plan]:
         """Decode, look up and tokenise the texts of one request, or check its token ids."""

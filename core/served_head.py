@@ -21,8 +21,6 @@ from xt.core.onnx_heads import HeadModel, Read, Row, check_golden, load_head
 from xt.core.served import ServedModel
 
 PARAMETERS = {"truncate": bool, "details": bool}
-LIGHT_BYTES = 65536
-"""Requests of up to this much text are tokenised where they arrive."""
 
 
 class ServedHead(ServedModel):
@@ -46,11 +44,6 @@ class ServedHead(ServedModel):
     def measured_speed(self) -> float:
         """Give the tokens a second of the warm-up."""
         return self.speed
-
-    def is_light(self, request: Any) -> bool:
-        """Say whether the texts are few and short."""
-        values = (value for tensor in request.inputs() for value in tensor.as_numpy().ravel())
-        return super().is_light(request) and sum(map(len, values)) <= LIGHT_BYTES
 
     def read(self, request: Any) -> tuple[list[Row], list[int], Read]:
         """Decode, check and tokenise the texts of one request."""

@@ -77,6 +77,7 @@ class ServedRetriever(ServedModel):
         cosine = check_golden(self.encoder, folder, artifact)
         self.engine_budget = self.encoder.token_budget
         self.engine_workers = self.encoder.workers
+        self.engine_beside = self.encoder.has_room
         self.buckets = self.encoder.buckets
         self.encoder.warm_up()
         self.index = Index(version_folder)

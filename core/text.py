@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Vectors = npt.NDArray[np.float32]
+TOKENIZED_CHARACTERS = 32768
+"""Characters tokenised in one call: the tokenizer's threads take up no other call before they are done with one."""
+SHORT_CHARACTERS = 1024
+"""Up to here a call does without those threads, and so never waits for them."""
 TOKEN_BUDGET = 1024
 """Tokens, padding included, that one forward pass takes: larger batches fall out of a CPU's cache."""
 
@@ -98,7 +102,7 @@ class TextTokenizer:
         """
         for index, text in enumerate(texts):
             check_text(text, f"text {index}")
-        ids = [np.asarray(e.ids, np.int64) for e in self._tokenizer.encode_batch_fast([prefix + t for t in texts])]
+        ids = [np.asarray(row, np.int64) for row in self._tokenize([prefix + text for text in texts])]
         cut = np.array([len(row) > self.max_length for row in ids], bool)
         if cut.any() and not truncate:
             index = int(cut.argmax())
@@ -109,6 +113,21 @@ class TextTokenizer:
         for index in np.flatnonzero(cut):
             ids[index] = np.concatenate([ids[index][: self.max_length - 1], ids[index][-1:]])
         return ids, cut
+
+    def _tokenize(self, texts: list[str]) -> Iterator[list[int]]:
+        """Token ids of each text, in calls of bounded length, so that concurrent callers take turns."""
+        if sum(map(len, texts)) <= SHORT_CHARACTERS:
+            yield from (self._tokenizer.encode(text).ids for text in texts)
+            return
+        batch: list[str] = []
+        characters = 0
+        for text in texts:
+            if batch and characters + len(text) > TOKENIZED_CHARACTERS:
+                yield from (encoding.ids for encoding in self._tokenizer.encode_batch_fast(batch))
+                batch, characters = [], 0
+            batch.append(text)
+            characters += len(text)
+        yield from (encoding.ids for encoding in self._tokenizer.encode_batch_fast(batch))
 
 
 def check_text(text: object, where: str) -> None:
@@ -158,6 +177,8 @@ class TextEncoder:
         self.token_budget = int(getattr(engine, "token_budget", TOKEN_BUDGET))
         self.workers = int(getattr(engine, "workers", 1))
         """Micro-batches at once, from as many threads, that give the most tokens a second."""
+        self.has_room = bool(getattr(engine, "has_room", False))
+        """Whether one more, not `beside` them, may run at the same time."""
 
     def encode(
         self,

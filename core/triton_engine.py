@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ class TritonEncoder:
         self._grpc = grpc
         self.url = url
         self.timeout_seconds = timeout_seconds
+        self._caller = secrets.token_hex(8)
         host, _, port = url.rpartition(":")
         if not host or not port.isdigit():
             raise XtError(f"{url!r} is no address.", "Expected HOST:PORT of the gRPC endpoint, e.g. 127.0.0.1:8001.")
@@ -133,7 +135,7 @@ class TritonEncoder:
                     self.model,
                     [tensor],
                     outputs=outputs,
-                    parameters=parameters or None,
+                    parameters={**(parameters or {}), "caller": self._caller},
                     client_timeout=self.timeout_seconds,
                 )
             except self._grpc.InferenceServerException as error:

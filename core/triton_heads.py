@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,7 @@ class TritonHeads:
         if not host or not port.isdigit():
             raise XtError(f"{url!r} is no address.", "Expected HOST:PORT of the gRPC endpoint, e.g. 127.0.0.1:8001.")
         self._grpc, self.url, self.timeout_seconds = grpc, url, timeout_seconds
+        self._caller = secrets.token_hex(8)
         self.client = grpc.InferenceServerClient(url)
         try:
             if not self.client.is_server_ready(client_timeout=10):
@@ -150,7 +152,7 @@ class TritonHeads:
 
     def _infer(self, model: str, inputs: list[Any]) -> Any:
         outputs = [self._grpc.InferRequestedOutput(name) for name in ("answer", "truncated")]
-        parameters = {"truncate": True, "details": True}
+        parameters = {"truncate": True, "details": True, "caller": self._caller}
         for attempt in range(RETRIES + 1):
             try:
                 return self.client.infer(

@@ -166,6 +166,7 @@ class Client:
         self._grpc = grpc
         self.url = url
         self.timeout_seconds, self.retries = timeout_seconds, retries
+        self._caller = wire.new_caller()
         self._headers = dict(headers or {})
         self._admin = wire.admin_headers(url, admin_key)
         self._client = grpc.InferenceServerClient(url, **(tls.options() if tls else {}))
@@ -292,7 +293,7 @@ class Client:
                         plan.model.name,
                         tensors,
                         outputs=outputs,
-                        parameters=plan.parameters or None,
+                        parameters={**plan.parameters, "caller": self._caller},
                         timeout=max(1, int(left * 1e6)),
                         client_timeout=max(0.0, left) + wire.GRACE_SECONDS,
                         headers=self._headers,
@@ -325,6 +326,7 @@ class AsyncClient:
         self.url = url
         self.model = model
         self.timeout_seconds, self.retries, self.in_flight = timeout_seconds, retries, in_flight
+        self._caller = wire.new_caller()
         self._options = tls.options() if tls else {}
         self._headers = dict(headers or {})
         self._admin = wire.admin_headers(url, admin_key)
@@ -415,11 +417,16 @@ class AsyncClient:
         dtype: str = "float32",
         model: str | Served | None = None,
         request_id: str = "",
+        caller: str | None = None,
     ) -> Vectors:
-        """Give vectors, tokens and cuts; see `Client.encode_full`. `request_id`: what the server calls the request."""
+        """Return vectors, tokens and cuts; see `Client.encode_full`.
+
+        `request_id`: what the server calls the request. `caller`: whose it is, by which the server shares its work
+        fairly, 1 to 64 printable ASCII characters without blanks; by default this client's own.
+        """
         known = await self._known(model)
         plan = plan_encode(known, self._grpc, texts, ids, prefix, truncate, dimensions, dtype)
-        return await self._run(plan, request_id)
+        return await self._run(plan, request_id, caller)
 
     async def search(
         self,
@@ -431,11 +438,12 @@ class AsyncClient:
         truncate: bool = False,
         model: str | Served | None = None,
         request_id: str = "",
+        caller: str | None = None,
     ) -> list[Found]:
         """Ask a `retriever`; see `Client.search`."""
         known = await self._known(model)
         plan = plan_search(known, self._grpc, texts, k, languages, prefix, truncate)
-        return await self._run(plan, request_id)
+        return await self._run(plan, request_id, caller)
 
     async def classify(
         self,
@@ -445,19 +453,20 @@ class AsyncClient:
         truncate: bool = False,
         model: str | Served | None = None,
         request_id: str = "",
+        caller: str | None = None,
     ) -> Classified:
         """Ask a classifier, tagger or reader; see `Client.classify`."""
         known = await self._known(model)
-        return await self._run(plan_classify(known, self._grpc, texts, pairs, truncate), request_id)
+        return await self._run(plan_classify(known, self._grpc, texts, pairs, truncate), request_id, caller)
 
-    async def _run(self, plan: Plan[T], request_id: str) -> T:
+    async def _run(self, plan: Plan[T], request_id: str, caller: str | None) -> T:
         outputs = wire.wanted(plan.model, plan.outputs, self._grpc)
         free = asyncio.Semaphore(self.in_flight)
         under_way = wire.UnderWay()
 
         async def send(rows: list[int]) -> Any:
             async with free:
-                return await self._send(plan, rows, outputs, request_id, under_way)
+                return await self._send(plan, rows, outputs, request_id, caller, under_way)
 
         tasks = [asyncio.ensure_future(send(rows)) for rows in plan.requests]
         try:
@@ -467,7 +476,13 @@ class AsyncClient:
                 task.cancel()
 
     async def _send(
-        self, plan: Plan[T], rows: list[int], outputs: list[Any], request_id: str, under_way: wire.UnderWay
+        self,
+        plan: Plan[T],
+        rows: list[int],
+        outputs: list[Any],
+        request_id: str,
+        caller: str | None,
+        under_way: wire.UnderWay,
     ) -> Any:
         tensors = plan.inputs(rows)
         end = time.monotonic() + self.timeout_seconds
@@ -480,7 +495,7 @@ class AsyncClient:
                         plan.model.name,
                         tensors,
                         outputs=outputs,
-                        parameters=plan.parameters or None,
+                        parameters={**plan.parameters, "caller": caller or self._caller},
                         request_id=request_id,
                         timeout=max(1, int(left * 1e6)),
                         client_timeout=max(0.0, left) + wire.GRACE_SECONDS,

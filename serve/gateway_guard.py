@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import logging
 import re
@@ -34,8 +35,10 @@ OPEN = frozenset({"/", "/health", "/ready", "/page/style.css", "/page/page.js", 
 """What needs no token: the page, which asks for it, and what a probe reads."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(?::\d*)?")
+SECRET = secrets.token_bytes(32)
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """What a client on this machine may call it."""
+CALLER_CHARACTERS = 32
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -58,6 +61,25 @@ def trace_of(headers: list[tuple[bytes, bytes]]) -> str:
     return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
+def caller_of(scope: Scope, *, by_token: bool) -> str:
+    """Return an opaque name of who sends a request, by which Triton shares its work: of token and address together.
+
+    The token alone would make one caller of all who have it, and without `by_token`, where none is asked for, it is the
+    caller's to choose; so is the second half of an IPv6 address. The name says nothing to anybody else: each gateway
+    has a secret of its own.
+    """
+    token = next((value for name, value in scope["headers"] if by_token and name == b"authorization"), b"")
+    address = str((scope.get("client") or ("",))[0])
+    try:
+        known = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # a Unix socket has none
+        host = address.encode()
+    else:
+        mapped = getattr(known, "ipv4_mapped", None)
+        host = mapped.packed if mapped is not None else known.packed[:8]
+    return hmac.new(SECRET, host + b"\0" + token, "sha256").hexdigest()[:CALLER_CHARACTERS]
+
+
 class Guard:
     """ASGI: around the whole application, so that also what it refuses has a trace id and a line in the log."""
 
@@ -77,7 +99,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         trace = trace_of(scope["headers"])
-        scope.setdefault("state", {})["trace"] = trace
+        scope.setdefault("state", {}).update(trace=trace, caller=caller_of(scope, by_token=self.token is not None))
         start = time.perf_counter()
         status = 0
         state = scope["state"]

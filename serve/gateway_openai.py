@@ -76,6 +76,7 @@ async def embeddings(request: Request, body: EmbeddingRequest = body_of(Embeddin
             dimensions=body.dimensions,
             model=model,
             request_id=request.state.trace,
+            caller=request.state.caller,
         )
     vectors: list[Any]
     if body.encoding_format == "base64":

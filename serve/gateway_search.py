@@ -84,6 +84,7 @@ async def search(request: Request, body: SearchRequest = body_of(SearchRequest))
             truncate=body.truncate,
             model=model,
             request_id=request.state.trace,
+            caller=request.state.caller,
         )
     calibrated = all(f.none is not None for f in found)
     return {
@@ -109,7 +110,7 @@ async def rerank(request: Request, body: RerankRequest = body_of(RerankRequest))
         source = await calibrated_by(state.models, model)
         prefixes = model.facts.get("encoder", {}).get("prefixes", {})
         roles = role(prefixes, "query"), str(source.facts.get("index", {}).get("prefix", role(prefixes, "passage")))
-        cosines, tokens = await similarities(state, model, body, documents, roles, request.state.trace)
+        cosines, tokens = await similarities(state, model, body, documents, roles, request.state)
         calibration = calibration_of(source, body.language)
     probabilities = none = None
     if calibration is not None:
@@ -142,13 +143,13 @@ async def rerank(request: Request, body: RerankRequest = body_of(RerankRequest))
 
 
 async def similarities(
-    state: State, model: Served, body: RerankRequest, documents: list[str], roles: tuple[str, str], trace: str
+    state: State, model: Served, body: RerankRequest, documents: list[str], roles: tuple[str, str], asked: Any
 ) -> tuple[Any, int]:
     """Encode the query and the documents, each in its role: cosines (documents,) of float64, and tokens read."""
 
     async def encode(texts: list[str], prefix: str) -> Any:
         return await state.client.encode_full(
-            texts, prefix=prefix, truncate=body.truncate, model=model, request_id=trace
+            texts, prefix=prefix, truncate=body.truncate, model=model, request_id=asked.trace, caller=asked.caller
         )
 
     query, corpus = await asyncio.gather(encode([body.query], roles[0]), encode(documents, roles[1]))

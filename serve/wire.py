@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,6 +146,11 @@ class Classified:
     """The labels in the order of the columns of `probabilities`."""
     answers: tuple[Any, ...] = field(default=())
     """(texts,) the whole answer of the model for each text: tags, a span with its text, a number, a label."""
+
+
+def new_caller() -> str:
+    """Return the name by which a server knows the requests of one client, to share its work fairly between clients."""
+    return secrets.token_hex(8)
 
 
 def check_address(url: str) -> None:

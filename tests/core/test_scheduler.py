@@ -10,7 +10,8 @@ import pytest
 
 from xt.core.buckets import Buckets, bucket
 from xt.core.errors import XtError
-from xt.core.scheduler import Cancelled, Expired, Job, Overloaded, Scheduler
+from xt.core.fair_queue import FairQueue
+from xt.core.scheduler import ALL_LARGE_JOBS, LARGE_JOBS, Cancelled, Expired, Job, Overloaded, Scheduler
 
 
 class Network:
@@ -35,7 +36,7 @@ class Network:
     def hold(self, scheduler):
         """Occupy the worker, so that what comes next waits."""
         self.go.clear()
-        first = Call(scheduler, "holder", [1])
+        first = Call(scheduler, "holder", [1000])  # a large job: the passes of others stay as large as they may be
         assert self.entered.acquire(timeout=5)
         return first
 
@@ -128,7 +129,7 @@ def test_micro_batches_of_one_width_have_the_rows_that_were_warmed_up(make, netw
     for call in [holder, *calls]:
         call.result()
     # Nine rows are run as ten, one of them blank; of nine wide ones the last is run by itself.
-    assert [len(rows) for rows in network.batches[1:]] == [32, 32, 9, 8, 1]
+    assert sorted(len(rows) for rows in network.batches[1:]) == [1, 8, 9, 32, 32]
 
 
 def test_rows_of_like_length_of_different_callers_share_a_micro_batch(make, network):
@@ -138,18 +139,19 @@ def test_rows_of_like_length_of_different_callers_share_a_micro_batch(make, netw
     network.go.set()
     for call in [holder, *calls]:
         call.result()
-    assert [[n for _, n in rows] for rows in network.batches[1:]] == [[100] * 4, [10] * 4]
+    assert [[n for _, n in rows] for rows in network.batches[1:]] == [[10] * 4, [100] * 4]
 
 
-def test_the_oldest_is_run_first_though_others_would_fill_a_batch_better(make, network):
-    scheduler = make(token_budget=400)
+def test_a_long_text_is_overtaken_by_short_ones_only_until_its_turn_comes(make, network):
+    """By hand: its 300 tokens are due at virtual time 300 (304 of padding); each of the others' 40 pass it by 40."""
+    scheduler = make(token_budget=40)
     holder = network.hold(scheduler)
-    lonely = Call(scheduler, "lonely", [300])
-    calls = [Call(scheduler, str(i), [40]) for i in range(30)]
+    lonely = Call(scheduler, "lonely", [300], caller="lonely")
+    calls = [Call(scheduler, str(i), [40], caller="short") for i in range(30)]
     network.go.set()
     for call in [holder, lonely, *calls]:
         call.result()
-    assert network.batches[1] == [("lonely", 300)]
+    assert [rows[0][0] for rows in network.batches].index("lonely") == 1 + 300 // 40
 
 
 def test_nothing_waits_for_company(make):
@@ -162,18 +164,19 @@ def test_nothing_waits_for_company(make):
     assert sorted(seconds)[5] < 0.02  # most, on a machine that does other things too
 
 
-@pytest.mark.parametrize("lengths", [[1], [1] * 30])
-def test_with_enough_waiting_single_and_batch_are_refused_alike_and_at_once(make, network, lengths):
+def test_with_enough_waiting_a_job_with_as_much_before_it_is_refused_at_once(make, network):
+    """By hand: of a job of 51 tokens, 51 and 50 are run before it is done; of one of 40, 40 and 40."""
     scheduler = make(max_waiting_tokens=100)
     holder = network.hold(scheduler)
-    waiting = [Call(scheduler, "waits", [10] * 9), Call(scheduler, "fits", [11])]
+    waiting = [Call(scheduler, "waits", [10] * 9), Call(scheduler, "fits", [50])]
     start = time.monotonic()
     with pytest.raises(Overloaded, match="The queue is full: 101 tokens wait, 100 are enough"):
-        Call(scheduler, "late", lengths)
+        Call(scheduler, "late", [17] * 3)
     assert time.monotonic() - start < 0.5  # what waits is not run before this test lets it
+    small = Call(scheduler, "small", [20] * 2)
     network.go.set()
-    assert [len(call.result()) for call in [holder, *waiting]] == [1, 9, 1]
-    assert len(Call(scheduler, "late", lengths).result()) == len(lengths)
+    assert [len(call.result()) for call in [holder, *waiting, small]] == [1, 9, 1, 2]
+    assert len(Call(scheduler, "late", [17] * 3).result()) == 3
 
 
 @pytest.mark.parametrize("lengths", [[1], [1] * 30])
@@ -200,13 +203,18 @@ def test_more_requests_than_may_wait_are_refused(make, network):
     assert Call(scheduler, "c", [1]).result() == [("c", 2)]
 
 
-def test_a_job_larger_than_the_whole_bound_is_run_when_nothing_waits(make, network):
+def test_jobs_larger_than_the_whole_bound_are_taken_in_small_number_and_then_refused(make, network):
     scheduler = make(token_budget=50, max_waiting_tokens=100)
-    assert len(Call(scheduler, "huge", [10] * 40).result()) == 40
-    network.hold(scheduler)
-    Call(scheduler, "huge", [10] * 40)
-    with pytest.raises(Overloaded):
-        Call(scheduler, "small", [10])
+    holder = network.hold(scheduler)
+    huge = [Call(scheduler, "huge", [10] * 40) for _ in range(LARGE_JOBS)]
+    with pytest.raises(Overloaded, match="3200 tokens wait, 100 are enough"):
+        Call(scheduler, "huge", [10] * 40)
+    small = Call(scheduler, "small", [10])
+    named = Call(scheduler, "named", [10] * 40, caller="somebody")  # one that is known has a share of its own
+    network.go.set()
+    for call in [holder, *huge, named]:
+        assert len(call.result()) in (1, 40)
+    assert small.at < min(call.at for call in huge)
 
 
 def test_an_error_of_one_micro_batch_is_the_answer_to_its_jobs_alone(make, network):
@@ -215,12 +223,12 @@ def test_an_error_of_one_micro_batch_is_the_answer_to_its_jobs_alone(make, netwo
     good = Call(scheduler, "good", [40, 40])
     bad = Call(scheduler, "bad", [20])
     beside = Call(scheduler, "beside", [20])
-    later = Call(scheduler, "later", [5])
+    later = Call(scheduler, "later", [40])
     network.go.set()
     assert good.result() == [("good", 80)] * 2
     for failed in (bad, beside):
         assert isinstance(failed.result(), ValueError)
-    assert later.result() == [("later", 10)]
+    assert later.result() == [("later", 80)]
     holder.result()
 
 
@@ -270,16 +278,19 @@ def test_the_speed_of_the_last_passes_says_how_long_the_queue_takes(make, networ
         assert time.monotonic() < end
     large = Call(scheduler, "large", [100] * 20)
     assert scheduler.waiting_seconds == pytest.approx(0.2, rel=0.3)
-    scheduler.check_room(time.monotonic() + 1)
+    scheduler.check_room(time.monotonic() + 1, tokens=2000)
+    scheduler.check_room(time.monotonic() + 0.1)  # one token: under fair sharing hardly anything is run before it
     with pytest.raises(Overloaded, match=r"The deadline cannot be met: 0\.[12]\d s of work wait"):
-        scheduler.check_room(time.monotonic() + 0.1)
+        scheduler.check_room(time.monotonic() + 0.1, tokens=2000)
     with pytest.raises(Overloaded, match="deadline cannot be met"):
-        scheduler.submit(Job(["x"], [5], lambda outcome: None, deadline=time.monotonic() + 0.1))
-    more = Call(scheduler, "more", [100] * 15)
-    with pytest.raises(Overloaded, match=r"0.[34] s of work wait, 0.2 s are enough"):
-        scheduler.check_room()
+        scheduler.submit(Job(["x"] * 20, [100] * 20, lambda outcome: None, deadline=time.monotonic() + 0.1))
+    with pytest.raises(Overloaded, match=r"the request itself takes some 1\d\.\d s"):
+        scheduler.check_room(time.monotonic() + 2, tokens=100_000)
+    more = [Call(scheduler, "more", [100] * 20) for _ in range(LARGE_JOBS - 1)]
+    with pytest.raises(Overloaded, match=r"[12]\.\d s of work wait, 0.2 s are enough"):
+        scheduler.check_room(tokens=2000)
     network.go.set()
-    for call in (holder, large, more):
+    for call in (holder, large, *more):
         assert all(isinstance(row, tuple) for row in call.result())
 
 
@@ -372,3 +383,200 @@ def test_a_micro_batch_knows_whether_it_is_all_there_is_to_do():
     gate.set()
     scheduler.close(5)
     assert seen == [True, False, True]
+
+
+def order(network):
+    """Who was run, micro-batch by micro-batch, without the holder's."""
+    return ["".join(sorted({name for name, _ in rows})) for rows in network.batches[1:]]
+
+
+def test_a_short_job_waits_for_one_micro_batch_of_a_large_one_and_not_for_all(make, network):
+    scheduler = make(token_budget=512, max_waiting_tokens=10**6)
+    network.go.clear()
+    large = Call(scheduler, "large", [512] * 100)
+    assert network.entered.acquire(timeout=5)  # its first row is under way
+    short = [Call(scheduler, "short", [16]) for _ in range(3)]
+    network.go.set()
+    for call in [large, *short]:
+        call.result()
+    assert [name for rows in network.batches[:3] for name, _ in rows] == ["large", "short", "short", "short", "large"]
+
+
+def test_two_callers_share_the_passes_however_many_requests_each_has(make, network):
+    """By hand: rows of one width, 8 a pass, so that the passes take turns until the smaller caller has no more."""
+    scheduler = make(token_budget=80, buckets=Buckets(), max_waiting_tokens=10**6)
+    holder = network.hold(scheduler)
+    many = [Call(scheduler, "a", [12] * 60, caller="a") for _ in range(6)]
+    few = [Call(scheduler, "b", [16] * 60, caller="b")]
+    network.go.set()
+    for call in [holder, *many, *few]:
+        call.result()
+    passes = order(network)
+    last = len(passes) - passes[::-1].index("b")
+    tokens = {
+        name: sum(bucket(n) for rows in network.batches[1 : 1 + last] for who, n in rows if who == name)
+        for name in "ab"
+    }
+    assert tokens["b"] == 60 * 16
+    assert abs(tokens["a"] - tokens["b"]) <= 2 * 80
+
+
+def test_of_one_callers_jobs_the_short_ones_overtake_the_large_one(make, network):
+    scheduler = make(token_budget=128, max_waiting_tokens=10**6)
+    holder = network.hold(scheduler)
+    large = Call(scheduler, "large", [128] * 20, caller="me")
+    other = Call(scheduler, "other", [128] * 20, caller="other")
+    short = Call(scheduler, "short", [16], caller="me")
+    network.go.set()
+    for call in [holder, large, other, short]:
+        call.result()
+    assert order(network).index("short") <= 1
+
+
+def test_a_flood_of_short_jobs_of_one_caller_leaves_another_its_half(make, network):
+    """By hand: 400 jobs of 16 tokens against 50 rows of 64: equal work until the rows are done, so 200 jobs before."""
+    scheduler = make(token_budget=64, max_waiting_tokens=10**6, max_waiting_requests=10**4)
+    holder = network.hold(scheduler)
+    flood = [Call(scheduler, "flood", [16], caller="flood") for _ in range(400)]
+    rows = Call(scheduler, "rows", [64] * 50, caller="rows")
+    network.go.set()
+    for call in [holder, *flood, rows]:
+        call.result()
+    before = [name for batch in network.batches[1:] for name, _ in batch]
+    done = len(before) - before[::-1].index("rows")
+    assert 180 <= before[:done].count("flood") <= 220
+
+
+def test_a_short_job_fills_no_pass_with_rows_of_a_large_one_of_its_width(make, network):
+    scheduler = make(token_budget=512, buckets=Buckets(), max_waiting_tokens=10**6)
+    holder = network.hold(scheduler)
+    large = Call(scheduler, "large", [16] * 200)
+    short = [Call(scheduler, "short", [16], caller=str(i)) for i in range(3)]
+    network.go.set()
+    for call in [holder, large, *short]:
+        call.result()
+    assert [len(rows) for rows in network.batches[1:] if rows[0][0] == "short"] == [3]
+    assert max(len(rows) for rows in network.batches) == 32  # alone the large one fills its passes
+
+
+def test_while_short_jobs_come_large_ones_are_run_in_small_passes(make, network):
+    scheduler = make(token_budget=512, buckets=Buckets(), max_waiting_tokens=10**6)
+    network.seconds = 0.02
+    Call(scheduler, "short", [16]).result()  # a light job of the last seconds
+    network.seconds = 0.0
+    Call(scheduler, "large", [32] * 64).result()
+    assert {len(rows) for rows in network.batches[1:]} == {128 // 32}
+
+
+def test_a_short_job_is_run_at_once_beside_workers_that_all_run_large_ones(make, network):
+    where = []
+    scheduler = make(token_budget=512, workers=2, beside=True, max_waiting_tokens=10**6)
+    run = scheduler.run
+    scheduler.run = lambda rows: (where.append((rows[0][0], scheduler.is_beside)), run(rows))[1]
+    network.go.clear()
+    large = Call(scheduler, "large", [512] * 6)
+    assert network.entered.acquire(timeout=5)
+    assert network.entered.acquire(timeout=5)
+    short = Call(scheduler, "short", [16])
+    assert network.entered.acquire(timeout=5)  # a third pass while two are held
+    assert where[2] == ("short", True)
+    middle = Call(scheduler, "middle", [100] * 4)  # too large to be run beside them
+    assert not network.entered.acquire(timeout=0.1)
+    network.go.set()
+    for call in (large, short, middle):
+        call.result()
+    assert {name for name, beside in where if beside} == {"short"}
+
+
+def test_without_large_jobs_nothing_is_run_beside_the_workers(make, network):
+    scheduler = make(token_budget=64, workers=1, beside=True)
+    network.go.clear()
+    calls = [Call(scheduler, str(i), [64]) for i in range(3)]
+    assert network.entered.acquire(timeout=5)
+    assert not network.entered.acquire(timeout=0.1)
+    network.go.set()
+    for call in calls:
+        call.result()
+
+
+def test_under_a_load_of_short_jobs_one_worker_takes_no_pass_that_cannot_be_small(make, network):
+    scheduler = make(token_budget=512, workers=2, max_waiting_tokens=10**6)
+    network.seconds = 0.6  # of two seconds: a load of 0.3 workers
+    Call(scheduler, "short", [16]).result()
+    network.entered.acquire(timeout=5)
+    network.seconds = 0.0
+    network.go.clear()
+    large = Call(scheduler, "large", [512] * 4)
+    assert network.entered.acquire(timeout=5)
+    assert not network.entered.acquire(timeout=0.2)  # the other worker stays free
+    short = Call(scheduler, "short", [16])
+    assert network.entered.acquire(timeout=0.5)
+    network.go.set()
+    for call in (large, short):
+        call.result()
+
+
+def test_the_kept_worker_takes_large_passes_again_when_short_jobs_come_no_more(make, network, monkeypatch):
+    monkeypatch.setattr("xt.core.scheduler.LOAD_SECONDS", 0.1)
+    scheduler = make(token_budget=512, workers=2, max_waiting_tokens=10**6)
+    network.seconds = 0.05
+    Call(scheduler, "short", [16]).result()
+    network.entered.acquire(timeout=5)
+    network.go.clear()
+    large = Call(scheduler, "large", [512] * 4)
+    assert network.entered.acquire(timeout=5)
+    assert network.entered.acquire(timeout=5)  # both workers
+    network.go.set()
+    large.result()
+
+
+def test_a_backlog_of_one_caller_refuses_nobody_else(make, network):
+    scheduler = make(token_budget=64, max_waiting_tokens=1000, max_waiting_requests=20)
+    holder = network.hold(scheduler)
+    heavy = [Call(scheduler, "heavy", [64] * 100, caller="heavy") for _ in range(LARGE_JOBS)]
+    with pytest.raises(Overloaded, match="The queue is full"):
+        Call(scheduler, "heavy", [64] * 100, caller="heavy")
+    short = [Call(scheduler, "short", [16]) for _ in range(12)]
+    with pytest.raises(Overloaded, match="20 requests wait, at most 20 may"):
+        scheduler.check_room(caller="heavy", tokens=16)
+    newcomer = Call(scheduler, "new", [16], caller="newcomer")  # beyond the number, but it has none
+    network.go.set()
+    for call in [holder, *heavy, *short, newcomer]:
+        call.result()
+
+
+def test_large_jobs_wait_in_bounded_number_also_when_each_names_another_caller(make, network):
+    scheduler = make(token_budget=64, max_waiting_tokens=100, max_waiting_requests=10**4)
+    holder = network.hold(scheduler)
+    taken = [Call(scheduler, "x", [64] * 2, caller=str(i)) for i in range(ALL_LARGE_JOBS)]
+    with pytest.raises(Overloaded):
+        Call(scheduler, "x", [64] * 2, caller="one more")
+    network.go.set()
+    for call in [holder, *taken]:
+        call.result()
+
+
+def test_the_queue_forgets_callers_that_wait_for_nothing(make, network):
+    scheduler = make(token_budget=64, max_waiting_tokens=10**6)
+    holder = network.hold(scheduler)
+    rest = Call(scheduler, "rest", [64] * 3)
+    calls = [Call(scheduler, str(i), [8], caller=f"caller {i}") for i in range(500)]
+    network.go.set()
+    for call in [holder, rest, *calls]:
+        call.result()
+    assert scheduler._queue._callers == {}
+    assert scheduler._queue.flows == {}
+
+
+def test_fairness_costs_the_queue_little_time():
+    """A queue of 2,000 requests: what is done for one micro-batch takes less than a short forward pass."""
+    queue = FairQueue(1024, Buckets())
+    random_lengths = random.Random(0)
+    for i in range(2000):
+        queue.put(Job([i], [random_lengths.randrange(8, 60)], print, caller=str(i % 1500) if i % 2 else None))
+    start, batches = time.perf_counter(), 0
+    while (head := queue.head()) is not None:
+        assert queue.take(head)
+        batches += 1
+    assert (time.perf_counter() - start) / batches < 0.01
+    assert queue.tokens == queue.large == 0

@@ -204,7 +204,7 @@ def test_a_request_whose_deadline_cannot_be_met_is_told_at_once(slow):
     for seed in range(7):
         calls.send("holds", ids(256, seed))
     time.sleep(0.2)
-    calls.send("late", blob(1, 3), timeout=100_000)  # microseconds
+    calls.send("late", ids(256, 3), timeout=100_000)  # microseconds: its share of the passes is too small for it
     calls.send("patient", blob(1, 4), timeout=20_000_000)
     outcomes = calls.wait()
     held = sum(kind == "holds" and error is None for kind, error, _ in outcomes)
@@ -214,6 +214,7 @@ def test_a_request_whose_deadline_cannot_be_met_is_told_at_once(slow):
     assert "The deadline cannot be met" in error.message()
     assert seconds <= 0.2  # of more than a second that it would have waited
     assert ended["patient"][0] is None
+    assert ended["patient"][1] <= 1.0  # one text, that shares with the seven
     assert held >= 2
     assert metric(slow, "xt_tokens_total") - tokens == (held * 256 + 1) * TEXT_TOKENS
 
@@ -224,3 +225,22 @@ def test_a_request_larger_than_all_that_may_wait_is_answered_when_nothing_waits(
     answer = client.infer("encoder", [blob(texts, 5)], client_timeout=60)
     assert answer.as_numpy("embedding").shape == (texts, 32)
     client.close()
+
+
+def test_single_texts_overtake_large_requests_and_none_of_them_is_refused(slow, capacity):
+    """Four large requests are some seconds of work, more than may wait; each of 20 single texts takes a fraction."""
+    calls = Calls(slow)
+    for seed in range(4):
+        calls.send("large", ids(256, 20 + seed))
+    time.sleep(0.2)
+    for seed in range(20):
+        calls.send("single", blob(1, 100 + seed))
+        time.sleep(0.05)
+    ended = calls.wait(60)
+    assert [error for _, error, _ in ended if error is not None] == []
+    singles = [seconds for kind, _, seconds in ended if kind == "single"]
+    large = [seconds for kind, _, seconds in ended if kind == "large"]
+    assert len(large) == 4
+    assert max(large) > 1.5 * 256 / capacity["texts"]
+    assert np.median(singles) < 0.1 * max(large)
+    assert max(singles) < 0.5 * max(large)
