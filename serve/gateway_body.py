@@ -187,8 +187,10 @@ def body_of(model: type[M]) -> Any:
             raise InvalidRequest(f"The body is compressed ({shown(encoding)}); expected none.", "Send it as it is.")
         if len(raw) <= LARGE_BYTES:
             return check_fields(model, parse_body(raw, kind))
-        async with request.app.state.gateway.readers:
-            return await asyncio.to_thread(lambda: check_fields(model, parse_body(raw, kind)))
+        readers = request.app.state.gateway.readers
+        return await asyncio.get_running_loop().run_in_executor(
+            readers, lambda: check_fields(model, parse_body(raw, kind))
+        )
 
     return Depends(read)
 

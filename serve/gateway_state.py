@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -31,8 +31,8 @@ class State:
     models: Models
     stats: Stats
     max_texts: int
-    readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
-    """Held while a large body is parsed."""
+    readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "xt-reader"))
+    """Where large bodies are parsed; others' waiting threads do not hold it up."""
 
     def check_count(self, count: int, field: str) -> None:
         """Raise unless a request holds 1 to `max_texts` texts."""
