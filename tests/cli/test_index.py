@@ -192,7 +192,7 @@ def test_what_cannot_be_is_refused_with_the_way_out(work, tmp_path):
     fails(
         xt("index", "double.tsv", "--encoder", "repository", "--out", tmp_path / "x", cwd=work),
         1,
-        "double.tsv line 3: double.tsv line 2 has the id 'a' already",
+        "double.tsv, line 3: double.tsv, line 2 has the id 'a' already",
     )
     assert not (tmp_path / "x").exists()
 

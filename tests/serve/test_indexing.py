@@ -133,7 +133,7 @@ def test_a_text_that_is_too_long_is_named_by_file_and_line_or_cut_and_counted(tm
     texts = sentences(9)
     texts[6] = "good " * 100
     source = write_jsonl(tmp_path / "c.jsonl", texts)
-    with pytest.raises(XtError, match=r"c.jsonl line 7 has 102 tokens; the encoder reads at most 64"):
+    with pytest.raises(XtError, match=r"c.jsonl, line 7 has 102 tokens; the encoder reads at most 64"):
         run(source, tmp_path / "out", encoder, identity)
     assert not (tmp_path / "out").exists()
     assert run(source, tmp_path / "out", encoder, identity, truncate=True).facts["truncated"] == 1
