@@ -141,6 +141,7 @@ def bench(
     from xt.core.artifact import refuse_existing
     from xt.core.bitext import data_folder
     from xt.core.errors import XtError
+    from xt.core.replacing import named_paths
     from xt.eval.run import load_corpus, machine
     from xt.serve import bench as load
     from xt.serve.bench_session import Settings, measure, write
@@ -150,7 +151,8 @@ def bench(
     if seconds < 1:
         raise XtError(f"--seconds {seconds:g} is too short.", "Give at least 1.")
     if out is not None:
-        refuse_existing(out, force=force)
+        inputs = named_paths(corpus, repository, encoder, checkpoint, data_dir)
+        refuse_existing(out, force=force, kind="bench", inputs=inputs)
     settings = Settings(
         url=url,
         repository=repository,

@@ -15,8 +15,16 @@ from rich.table import Table
 
 stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 
-Out = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist, unless --force.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the target when it exists.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty, unless --force.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Run also code in the repository that no release of xt wrote: another model.py, files that no manifest "
+        "lists. It runs with your rights.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the target, if xt wrote it and it holds nothing else.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Device = Annotated[str, typer.Option("--device", help="Where PyTorch and ONNX Runtime compute: auto, cpu or cuda.")]

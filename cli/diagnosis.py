@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from xt.core import cache_folder as cache
 from xt.core import gpu_libraries
 from xt.core.bitext import data_folder
-from xt.core.encoders import cache_folder
 from xt.core.errors import XtError
 
 PACKAGES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers", "tritonclient", "typer", "numpy")
@@ -178,9 +178,13 @@ def _hub() -> Finding:
 
 
 def _cache() -> Finding:
-    folder = cache_folder()
+    try:
+        folder = cache.check_writable()
+    except XtError as error:
+        return Finding("cache", "missing", error.message, error.hint)
     built = sorted(p.parent.name for p in folder.glob("*/xt.json")) if folder.is_dir() else []
-    return Finding("cache", "ok", f"{folder}: {', '.join(built) or 'empty'}", "" if built else "Filled on first use.")
+    advice = "" if built else f"Filled on first use; {cache.VARIABLE} names another place."
+    return Finding("cache", "ok", f"{folder}: {', '.join(built) or 'empty'}", advice)
 
 
 def _disk() -> Finding:

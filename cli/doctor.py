@@ -55,14 +55,20 @@ def check(
     """Check that a folder is complete and undamaged, and say what it is (exit code 3 if it is damaged)."""
     from xt.core.artifact import MANIFEST, damaged_files, read_manifest
     from xt.core.errors import CheckFailed
+    from xt.core.replacing import some
+    from xt.serve.model_code import HINT, strangers, untrusted
 
-    folders = [folder]
+    folders, code = [folder], []
     if not (folder / MANIFEST).is_file() and (models := sorted(p.parent for p in folder.glob("*/config.pbtxt"))):
         folders = models
+        code = [f"{folder / name}: no folder that xt wrote" for name in strangers(folder)]
+        folders = [path for path in models if path.name not in strangers(folder)]
     documents, damaged = [], []
     for path in folders:
         manifest = read_manifest(path)
         problems = damaged_files(path, manifest)
+        unknown = untrusted(path) if manifest["kind"] == "model" else []
+        code += [f"{path}: {p}" for p in unknown]
         damaged += [f"{path}: {p}" for p in problems]
         size = sum(f["bytes"] for f in manifest["files"].values()) / 1e6
         rows = [
@@ -72,13 +78,16 @@ def check(
             ["parents", ", ".join(f"{p['kind']} {p['path']}" for p in manifest["parents"]) or "none"],
             ["content", f"{len(manifest['files'])} files, {size:.1f} MB, hash {manifest['hash'][:16]}"],
             ["state", "; ".join(problems) or "complete, every file as written"],
+            *([["code", "; ".join(unknown) or "as a release of xt wrote it"]] if manifest["kind"] == "model" else []),
         ]
         table(str(path), ["", ""], rows)
         shown = {
             k: manifest[k] for k in ("kind", "created", "xt_version", "command", "seed", "parents", "hash", "facts")
         }
-        documents.append({"path": str(path), "problems": problems, **shown})
+        documents.append({"path": str(path), "problems": problems, "code": unknown, **shown})
     if json:
         emit(documents[0] if len(documents) == 1 else documents)
     if damaged:
-        raise CheckFailed(f"Damaged: {'; '.join(damaged[:5])}.", "Copy or make the folder again.")
+        raise CheckFailed(f"Damaged: {some(damaged + code)}.", "Copy or make the folder again.")
+    if code:
+        raise CheckFailed(f"What may run as code and is not xt's: {some(code)}.", HINT)

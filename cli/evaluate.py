@@ -160,13 +160,15 @@ def evaluate(
     encoder. Other tasks are answered by the trained head for them, or for the task that they train on.
     """
     from xt.core.artifact import refuse_existing
+    from xt.core.replacing import named_paths
 
     if summary or compare:
         if summary and compare:
             raise typer.BadParameter("give one of --summary and --compare")
         if encoder is not None or url is not None:
             raise typer.BadParameter(RESULTS)
-        refuse_existing(out, force=force)
+        kind = "summary" if summary else "report"
+        refuse_existing(out, force=force, kind=kind, inputs=named_paths(task))
         document = summarise(task, benchmark or "xtreme", out, force) if summary else compared(task, out, force)
         if json:
             emit(document)
@@ -183,7 +185,8 @@ def evaluate(
     numbers = layer_numbers(layers)
     folders = report_folders(task, out)
     for folder in folders:
-        refuse_existing(folder, force=force)
+        inputs = named_paths(task, encoder, calibration, install, data_dir)
+        refuse_existing(folder, force=force, kind="report", inputs=inputs)
     if "images" in kinds:
         if set(kinds) != {"images"} or encoder is None:
             raise typer.BadParameter("image-text:FOLDER is evaluated by itself, with --encoder CHECKPOINT")

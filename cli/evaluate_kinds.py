@@ -78,17 +78,44 @@ class Trust:
 
 def with_cache(opened: Opened, device: str) -> Opened:
     """Put the cache of vectors before an encoder whose weights are known by their hash."""
-    from xt.eval.vector_cache import CachedEncoder
+    import json
+
+    from xt.core.errors import XtError
+    from xt.eval.vector_cache import SCHEMA, CachedEncoder
 
     encoder, entry, temperature, parent = opened
     if not parent.get("hash"):
         return opened
-    facts = [parent["hash"], entry["precision"], entry["engine"], str(entry["dim"]), device]
-    return CachedEncoder(encoder, " ".join(facts), warn=say), entry, temperature, parent
+    known: Any = encoder  # every encoder that is opened here has its facts
+    spec = {k: v for k, v in known.spec.to_json().items() if k not in ("provenance", "licence", "temperature")}
+    how = json.dumps(spec, sort_keys=True)  # the same weights may be pooled or cut in another way
+    facts = [str(SCHEMA), parent["hash"], entry["precision"], entry["engine"], str(entry["dim"]), device, how]
+    try:
+        cached = CachedEncoder(encoder, " ".join(facts), warn=say)
+    except XtError as error:  # there is no place for a cache
+        say(f"vectors are not kept for a second evaluation: {error}")
+        return opened
+    return cached, entry, temperature, parent
 
 
-def given_fits(report: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    """Read the calibrators of another report: those of the same encoder, else of its only one."""
+def _lineage(parent: dict[str, str]) -> set[str]:
+    """Return the hashes that an encoder is known by: its own, and of an exported one its checkpoint's."""
+    from xt.core.artifact import MANIFEST, read_manifest
+
+    known = {parent.get("hash", "")}
+    folder = Path(parent.get("path", ""))
+    if parent.get("kind") == "model" and (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder)
+        if manifest["hash"] == parent.get("hash"):
+            known.add(str(manifest["facts"].get("checkpoint", {}).get("hash", "")))
+    return known - {""}
+
+
+def given_fits(report: Path, entry: dict[str, Any], parent: dict[str, str]) -> dict[str, Any]:
+    """Read the calibrators of another report: those of the same name, else of its only one.
+
+    Where they were fitted on another encoder, which may have the same name, that is reported.
+    """
     from xt.core.artifact import open_artifact, read_json
     from xt.core.errors import XtError
 
@@ -101,14 +128,20 @@ def given_fits(report: Path, entry: dict[str, Any]) -> dict[str, Any]:
         raise XtError(
             f"{report} holds calibrations of {', '.join(fits)}, none of {entry['name']}.", "Evaluate the same encoder."
         )
-    return dict(fits.get(entry["name"]) or next(iter(fits.values())))
+    name = entry["name"] if entry["name"] in fits else next(iter(fits))
+    fitted = {h for p in folder.manifest["parents"] for h in _lineage(p)}
+    if fitted and (here := _lineage(parent)) and not fitted & here:
+        say(f"note: {report} was fitted on another encoder than the one evaluated now; its probabilities may be off")
+    return dict(fits[name])
 
 
-def check_trust(trust: Trust, entry: dict[str, Any], directions: Sequence[str]) -> dict[str, Any] | None:
+def check_trust(
+    trust: Trust, entry: dict[str, Any], parent: dict[str, str], directions: Sequence[str]
+) -> dict[str, Any] | None:
     """Read the fits that are to be applied, and look for the retrievers to install in, before anything is computed."""
     from xt.core.errors import XtError
 
-    given = given_fits(trust.calibration, entry) if trust.calibration else None
+    given = given_fits(trust.calibration, entry, parent) if trust.calibration else None
     if given is not None and not set(directions) & set(given):
         raise XtError(
             f"{trust.calibration} holds calibrations of {', '.join(given)}; this task needs {' or '.join(directions)}.",
@@ -160,7 +193,7 @@ def evaluate_corpus(
         pool = POOL if any(len(b.foreign) >= POOL for b in corpus.pairs) else None
         if pool is None:
             say(f"no language has {POOL} candidates: no accuracy in pools of one size (--pool)")
-    given = check_trust(trust, entry, DIRECTIONS)
+    given = check_trust(trust, entry, parent, DIRECTIONS)
     result = evaluate(
         encoder,
         corpus,
@@ -243,7 +276,7 @@ def evaluate_ranked(
     say(f"{about['title']}: {sizes}, encoder {entry['label']} on {entry['engine']}")
     for note in collection.notes:
         say(note)
-    given = check_trust(trust, entry, [ranked_trust.DIRECTION])
+    given = check_trust(trust, entry, parent, [ranked_trust.DIRECTION])
     result = ranked.rank_collection(encoder, collection, names=names, cut=cut, progress=Counter("encoded"))
     trusted = ranked_trust.calibrate(
         result, temperature, calibrate_on=trust.calibrate_on, given=given, calibrating=Counter("calibrated")

@@ -173,10 +173,17 @@ def export(
     provider = _provider(provider, device, precision)
     from xt.core import encoders
     from xt.core.artifact import refuse_existing
+    from xt.core.replacing import named_paths
     from xt.eval.run import load_corpus
 
     name = name or (NAME if task is None else HEAD_NAME)
-    refuse_existing(out / name, force=force)
+    refuse_existing(
+        out / name,
+        force=force,
+        kind="model",
+        role="encoder" if task is None else "head",
+        inputs=named_paths(encoder, parity_corpus, corpus, dev_corpus, temperature, data_dir),
+    )
     parity_name = parity_corpus or PARITY_CORPUS
     parity = load_corpus(parity_name, data_dir=data_dir)
     loaded = {parity_name: parity}

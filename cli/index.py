@@ -127,11 +127,11 @@ def encode(
     json: Json = False,
 ) -> None:
     """Encode a corpus into shards of vectors on disk, in bounded memory; run again, it continues."""
-    from xt.core.artifact import refuse_existing
     from xt.core.index import role
-    from xt.serve.encode_files import Settings, encode_corpus
+    from xt.core.replacing import named_paths
+    from xt.serve.encode_files import Settings, encode_corpus, refuse_target
 
-    refuse_existing(out, force=force)
+    refuse_target(out, source, force=force, inputs=named_paths(encoder))
     opened, identity, how = open_identified(encoder, url, model, device)
     settings = Settings(prefix or role(opened.spec.prefixes, "passage"), truncate, dtype, shard_size)
     say(f"encoding {source} with {identity['name']} ({identity['precision']}), prefix {settings.prefix}")
@@ -189,7 +189,8 @@ def index(
 ) -> None:
     """Make a corpus searchable, and with --install a served retriever whose scores are probabilities."""
     from xt.core.artifact import MANIFEST, open_artifact, read_manifest, refuse_existing
-    from xt.serve.indexing import build_index
+    from xt.core.replacing import named_paths
+    from xt.serve.indexing import build_index, refuse_index
 
     made = read_manifest(corpus)["kind"] if (corpus / MANIFEST).is_file() else "corpus"
     if made == "index":
@@ -199,9 +200,10 @@ def index(
     else:
         if out is None:
             raise typer.BadParameter("give --out, the folder of the index")
-        refuse_existing(out, force=force)
+        refuse_index(out, corpus, force=force, inputs=named_paths(encoder, calibration))
     if install is not None:
-        refuse_existing(install / name, force=force)
+        inputs = named_paths(encoder, calibration, corpus)
+        refuse_existing(install / name, force=force, kind="model", role="retriever", inputs=inputs)
         if (calibration is None) != uncalibrated:
             raise typer.BadParameter("--install needs one of --calibration and --uncalibrated")
     if made == "vectors":
@@ -375,7 +377,8 @@ def _check_same(opened: Any, here: dict[str, Any], index: Any, artifact: Any) ->
     if all(hashes) and hashes[0] == hashes[1] and made["precision"] == here["precision"]:
         return
     alike = all(made[k] == here[k] for k in ("name", "checkpoint", "precision", "dim"))
-    if not alike or (all(hashes) and "triton" not in (made["engine"], here["engine"])):
+    engines = {made["engine"], here["engine"]}  # two of one checkpoint are compared by their vectors
+    if not alike or (all(hashes) and "triton" not in engines and not (made["checkpoint"] and len(engines) > 1)):
         was, now = (
             f"{e['name']} ({e['precision']}, {e['engine']}, {e['parent']['hash'][:12] or 'hash unknown'})"
             for e in (made, here)

@@ -59,6 +59,10 @@ def run() -> None:
         _fail(error)
     except OSError as error:
         _fail(explain_os_error(error))
+    except RuntimeError as error:
+        if "home directory" not in str(error):
+            raise
+        _fail(XtError("A path begins with ~, and this user has no home.", "Write the path in full, or set HOME."))
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         sys.exit(EXIT_INTERRUPTED)

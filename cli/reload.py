@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xt.cli.console import Json, emit, say
+from xt.cli.console import Json, TrustCode, emit, say
 
 EPILOG = """Examples:
 
@@ -41,6 +41,7 @@ def reload(
         float,
         typer.Option("--start-timeout", min=0, help="Seconds the new version may take to load; 0: no limit."),
     ] = 300.0,
+    trust_code: TrustCode = False,
     again: Annotated[bool, typer.Option("--again", help="Load also what serves already.")] = False,
     json: Json = False,
 ) -> None:
@@ -55,6 +56,7 @@ def reload(
         repository=repository,
         admin_key=key,
         http_port=http_port,
+        trust_code=trust_code,
         force=again,
         start_seconds=start_timeout,
         report=say,

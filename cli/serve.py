@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xt.cli.console import say
+from xt.cli.console import TrustCode, say
 
 EPILOG = """Examples:
 
@@ -115,6 +115,7 @@ def serve(
             "token); - is this terminal. Of 64 MiB each, it and three older ones are kept.",
         ),
     ] = None,
+    trust_code: TrustCode = False,
     engine: Annotated[
         str, typer.Option("--engine", help="wheel: Triton of the Python package. docker: NVIDIA's container.")
     ] = "wheel",
@@ -123,7 +124,7 @@ def serve(
     import os
 
     from xt.core import server_state
-    from xt.core.artifact import open_repository
+    from xt.core.artifact import read_manifest
     from xt.core.errors import XtError, unknown
     from xt.serve.launcher import EXIT_SECONDS, Ports, Tls, TritonServer, reachable
     from xt.serve.starting import CONTAINER_START_SECONDS, START_SECONDS
@@ -167,11 +168,22 @@ def serve(
             key = server_state.check_key(key, server_state.KEY_VARIABLE) if key else None
             limit = CONTAINER_START_SECONDS if start_timeout is None else start_timeout
             server = stack.enter_context(
-                run(repository, **hosts, ports=ports, admin_key=key, report=say, start_seconds=limit)
+                run(
+                    repository,
+                    **hosts,
+                    ports=ports,
+                    admin_key=key,
+                    trust_code=trust_code,
+                    report=say,
+                    start_seconds=limit,
+                )
             )
-            hashes = {name: artifact.hash for name, artifact in open_repository(repository).items()}
+            hashes = {name: str(read_manifest(repository / name)["hash"]) for name in server.models}
             places = {"http_host": reachable(http_host), "metrics_host": reachable(metrics_host)}
-            server_state.note_server(grpc_host, vars(ports), server.admin_key, server.repository, hashes, **places)
+            if problem := server_state.note_server(
+                grpc_host, vars(ports), server.admin_key, server.repository, hashes, **places
+            ):
+                say(problem)
             stack.callback(server_state.forget, grpc_port)
         else:
             server = stack.enter_context(
@@ -185,6 +197,7 @@ def serve(
                     restart=restart,
                     exit_seconds=exit_timeout,
                     start_seconds=START_SECONDS if start_timeout is None else start_timeout,
+                    trust_code=trust_code,
                     report=say,
                 )
             )

@@ -112,6 +112,7 @@ def report(
     found = transfer.summarise(folder)
     if not found["runs"]:
         raise XtError(f"{folder} holds no complete run.", "Run the study first: xt study run transfer.")
+    transfer.claim(folder)
     transfer.write_tables(folder, found)
     if json:
         emit(found)

@@ -12,18 +12,17 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xt.core import __version__
+from xt.core import __version__, drafts, replacing
 from xt.core.errors import XtError, explain_os_error, unknown
+from xt.core.replacing import MANIFEST
 
-MANIFEST = "xt.json"
 SCHEMA = 1
 
 
@@ -57,6 +56,8 @@ class Draft:
     facts: dict[str, Any] = field(default_factory=dict)
     parents: list[dict[str, str]] = field(default_factory=list)
     seed: int | None = None
+    read_only: bool = False
+    """Whether its files can be written to by nobody, its owner included, who can still replace the folder."""
 
 
 def sha256(path: Path) -> str:
@@ -73,9 +74,11 @@ def sha256(path: Path) -> str:
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # a dead writer's of the same number; a link is removed, not followed
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -103,28 +106,89 @@ def _digest(files: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) ->
     return hashlib.sha256(json.dumps([content, facts], sort_keys=True, default=str).encode()).hexdigest()
 
 
-def refuse_existing(target: Path, *, force: bool) -> None:
-    """Raise when `target` is there and may not be replaced. Called before the work, not after it."""
-    if target.exists() and not force:
-        state = "is complete" if (target / MANIFEST).is_file() else "exists"
-        raise XtError(f"{target} {state} already.", "Choose another --out, or pass --force to replace it.")
+def model_role(facts: Mapping[str, Any]) -> str:
+    """Return what a folder of kind `model` serves: encoder, head, retriever, or the graph of a divided model."""
+    if facts.get("kind") == "retriever":
+        return "retriever"
+    if "served_as" in facts:
+        return "graph"
+    return "head" if "task" in facts else "encoder"
 
 
-def _sweep(target: Path) -> None:
-    """Remove the drafts of `target` whose writers are dead (killed before they could clean up).
+def refuse_existing(
+    target: Path,
+    *,
+    force: bool,
+    kind: str,
+    role: str | None = None,
+    inputs: Iterable[Path] = (),
+    trees: Iterable[Path] = (),
+) -> None:
+    """Raise XtError when `target` is there and may not be replaced. Called before the work, not after it.
 
-    A writer killed between the two renames of a replacement left the old folder aside: it is put back.
+    An empty folder may be written into. Any other is replaced with `force` alone, and only when xt wrote it, it is of
+    the same kind, it holds nothing else, and the command reads nothing in it.
+
+    Args:
+        target: the folder to write.
+        force: whether the user wants it replaced.
+        kind: what is written: "checkpoint", "model", "report", ...
+        role: of a model, what it serves: see `model_role`.
+        inputs: what the command reads.
+        trees: folders that it reads with all that lies below them.
     """
-    start = f".{target.name}.draft-"
-    for draft in target.parent.glob(f"{start}*"):
-        writer = draft.name.removeprefix(start).removesuffix(".old")
-        # Our own number is a dead writer's too: in containers process numbers repeat.
-        if not writer.isdigit() or (int(writer) != os.getpid() and Path(f"/proc/{writer}").exists()):
-            continue
-        if draft.suffix == ".old" and not target.exists():
-            draft.rename(target)
-        else:
-            shutil.rmtree(draft, ignore_errors=True)
+    replacing.refuse_place(target)
+    if not target.exists():
+        return
+    if not force:
+        if not any(target.iterdir()):
+            return
+        state = "is complete" if (target / MANIFEST).is_file() else "exists"
+        try:
+            refuse_existing(target, force=True, kind=kind, role=role, inputs=inputs, trees=trees)
+            hint = "Choose another --out, or pass --force to replace it."
+        except XtError as error:
+            hint = f"Choose another --out. --force would not replace it: {error.message}"
+        raise XtError(f"{target} {state} already.", hint)
+    replacing.refuse_inputs(target, inputs, trees)
+    if any(target.iterdir()):
+        _own(target, kind, role)
+
+
+def _own(folder: Path, kind: str, role: str | None = None) -> dict[str, Any]:
+    """Return the manifest of a folder that may be replaced by one of this kind; XtError where it may not."""
+    remove = "Choose another --out, or move the folder away yourself."
+    if not (folder / MANIFEST).is_file():
+        found = replacing.some(sorted(p.name for p in folder.iterdir()))
+        raise XtError(f"{folder} was not written by xt, so it is not replaced: it has no {MANIFEST} ({found}).", remove)
+    try:
+        manifest = read_manifest(folder)
+    except XtError as error:
+        raise XtError(f"{folder} is not replaced: {error.message}", remove) from error
+    here = manifest["kind"]
+    if here != kind:
+        raise XtError(f"{folder} is a {here!r} folder; this command replaces a {kind!r} folder alone.", remove)
+    if role is not None and (serves := model_role(manifest["facts"])) != role:
+        raise XtError(f"{folder} serves as {serves}; it is not replaced by a {role}.", f"Choose another name. {remove}")
+    if others := replacing.foreign(folder, replacing.listed(manifest)):
+        raise XtError(
+            f"{folder} holds what xt did not write there, so it is not replaced: {replacing.some(others)}.",
+            "Move these files away, or choose another --out.",
+        )
+    return manifest
+
+
+def remove_artifact(folder: Path) -> bool:
+    """Remove a folder that xt wrote, its own files alone; whether it is gone. A folder without a file goes as well."""
+    try:
+        ours = replacing.listed(read_manifest(folder)) if (folder / MANIFEST).is_file() else _nothing
+    except XtError:
+        ours = _nothing
+    return replacing.remove(folder, ours)
+
+
+def _nothing(_name: str) -> bool:
+    return False
 
 
 def explain_full_disk(error: Exception, target: Path) -> None:
@@ -138,36 +202,39 @@ def new_artifact(target: Path, *, kind: str, force: bool = False) -> Iterator[Dr
     """Write an artefact folder: all of it appears at `target` when the block ends well, nothing when it does not.
 
     Args:
-        target: the folder to make; refused when it exists, unless `force`.
+        target: the folder to make; refused when it exists, unless `force` (see `refuse_existing`).
         kind: what it is: "checkpoint", "model", "report", ...
         force: replace what is there, once the new folder is complete.
     """
     try:
-        _sweep(target)
-        refuse_existing(target, force=force)
+        drafts.sweep(target, remove_artifact)
+        refuse_existing(target, force=force, kind=kind)
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Draft(target.parent / f".{target.name}.draft-{os.getpid()}")
-        draft.path.mkdir()
+        folder, handle = drafts.make(target)
     except OSError as error:
         raise explain_os_error(error) from error
     try:
+        draft = Draft(folder / drafts.NEW)
+        draft.path.mkdir()
         yield draft
-        _finish(draft, target, kind)
+        _finish(draft, target, kind, force=force)
     except OSError as error:
-        if error.filename is None or str(draft.path.parent) in str(error.filename):
+        if error.filename is None or str(folder) in str(error.filename):
             raise explain_os_error(error) from error
         raise
     except Exception as error:
         explain_full_disk(error, target)
         raise
     finally:
-        shutil.rmtree(draft.path, ignore_errors=True)
+        drafts.end(folder, handle)
 
 
-def _finish(draft: Draft, target: Path, kind: str) -> None:
+def _finish(draft: Draft, target: Path, kind: str, *, force: bool) -> None:
     paths = sorted(p for p in draft.path.rglob("*") if p.is_file())
     for path in paths:
-        path.chmod(0o644)  # safetensors writes 0600, which a server run by another user could not read
+        path.chmod(
+            0o444 if draft.read_only else 0o644
+        )  # safetensors writes 0600, which a server run by another user could not read
     names = [p.relative_to(draft.path).as_posix() for p in paths]
     files = {n: {"bytes": p.stat().st_size, "sha256": sha256(p)} for n, p in zip(names, paths, strict=True)}
     facts = json.loads(json.dumps(draft.facts, allow_nan=False, default=str))
@@ -184,16 +251,37 @@ def _finish(draft: Draft, target: Path, kind: str) -> None:
         "files": files,
     }
     write_json(draft.path / MANIFEST, manifest)
-    old = draft.path.with_name(f"{draft.path.name}.old")
+    _replace(draft, target, kind, force=force)
+
+
+def _replace(draft: Draft, target: Path, kind: str, *, force: bool) -> None:
+    """Put a complete draft in the place of `target`; where that holds what may not be replaced by now, beside it."""
+    old = draft.path.with_name(drafts.OLD)
     try:
+        if target.is_symlink() or (os.path.lexists(target) and not target.is_dir()):
+            raise XtError(f"{target} is no folder any more.")
         if target.exists():
             target.rename(old)
+            if any(old.iterdir()):
+                if not force:
+                    raise XtError(f"{target} exists by now.")
+                _own(old, kind)
         draft.path.rename(target)
-    except BaseException:
-        if old.exists() and not target.exists():
+    except BaseException as error:
+        if old.exists() and not os.path.lexists(target):
             old.rename(target)
+        if isinstance(error, XtError):
+            reason = error.message.replace(str(old), str(target))
+            raise XtError(
+                f"{target} changed while this command ran, so it was not replaced: {reason}",
+                f"What was made is complete, in {drafts.aside(draft.path, target)}.",
+            ) from error
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if not remove_artifact(old) and replacing.foreign(old, drafts.held_open):
+        raise XtError(
+            f"{target} was replaced; of the folder before something could not be removed.",
+            f"It is in {old}: look at it, and remove it.",
+        )
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -213,6 +301,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     missing = {"kind", "schema", "facts", "files", "hash"} - set(manifest)
     if missing:
         raise XtError(f"{file} lacks {', '.join(sorted(missing))}.", "Make the folder again.")
+    if not isinstance(manifest["facts"], dict):
+        raise XtError(f"{file} does not hold its facts as a table.", "Make the folder again.")
     entries = list(manifest["files"].values()) if isinstance(manifest["files"], dict) else [None]
     if not all(isinstance(e, dict) and {"bytes", "sha256"} <= set(e) for e in entries):
         raise XtError(f"{file} does not list its files with bytes and sha256.", "Make the folder again.")

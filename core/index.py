@@ -1,13 +1,14 @@
 """A searchable corpus: FAISS's index file, the documents beside it, and answers with probabilities.
 
-What is served needs faiss and numpy alone. The documents stay on disk and are read by row, through a memory map, so
-that a large corpus costs the memory of its vectors only.
+What is served needs faiss and numpy alone. The documents stay on disk and are read by row, so that a large corpus costs
+the memory of its vectors only. They are not mapped: of a file that is cut short, a map would end the whole process.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
+import os
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,14 @@ class Documents:
     def __init__(self, file: Path, offsets: Path) -> None:
         try:
             starts = np.load(offsets, allow_pickle=False)
-            size = file.stat().st_size
-            with file.open("rb") as stream:
-                self._lines = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self._handle = os.open(file, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._handle)
+            size = os.fstat(self._handle).st_size
         except (OSError, ValueError) as error:
             raise XtError(f"The documents {file} cannot be read: {error}", "Copy or make the index again.") from error
         if starts.ndim != 1 or len(starts) < 2 or starts[0] != 0 or starts[-1] != size:
             raise XtError(f"{offsets} does not fit {file}.", "Copy or make the index again.")
-        self._starts = starts
+        self._file, self._starts = file, starts
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -67,8 +68,16 @@ class Documents:
     def __getitem__(self, row: int) -> dict[str, Any]:
         if not 0 <= row < len(self):
             raise IndexError(row)
-        line = self._lines[int(self._starts[row]) : int(self._starts[row + 1])]
-        return dict(json.loads(line))
+        start, end = int(self._starts[row]), int(self._starts[row + 1])
+        try:
+            line = os.pread(self._handle, end - start, start)
+            if len(line) < end - start:
+                raise ValueError("it is shorter than it was")
+            return dict(json.loads(line))
+        except (OSError, ValueError) as error:
+            raise XtError(
+                f"The documents {self._file} were changed: {error}", "Copy or make the index again."
+            ) from error
 
 
 def shown(document: Mapping[str, Any]) -> str:

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from xt.core.errors import XtError
+from xt.core.cache_folder import HINT, cache_folder
+from xt.core.errors import XtError, explain_os_error
+from xt.core.own_files import read_own
 
 KEY_VARIABLE = "XT_ADMIN_KEY"
 TOKEN_VARIABLE = "XT_TOKEN"  # noqa: S105 - its name
@@ -53,8 +55,6 @@ class ServerState:
 
 def folder() -> Path:
     """Give the folder of the state files."""
-    from xt.core.encoders import cache_folder
-
     return cache_folder() / "servers"
 
 
@@ -72,7 +72,10 @@ def _file(grpc_port: int) -> Path:
 
 
 def note(state: ServerState) -> None:
-    """Write a server's state, readable by this user alone."""
+    """Write a server's state, readable by this user alone.
+
+    Raises OSError, or XtError, where there is no place for it; a server runs as well without: see `note_server`.
+    """
     place = folder()
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = _file(state.grpc)
@@ -96,23 +99,38 @@ def note_server(
     *,
     http_host: str = "",
     metrics_host: str = "",
-) -> None:
-    """Note a server that this process started; `ports` are http, grpc and metrics, `models` name -> content hash."""
+) -> str:
+    """Note a server that this process started; `ports` are http, grpc and metrics, `models` name -> content hash.
+
+    Returns what to tell the user where that was not possible, else an empty text.
+    """
     started = process_start(os.getpid())
     assert started is not None, "this process runs"
-    note(
-        ServerState(
-            os.getpid(),
-            started,
-            host,
-            **ports,
-            admin_key=admin_key,
-            repository=str(repository),
-            models=dict(models),
-            http_host=http_host,
-            metrics_host=metrics_host,
-        )
+    noted = ServerState(
+        os.getpid(),
+        started,
+        host,
+        **ports,
+        admin_key=admin_key,
+        repository=str(repository),
+        models=dict(models),
+        http_host=http_host,
+        metrics_host=metrics_host,
     )
+    return try_note(noted)
+
+
+def try_note(state: ServerState) -> str:
+    """Write a server's state if there is a place for it; returns what to tell the user where there is none, else ""."""
+    try:
+        note(state)
+    except (OSError, XtError) as error:
+        reason = (explain_os_error(error) if isinstance(error, OSError) else error).message
+        return (
+            f"The server's state was not noted: {reason} Commands such as `xt reload` need --repository, --http-port "
+            f"and its admin key then ({KEY_VARIABLE}). {HINT}"
+        )
+    return ""
 
 
 def find(url: str) -> ServerState | None:
@@ -121,8 +139,8 @@ def find(url: str) -> ServerState | None:
     if not port.isdigit():
         return None
     try:
-        state = ServerState(**json.loads(_file(int(port)).read_text()))
-    except (OSError, ValueError, TypeError):
+        state = ServerState(**json.loads(read_own(_file(int(port)))))
+    except (OSError, ValueError, TypeError, RecursionError, XtError):
         return None
     if host not in (*LOCAL_HOSTS, state.host) or process_start(state.pid) != state.started:
         return None
@@ -133,13 +151,16 @@ def forget(grpc_port: int) -> None:
     """Remove a server's state; one that another process wrote since stays."""
     state = find(f"127.0.0.1:{grpc_port}")
     if state is None or state.pid == os.getpid():
-        _file(grpc_port).unlink(missing_ok=True)
+        try:
+            _file(grpc_port).unlink(missing_ok=True)
+        except (OSError, XtError):  # nothing could be noted there either
+            pass
 
 
 def note_model(state: ServerState, model: str, content_hash: str) -> ServerState:
-    """Note that `model` now serves other content; gives the new state."""
+    """Note that `model` now serves other content, if there is a place for it; gives the new state."""
     changed = replace(state, models={**state.models, model: content_hash})
-    note(changed)
+    try_note(changed)
     return changed
 
 

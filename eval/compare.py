@@ -59,7 +59,7 @@ def compare(
     """
     if repeats < 100:
         raise XtError(f"Expected at least 100 resamples, found {repeats}.", "1000 is usual.")
-    refuse_existing(out, force=force)
+    refuse_existing(out, force=force, kind="report", inputs=[a, b])
     sides = read_side(a), read_side(b)
     chosen = choose(sides, methods)
     section = {**describe(sides, chosen), "repeats": repeats, "seed": seed, "level": LEVEL}

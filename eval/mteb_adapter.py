@@ -8,7 +8,9 @@ mteb.evaluate(open_for_mteb(url="127.0.0.1:8001"), mteb.get_tasks(tasks=["Tatoeb
 
 from __future__ import annotations
 
+import hashlib
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,22 @@ if TYPE_CHECKING:
 
 ROLES = {"query": "query", "document": "passage"}
 """mteb's prompt types, to the role whose prefix goes before the text where the encoder has it."""
+PROBES = (
+    "The committee postponed its quarterly review.",
+    "Die Bäckerei schließt wegen Umbaus im Frühjahr.",
+    "Les hirondelles quittent déjà le clocher.",
+    "Mlima mrefu unaonekana kutoka kijijini.",
+    "Быстрые лисы прыгают через заборы.",
+    "الطقس بارد في الجبال هذا المساء.",
+    "आज बाज़ार में ताज़े आम मिल रहे हैं।",
+    "வானில் பறவைகள் கூட்டமாகப் பறந்தன.",
+    "ወንዙ ከዝናቡ በኋላ ሞላ።",
+    "図書館は月曜日に休みです。",
+    "도서관 앞 벤치에서 비를 피했다.",
+    "Thư viện đóng cửa vào ngày lễ.",
+    "7 × 6 = 42; café, naïve, Ångström",
+)
+"""What `vectors_hash` encodes: many languages, so that a vocabulary without some of them shows."""
 ORGANISATION = "xt"
 """What mteb, which names models ORGANISATION/NAME, files results under."""
 
@@ -33,20 +51,21 @@ ORGANISATION = "xt"
 class MtebEncoder:
     """An encoder that mteb can drive (its `EncoderProtocol`): batches of texts in, vectors out, compared by cosine."""
 
-    def __init__(self, encoder: Encoder, spec: EncoderSpec, *, name: str = "", revision: str = "unknown") -> None:
+    def __init__(self, encoder: Encoder, spec: EncoderSpec, *, name: str = "", revision: str = "") -> None:
         """Wrap an encoder.
 
         Args:
             encoder: anything with `encode`.
             spec: its facts.
             name: what mteb files its results under, after `xt/`; empty: the spec's.
-            revision: tells versions of one encoder apart in mteb's cache of results, precision and engine too.
+            revision: tells versions of one encoder apart in mteb's cache of results, precision and engine too; empty:
+                one that no other has, so that no result is overwritten, and none is found again.
         """
         require("mteb", extra="mteb", purpose="Running MTEB's tasks")
         self.encoder = encoder
         self.spec = spec
         self.name = re.sub(r"[^\w.-]+", "-", name or spec.name)
-        self.revision = revision
+        self.revision = revision or f"unknown-{secrets.token_hex(6)}"
         self.truncated = 0
         """Texts so far that were cut to the encoder's longest input."""
         self.empty = 0
@@ -152,7 +171,7 @@ def open_for_mteb(
         from xt.core.triton_engine import TritonEncoder
 
         served = TritonEncoder(url, model)
-        digest = str(served.facts.get("checkpoint", {}).get("hash", ""))[:12]
+        digest = str(served.facts.get("content") or vectors_hash(served))[:12]
         return MtebEncoder(served, served.spec, revision=f"{digest}-triton-{served.facts['precision']}")
     assert encoder is not None
     folder = exported_model(Path(encoder).expanduser(), model)
@@ -160,10 +179,19 @@ def open_for_mteb(
         from xt.core.onnx_engine import load_model
 
         graph, artifact = load_model(folder, device=device)
-        digest = str(artifact.facts.get("checkpoint", {}).get("hash", ""))[:12]
-        return MtebEncoder(graph, graph.spec, revision=f"{digest}-onnx-{artifact.facts['precision']}")
+        return MtebEncoder(graph, graph.spec, revision=f"{artifact.hash[:12]}-onnx-{artifact.facts['precision']}")
     from xt.core import encoders, torch_engine
 
     resolved = encoders.resolve(encoder)
     opened = torch_engine.load_encoder(resolved, device=device)
-    return MtebEncoder(opened, resolved.spec, revision=f"{resolved.parent.get('hash', '')[:12]}-pytorch-fp32")
+    digest = resolved.parent.get("hash") or vectors_hash(opened)
+    return MtebEncoder(opened, resolved.spec, revision=f"{digest[:12]}-pytorch-fp32")
+
+
+def vectors_hash(encoder: Encoder) -> str:
+    """Return a hash of the vectors of some texts, for encoders that tell nothing better of themselves.
+
+    Another machine may round otherwise: then results are filed under another revision, which overwrites none.
+    """
+    found = encoder.encode(PROBES, truncate=True).vectors
+    return hashlib.sha256(np.round(np.asarray(found, np.float64), 3).tobytes()).hexdigest()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,10 +23,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.encoders import cache_folder
+from xt.core.cache_folder import HINT, cache_folder
+from xt.core.replacing import remove
 from xt.core.text import Encoded
 from xt.eval.retrieval import Encoder
 
+SCHEMA = 2
+"""Raised when the same weights give other vectors for a text than before, as when texts are composed (NFC) first."""
 KEY_BYTES = 16
 MAX_BYTES = 4 * 2**30
 """Of all shards of all encoders."""
@@ -67,10 +69,22 @@ class CachedEncoder:
         self.max_bytes = max_bytes
         self.warn = warn
         self.hits = self.misses = 0
+        self._warned = False
         self._shards: list[dict[str, npt.NDArray[Any]]] = []
         self._places: dict[bytes, tuple[int, int]] = {}
-        for shard in sorted(self.folder.glob("shard-*")) if self.folder.is_dir() else []:
+        try:
+            shards = sorted(self.folder.glob("shard-*")) if self.folder.is_dir() else []
+        except OSError as error:
+            self._give_up(error)
+            shards = []
+        for shard in shards:
             self._open(shard)
+
+    def _give_up(self, error: OSError) -> None:
+        """Report, once, that vectors are not kept."""
+        if not self._warned:
+            self.warn(f"vectors are not kept for a second evaluation: {error}. {HINT}")
+        self._warned = True
 
     def _open(self, shard: Path) -> None:
         try:
@@ -81,7 +95,7 @@ class CachedEncoder:
                 raise ValueError("not a whole shard")
             os.utime(shard)
         except (OSError, ValueError, EOFError):
-            shutil.rmtree(shard, ignore_errors=True)
+            _discard(shard)
             return
         self._add(arrays)
 
@@ -137,8 +151,13 @@ class CachedEncoder:
             temporary.rename(self.folder / f"shard-{name}")
             prune(self.root, self.max_bytes)
         except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            self.warn(f"vectors are not kept for a second evaluation: {error}")
+            _discard(temporary)
+            self._give_up(error)
+
+
+def _discard(shard: Path) -> None:
+    """Remove a shard, its own files alone."""
+    remove(shard, {f"{name}.npy" for name in FILES}.__contains__)
 
 
 def prune(root: Path, max_bytes: int) -> None:
@@ -154,5 +173,5 @@ def prune(root: Path, max_bytes: int) -> None:
     for _, size, shard in sorted(shards):
         if total <= max_bytes:
             return
-        shutil.rmtree(shard, ignore_errors=True)
+        _discard(shard)
         total -= size

@@ -145,7 +145,7 @@ def export_head(
         raise unknown("precision", precision, THRESHOLDS)
     require("onnxruntime", extra="cpu", purpose="Export")
     target = repository / name
-    refuse_existing(target, force=force)
+    refuse_existing(target, force=force, kind="model", role="head", inputs=[resolved.path])
     model, row = _open(resolved, task)
     if isinstance(temperature, str) and temperature != "fit":
         raise XtError(f"A temperature is a number, a file or fit; found {temperature!r}.")

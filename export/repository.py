@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact, refuse_existing, write_json
+from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact, refuse_existing, sha256, write_json
 from xt.core.bitext import Bitext
 from xt.core.encoders import Resolved
 from xt.core.errors import CheckFailed, XtError, require, unknown
@@ -86,10 +88,10 @@ def export_model(
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
     require("onnxruntime", extra="cpu", purpose="Export")
-    target = repository / name
-    refuse_existing(target, force=force)
+    target, parent = repository / name, resolved.parent
+    refuse_existing(target, force=force, kind="model", role="encoder", inputs=[resolved.path])
     if runtime == "onnxruntime":
-        refuse_existing(repository / f"{name}_graph", force=force)
+        refuse_existing(repository / f"{name}_graph", force=force, kind="model", role="graph")
     if precision != "auto":
         provider = choose_provider(provider, precision=precision)
     with new_artifact(target, kind="model", force=force) as draft, tempfile.TemporaryDirectory() as scratch:
@@ -98,9 +100,12 @@ def export_model(
             from xt.export.shrink import shrink
 
             folder = Path(scratch) / "shrunk"
-            resolved, shrunk = shrink(
+            small, shrunk = shrink(
                 resolved, folder, layers=layers, languages=languages, corpus=shrink_corpus, dims=dims
             )
+            # What tells vectors apart is the smaller encoder, not the checkpoint that others are made of as well.
+            of = resolved.parent["hash"]
+            resolved = replace(small, parent={**small.parent, "hash": open_artifact(folder).hash, "of": of})
         maker = _Maker(resolved, Path(scratch), corpus, report)
         rows: list[Candidate] = []
         if precision == "auto":
@@ -134,6 +139,7 @@ def export_model(
         write_json(draft.path / "parity.json", result)
         draft.facts = {"candidates": [c.to_json() for c in rows], "shrunk": shrunk, "exact": exact}
         _complete(resolved, draft, name, precision, provider, result, maker.texts)
+        draft.parents = [parent]
         if runtime == "onnxruntime":
             from xt.export.native import split_native
 
@@ -244,6 +250,7 @@ def _complete(
         "precision": precision,
         "provider": where,
         "checkpoint": resolved.parent,
+        "content": _content(version),
     }
     config = triton_config((source / "config.pbtxt").read_text(encoding="utf-8"), name, spec.dim, served)
     (draft.path / "config.pbtxt").write_text(config, encoding="utf-8")
@@ -256,6 +263,12 @@ def _complete(
         "pad_id": padding,
         "parity": result,
     }
+
+
+def _content(version: Path) -> str:
+    """Return the hash of a version's graph and tokenizer, by which a client tells exports of one checkpoint apart."""
+    files = sorted([*version.glob("model.onnx*"), version / "tokenizer.json"])
+    return hashlib.sha256(json.dumps([[f.name, sha256(f)] for f in files]).encode()).hexdigest()
 
 
 def triton_config(template: str, name: str, dim: int, facts: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.artifact import MANIFEST, new_artifact, open_artifact, read_json, read_manifest, write_json
-from xt.core.encoders import cache_folder, resolve
+from xt.core.cache_folder import cache_folder, explained
+from xt.core.encoders import resolve
 from xt.core.errors import XtError
 from xt.core.spec import EncoderSpec
 from xt.core.text import TextTokenizer
@@ -275,7 +276,8 @@ def prepared_folder(checkpoint: Path) -> Path:
     files = [p for p in sorted(checkpoint.iterdir()) if p.is_file()]
     state = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     folder = cache_folder() / "peers" / hashlib.sha256(repr(state).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained():
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from types import TracebackType
 
 from xt.core import __version__, server_state
-from xt.core.artifact import Artifact, open_repository
+from xt.core.artifact import Artifact, read_manifest
 from xt.core.errors import XtError
 from xt.serve.launcher import EXIT_SECONDS, OPTIONS, RESTRICTED, Ports, check_port, free_ports, reachable
 from xt.serve.limits import STACK_BYTES
+from xt.serve.model_code import open_models
 from xt.serve.starting import CONTAINER_START_SECONDS, Patience, check_limit, too_slow
 
 NVIDIA_IMAGE = "nvcr.io/nvidia/tritonserver:26.09-py3"
@@ -219,6 +220,7 @@ class DockerServer:
         engine: str | None = None,
         environment: Mapping[str, str] | None = None,
         admin_key: str | None = None,
+        trust_code: bool = False,
         report: Callable[[str], None] | None = None,
         start_seconds: float = CONTAINER_START_SECONDS,
     ) -> None:
@@ -235,6 +237,7 @@ class DockerServer:
             engine: `docker` or `podman`; None: the first that answers.
             environment: for the container.
             admin_key: opens Triton's admin interfaces (header `xt-admin-key`); None: a random one.
+            trust_code: run also code that no release of xt wrote: see `xt.serve.model_code`.
             report: is given every line of the server's log; None: kept for `log_tail` alone.
             start_seconds: how long the start may take until all models are ready; 0: no limit.
         """
@@ -246,8 +249,8 @@ class DockerServer:
         self.name = f"xt-{os.getpid()}-{secrets.token_hex(4)}"
         self.image = image or IMAGE
         self.admin_key = server_state.check_key(admin_key or secrets.token_urlsafe(32), "the server")
-        self._artifacts = open_repository(self.repository)
-        self.models = sorted(self._artifacts)
+        self.models = open_models(self.repository, trust_code=trust_code)
+        self._artifacts = {n: Artifact(self.repository / n, read_manifest(self.repository / n)) for n in self.models}
         self._wanted_engine, self._gpus = engine, gpus
         self._environment = dict(environment or {})
         if start_seconds != CONTAINER_START_SECONDS:
@@ -411,6 +414,7 @@ def run(
     engine: str | None = None,
     environment: Mapping[str, str] | None = None,
     admin_key: str | None = None,
+    trust_code: bool = False,
     report: Callable[[str], None] | None = None,
     start_seconds: float = CONTAINER_START_SECONDS,
 ) -> DockerServer:
@@ -426,6 +430,7 @@ def run(
         engine=engine,
         environment=environment,
         admin_key=admin_key,
+        trust_code=trust_code,
         report=report,
         start_seconds=start_seconds,
     )

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from xt.core.artifact import Artifact, new_artifact, open_artifact, read_json, refuse_existing, sha256, write_json
 from xt.core.corpus import CorpusLog, Document, fingerprint, read_corpus
 from xt.core.errors import XtError, explain_os_error, unknown
+from xt.core.replacing import foreign, refuse_place, remove, some
 from xt.core.spec import EncoderSpec
 from xt.core.text import Encoded
 
@@ -28,6 +28,8 @@ SHARD_TEXTS = 4096
 """Texts of one shard: what a kill can lose, and what is held in memory at once."""
 DTYPES = ("float32", "float16")
 LOCK = "lock"
+WORK_FILE = re.compile(rf"{LOCK}|\.?(plan|shard-\d+)\.json(\.\d+)?|\.?vectors-\d+\.npy|\.?documents-\d+\.jsonl")
+"""Every file of the folder in which finished shards wait."""
 TOO_LONG = "tokens; the encoder reads at most"
 
 
@@ -89,7 +91,7 @@ def encode_corpus(
         progress: told of texts done, of how many, and a note, after every shard.
         report: takes lines: what of the corpus is not read, and that earlier shards are continued.
     """
-    refuse_existing(out, force=force)
+    refuse_target(out, source, force=force)
     encoder.spec.prefix(settings.prefix)  # an unknown one is said before the corpus is read
     with _work_folder(out) as work:
         log = CorpusLog()
@@ -125,8 +127,27 @@ def encode_corpus(
             }
             if identity["parent"].get("hash"):
                 draft.parents = [identity["parent"]]
-        shutil.rmtree(work)
+        remove(work, _ours)
     return open_artifact(out, kind="vectors")
+
+
+def refuse_target(out: Path, source: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise XtError when `out`, or the folder beside it in which finished shards wait, may not be written.
+
+    Args:
+        out: the folder of vectors.
+        source: the corpus.
+        force: whether the user wants `out` replaced.
+        inputs: what else the command reads.
+    """
+    refuse_existing(out, force=force, kind="vectors", inputs=inputs, trees=[source])
+    work = work_folder(out)
+    refuse_place(work)
+    if work.is_dir() and (others := foreign(work, _ours)):
+        raise XtError(
+            f"{work}, where finished shards wait, holds what xt did not write: {some(others)}.",
+            "Move these files away, or choose another --out.",
+        )
 
 
 def make_plan(source: Path, identity: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -152,7 +173,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
     work = work_folder(out)
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with (work / LOCK).open("w") as lock:
+        with open(os.open(work / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644), "r+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -160,6 +181,10 @@ def _work_folder(out: Path) -> Iterator[Path]:
             yield work
     except OSError as error:
         raise explain_os_error(error) from error
+
+
+def _ours(name: str) -> bool:
+    return WORK_FILE.fullmatch(name) is not None
 
 
 def _start(work: Path, plan: dict[str, Any], report: Callable[[str], None]) -> None:
@@ -176,7 +201,7 @@ def _start(work: Path, plan: dict[str, Any], report: Callable[[str], None]) -> N
         if finished:
             report(f"the corpus, encoder or settings changed: {finished} earlier shards are not used")
         for old in work.iterdir():
-            if old.name != LOCK:
+            if old.name != LOCK and _ours(old.name):
                 old.unlink()
         write_json(file, plan)
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xt.core.artifact import MANIFEST, Artifact, new_artifact, open_artifact, read_json, refuse_existing, write_json
+from xt.core.artifact import (
+    MANIFEST,
+    Artifact,
+    new_artifact,
+    open_artifact,
+    read_json,
+    refuse_existing,
+    remove_artifact,
+    write_json,
+)
 from xt.core.errors import XtError, require
 from xt.core.index import DOCUMENTS_FILE, INDEX_FILE, OFFSETS_FILE, Index, Rows, shown, unit
 from xt.core.text import Vectors
-from xt.serve.encode_files import Encoder, Settings, encode_corpus, make_plan, npy, shards_of
+from xt.serve.encode_files import Encoder, Settings, encode_corpus, make_plan, npy, refuse_target, shards_of
 
 KINDS = ("flat", "ivf", "hnsw")
 RECALL_AT = 10
@@ -45,8 +53,8 @@ def index_corpus(
     report: Callable[[str], None] = lambda line: None,
 ) -> Artifact:
     """Encode a corpus and index it; see `encode_corpus` and `build_index`. A killed run is continued by the next."""
-    refuse_existing(out, force=force)
-    aside = out.parent / f".{out.name}.vectors"
+    refuse_index(out, source, force=force)
+    aside = vectors_folder(out)
     encoded = None
     if (aside / MANIFEST).is_file():
         plan = json.loads(json.dumps(make_plan(source, identity, settings)))
@@ -67,8 +75,26 @@ def index_corpus(
             report=report,
         )
     index = build_index(encoded, out, kind=kind, force=force, report=report)
-    shutil.rmtree(aside)
+    remove_artifact(aside)
     return index
+
+
+def vectors_folder(out: Path) -> Path:
+    """Return where the vectors of an index wait that is being made."""
+    return out.parent / f".{out.name}.vectors"
+
+
+def refuse_index(out: Path, source: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise XtError when the index `out` may not be written, or a folder beside it that is needed meanwhile.
+
+    Args:
+        out: the folder of the index.
+        source: the corpus.
+        force: whether the user wants `out` replaced.
+        inputs: what else the command reads.
+    """
+    refuse_existing(out, force=force, kind="index", inputs=inputs, trees=[source])
+    refuse_target(vectors_folder(out), source, force=True)
 
 
 def factory(kind: str, count: int) -> str:
@@ -99,6 +125,7 @@ def build_index(
         report: told of every stage.
     """
     require("faiss", extra="cpu", purpose="Indexing")
+    refuse_existing(out, force=force, kind="index", inputs=[encoded.path])
     facts = encoded.facts
     count, dim = int(facts["texts"]), int(facts["dim"])
     text = factory(kind, count)

@@ -23,14 +23,16 @@ from types import TracebackType
 from typing import BinaryIO, cast
 
 from xt.core import server_state
-from xt.core.artifact import open_repository, read_manifest
+from xt.core.artifact import read_manifest
 from xt.core.errors import XtError
 from xt.serve.bounded_log import BoundedLog, follow
 from xt.serve.limits import UMASK, child_limits, prepare_child
+from xt.serve.model_code import open_models, refuse_code
 from xt.serve.processes import (
     close_shared_memory,
     hide_from_process_list,
     model_processes,
+    new_prefix,
     new_scratch,
     remove_bytecode,
     remove_shared_memory,
@@ -229,6 +231,7 @@ class TritonServer:
         restart: bool = False,
         exit_seconds: int = EXIT_SECONDS,
         start_seconds: float = START_SECONDS,
+        trust_code: bool = False,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Check the repository and note what is asked for; `start` starts it.
@@ -246,12 +249,13 @@ class TritonServer:
             restart: start a server anew that died by itself, or that hangs.
             exit_seconds: how long the requests in flight are waited for at the end.
             start_seconds: how long every start, also one anew, may take until all models are ready; 0: no limit.
+            trust_code: run also code that no release of xt wrote: see `xt.serve.model_code`.
             report: told when something was done that was not asked for, such as a restart.
         """
         self.repository = repository.resolve()
         self.http_host, self.grpc_host, self.metrics_host = http_host, grpc_host, metrics_host
         self.ports = ports or Ports(*free_ports())
-        self.prefix = f"xt{os.getpid()}p{secrets.token_hex(4)}"
+        self.prefix = new_prefix()
         self.admin_key = server_state.check_key(admin_key or secrets.token_urlsafe(32), "the server")
         self.tls = tls
         self.lock_http = lock_http
@@ -273,7 +277,8 @@ class TritonServer:
         self._watch: threading.Thread | None = None
         self._closing, self._closed, self._gone = threading.Event(), threading.Event(), threading.Event()
         self._code = 0
-        self.models = sorted(open_repository(self.repository))
+        self.trust_code = trust_code
+        self.models = open_models(self.repository, trust_code=trust_code)
 
     @property
     def url(self) -> str:
@@ -332,7 +337,7 @@ class TritonServer:
         """Start the process and wait until it is ready."""
         assert self._scratch is not None
         assert self._lock_handle is not None
-        remove_bytecode(self.repository)
+        self._check_code()
         self._process = subprocess.Popen(
             self._arguments(wheel, Path(self._scratch.name)),
             stdin=subprocess.DEVNULL,
@@ -353,11 +358,18 @@ class TritonServer:
                 "Warning: this system does not let Triton's shared memory be made private; it is closed to other users "
                 "0.2 s after it is made."
             )
-        remove_bytecode(self.repository)
+        self._check_code()  # once more: of what was loaded
+
+    def _check_code(self) -> None:
+        """Raise XtError for code that no release of xt wrote, and remove compiled code."""
+        if self.trust_code:
+            remove_bytecode(self.repository)
+        else:
+            refuse_code(self.repository, self.models)
 
     def _note_state(self) -> None:
         hashes = {name: str(read_manifest(self.repository / name)["hash"]) for name in self.models}
-        server_state.note_server(
+        problem = server_state.note_server(
             self.grpc_host,
             vars(self.ports),
             self.admin_key,
@@ -366,6 +378,8 @@ class TritonServer:
             http_host=reachable(self.http_host),
             metrics_host=reachable(self.metrics_host),
         )
+        if problem:
+            self.report(problem)
 
     def _all_ports(self) -> tuple[int, int, int]:
         return self.ports.http, self.ports.grpc, self.ports.metrics

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import secrets
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from xt.core.own_files import open_own, open_own_folder
+from xt.core.replacing import BYTECODE, MANIFEST, remove
 from xt.core.server_state import process_start
 
 SCRATCH = "xt-triton-"
 LOCK = "lock"
+PREFIX = re.compile(r"xt[1-9][0-9]{0,9}p[0-9a-f]{8}")
+"""Of the names of a server's shared memory: the number of the process that started it, and eight random digits."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory lives there
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ def model_processes(prefix: str) -> list[ModelProcess]:
         if not folder.name.isdigit():
             continue
         try:
+            if folder.stat().st_uid != os.geteuid():  # whose names say nothing
+                continue
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
@@ -67,6 +77,11 @@ def hide_from_process_list(pid: int, secret: str) -> bool:
         return False
 
 
+def new_prefix() -> str:
+    """Return the beginning of the names of a new server's shared memory."""
+    return f"xt{os.getpid()}p{secrets.token_hex(4)}"
+
+
 def new_scratch(prefix: str) -> tuple[tempfile.TemporaryDirectory[str], int]:
     """Make a server's scratch folder, with a lock file that names its shared memory; gives it and the lock's handle.
 
@@ -83,41 +98,71 @@ def new_scratch(prefix: str) -> tuple[tempfile.TemporaryDirectory[str], int]:
 
 
 def sweep() -> list[Path]:
-    """Remove what servers left behind that were killed together with the process that started them."""
+    """Remove what servers left behind that were killed together with the process that started them.
+
+    Everybody can write into the temporary folder. Only a folder of this user's with a lock file of this user's is
+    looked into, no link is followed, nothing waits for a pipe, and the lock file must hold a prefix and nothing else.
+    """
     swept = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
-        try:
-            handle = os.open(folder / LOCK, os.O_RDWR)
-        except OSError:  # another user's, or not ours at all
+    temporary = Path(tempfile.gettempdir())
+    for folder in [temporary / name for name in sorted(os.listdir(temporary)) if name.startswith(SCRATCH)]:
+        prefix = _dead_prefix(folder)
+        if prefix is None:
             continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            prefix = os.read(handle, 200).decode(errors="replace")
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(handle)
         remove_shared_memory(prefix)
         shutil.rmtree(folder, ignore_errors=True)
         swept.append(folder)
     return swept
 
 
+def _dead_prefix(folder: Path) -> str | None:
+    """Return the prefix that a scratch folder of a dead server names; None for any other folder."""
+    try:
+        place = open_own_folder(folder)
+    except OSError:  # another user's, or not ours at all
+        return None
+    try:
+        handle = open_own(LOCK, os.O_RDWR, dir_fd=place)
+        try:
+            found = PREFIX.fullmatch(os.read(handle, 200).decode("ascii", errors="replace"))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(handle)
+    except OSError:  # not ours, or its server lives
+        return None
+    finally:
+        os.close(place)
+    return found[0] if found else None
+
+
 def remove_bytecode(repository: Path) -> None:
     """Remove the compiled code beside the models' own: no manifest lists it, and it would run unchecked.
 
-    Triton's Python writes it at each load, since it heeds no PYTHON* variables.
+    Triton's Python writes it at each load, since it heeds no PYTHON* variables. Links are not followed, and only what
+    Python makes of a `model.py` is removed.
     """
-    for folder in repository.glob("*/*/__pycache__"):
-        shutil.rmtree(folder, ignore_errors=True)  # a repository that cannot be written holds none of ours
+    for model in repository.iterdir():
+        for version in _folders(model) if (model / MANIFEST).is_file() else []:  # else it is not xt's
+            cache = version / "__pycache__"
+            if cache.is_dir() and not cache.is_symlink() and (version / "model.py").is_file():
+                # a repository that cannot be written holds none of ours
+                remove(cache, lambda name: BYTECODE.fullmatch(f"__pycache__/{name}") is not None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """List the folders in a folder, links left out."""
+    return [p for p in folder.iterdir() if p.is_dir() and not p.is_symlink()]
 
 
 def close_shared_memory(prefix: str) -> int:
     """Close the shared memory of the server with this prefix to other users; return how many files were open."""
     opened = 0
-    for file in Path("/dev/shm").glob(f"*{prefix}*"):  # noqa: S108 - POSIX shared memory lives there
+    for name in os.listdir(SHARED_MEMORY):
+        file = SHARED_MEMORY / name
         try:
-            if file.stat().st_mode & 0o077:
+            about = file.lstat()
+            own = name.startswith(prefix) and stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid()
+            if own and about.st_mode & 0o077:
                 file.chmod(0o600)
                 opened += 1
         except OSError:  # it is gone
@@ -126,8 +171,16 @@ def close_shared_memory(prefix: str) -> int:
 
 
 def remove_shared_memory(prefix: str) -> None:
-    """Remove the shared memory of the server with this prefix."""
-    if len(prefix) < 12:  # never everybody's
+    """Remove the shared memory of the server with this prefix, as far as it is this user's."""
+    if not PREFIX.fullmatch(prefix):  # never everybody's
         return
-    for file in Path("/dev/shm").glob(f"*{prefix}*"):  # noqa: S108 - POSIX shared memory lives there
-        file.unlink(missing_ok=True)
+    for name in os.listdir(SHARED_MEMORY):
+        if not name.startswith(prefix):
+            continue
+        file = SHARED_MEMORY / name
+        try:
+            about = file.lstat()
+            if stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid():
+                file.unlink()
+        except OSError:
+            continue

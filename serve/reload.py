@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from xt.core import server_state
-from xt.core.artifact import Artifact, open_artifact
+from xt.core.artifact import Artifact, open_artifact, read_manifest
 from xt.core.errors import XtError, unknown
+from xt.serve.model_code import check_data, refuse_code
 from xt.serve.processes import remove_bytecode
 from xt.serve.starting import OPTION, START_SECONDS, check_limit, progress
 
@@ -43,6 +44,7 @@ def reload(
     repository: Path | None = None,
     admin_key: str | None = None,
     http_port: int | None = None,
+    trust_code: bool = False,
     force: bool = False,
     start_seconds: float = START_SECONDS,
     report: Callable[[str], None] = lambda line: None,
@@ -55,12 +57,13 @@ def reload(
         repository: the folder that the server serves; known for a server that this user started on this machine.
         admin_key: opens the server's model control; likewise known, or taken from XT_ADMIN_KEY.
         http_port: the server's HTTP port, over which it is told; likewise known.
+        trust_code: load also code that no release of xt wrote: see `xt.serve.model_code`.
         force: load again also when the same content serves already.
         start_seconds: how long the new version may take to load; 0: no limit.
         report: gets a line every half minute of waiting.
 
-    Raises XtError when the folder is incomplete, damaged or gives other vectors than at export, and when the server
-    refuses it. In each of these cases the old version goes on serving.
+    Raises XtError when the folder is incomplete, damaged, holds such code or gives other vectors than at export, and
+    when the server refuses it. In each of these cases the old version goes on serving.
     """
     check_limit(start_seconds)
     state = server_state.find(url)
@@ -74,12 +77,12 @@ def reload(
             f"Check --url, or give {', '.join(missing)}.",
         )
     name, folder = _choose(repository, model)
-    artifact = _checked(folder)
+    artifact = _checked(folder, trust_code=trust_code)
     before = state.models.get(name) if state else None
     if before == artifact.hash and not force:
         return Reloaded(name, before, artifact.hash, changed=False)
     _renew(folder)
-    remove_bytecode(repository)
+    _check_code(folder, trust_code=trust_code)
     host = url.rpartition(":")[0]
     if state is not None and http_port == state.http:
         host = state.http_host or host
@@ -88,7 +91,8 @@ def reload(
             _load(f"{host}:{http_port}", name, key, start_seconds)
     finally:
         remove_bytecode(repository)
-    after = open_artifact(folder, kind="model").hash
+    after = _opened(folder, trust_code=trust_code).hash
+    _check_code(folder, trust_code=trust_code)
     if after != artifact.hash:
         raise XtError(f"{folder} was changed while it was loaded.", "Run the reload again.")
     # Read anew: the server may have been started again, or another model reloaded, while this one was checked.
@@ -108,12 +112,29 @@ def _choose(repository: Path, model: str | None) -> tuple[str, Path]:
     return model, repository / model
 
 
-def _checked(folder: Path) -> Artifact:
+def _opened(folder: Path, *, trust_code: bool) -> Artifact:
+    """Open the folder, every file checked; what is trusted may differ from the manifest in its code."""
+    if not trust_code:
+        return open_artifact(folder, kind="model")
+    check_data(folder)
+    return Artifact(folder, read_manifest(folder))
+
+
+def _check_code(folder: Path, *, trust_code: bool) -> None:
+    """Raise XtError for code that no release of xt wrote, unless it is trusted; compiled code is removed."""
+    if trust_code:
+        remove_bytecode(folder.parent)
+    else:
+        refuse_code(folder.parent, [folder.name])
+
+
+def _checked(folder: Path, *, trust_code: bool) -> Artifact:
     """Open the folder, every file checked; an encoder must also give its golden vectors, here and now."""
     from xt.core.onnx_engine import check_golden, load_model
 
-    artifact = open_artifact(folder, kind="model")
-    if {"graph", "golden", "encoder"} <= artifact.facts.keys():
+    artifact = _opened(folder, trust_code=trust_code)
+    _check_code(folder, trust_code=trust_code)
+    if not trust_code and {"graph", "golden", "encoder"} <= artifact.facts.keys():
         encoder, artifact = load_model(folder, threads=1)  # by the provider that it was exported for
         check_golden(encoder, folder, artifact)
     return artifact

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -18,6 +16,7 @@ from xt.core.artifact import (
     open_artifact,
     read_manifest,
     refuse_existing,
+    sha256,
     write_json,
 )
 from xt.core.calibrators import CalibrationTable
@@ -31,6 +30,7 @@ from xt.core.index import (
     role,
 )
 from xt.core.onnx_engine import load_model
+from xt.core.own_files import copy_file
 from xt.serve.calibration import FILE as CALIBRATION_FILE
 from xt.serve.calibration import model_identity
 from xt.serve.indexing import check_vectors
@@ -54,8 +54,9 @@ def install(
 ) -> Artifact:
     """Write `repository/name`: a Triton model that holds a graph, an index and a calibration of its own.
 
-    The version folder is complete in itself (large files are hard links where the disk allows), so a server loads
-    or keeps all three together. With `force` an installed retriever is replaced by its next version number.
+    The version folder is complete in itself: its files are copies (their blocks shared where the file system can) that
+    cannot be written to, so that a server loads or keeps all three together, whatever becomes of the index. With
+    `force` an installed retriever is replaced by its next version number.
 
     Args:
         index_folder: what `xt index` wrote.
@@ -79,7 +80,8 @@ def install(
             "Give --calibration REPORT, or --uncalibrated to serve cosines alone.",
         )
     target = repository / name
-    refuse_existing(target, force=force)
+    inputs = [index_folder, encoder_folder]
+    refuse_existing(target, force=force, kind="model", role="retriever", inputs=inputs)
     index, indexed = open_index(index_folder)
     encoder, model = load_model(encoder_folder, device="cpu")
     _check_encoder(indexed, model)
@@ -89,11 +91,12 @@ def install(
         _warn_of_corpus(table, encoder.spec.default_prefix, indexed.facts["prefix"], report)
     version = _next_version(target)
     with new_artifact(target, kind="model", force=force) as draft:
+        draft.read_only = True
         folder = draft.path / str(version)
         folder.mkdir()
         facts = _take_encoder(model, draft.path, version)
         for file in (INDEX_FILE, DOCUMENTS_FILE, OFFSETS_FILE):
-            _link(index_folder / file, folder / file)
+            _copy(indexed, file, folder / file)
         if table is not None:
             write_json(folder / CALIBRATION_FILE, table.to_json())
         prefix = role(encoder.spec.prefixes, "query")
@@ -136,13 +139,12 @@ def recalibrate(
     _warn_of_corpus(table, facts["encoder"].get("default_prefix"), facts["index"]["prefix"], report)
     version = _next_version(installed.path)
     with new_artifact(installed.path, kind="model", force=True) as draft:
+        draft.read_only = True
         old = facts["searches"].split("/")[0]
         moved = {f: f"{version}/{f.split('/', 1)[1]}" for f in installed.manifest["files"] if f.startswith(f"{old}/")}
         for source, target in moved.items():
-            place = draft.path / target
-            place.parent.mkdir(parents=True, exist_ok=True)
             if not source.endswith(f"/{CALIBRATION_FILE}"):
-                _link(installed.path / source, place)
+                _copy(installed, source, draft.path / target)
         write_json(draft.path / str(version) / CALIBRATION_FILE, table.to_json())
         kept = {k: moved.get(v, v) if isinstance(v, str) else v for k, v in facts.items()}
         draft.facts = {**kept, "calibration": f"{version}/{CALIBRATION_FILE}", "calibrated": table.to_json()}
@@ -155,7 +157,7 @@ def recalibrate(
 
 
 def retrievers(repository: Path) -> list[str]:
-    """Name the retrievers of a repository; XtError when it holds none."""
+    """Name the retrievers of a repository; XtError when it holds none, or one that could not be replaced."""
     from xt.core.artifact import open_repository
 
     found = [name for name, model in open_repository(repository).items() if model.facts.get("kind") == "retriever"]
@@ -164,6 +166,8 @@ def retrievers(repository: Path) -> list[str]:
             f"{repository} holds no retriever, which is what a calibration is for.",
             "Make one by `xt index CORPUS --encoder MODEL --install REPOSITORY`.",
         )
+    for name in found:
+        refuse_existing(repository / name, force=True, kind="model", role="retriever")
     return found
 
 
@@ -232,20 +236,19 @@ def _next_version(target: Path) -> int:
 
 
 def _take_encoder(model: Artifact, draft: Path, version: int) -> dict[str, Any]:
-    """Link the encoder's version folder, its code left out; give its facts, their paths in the new version."""
+    """Copy the encoder's version folder, its code left out; give its facts, their paths in the new version."""
     names = {n: n.split("/", 1)[1] for n in model.manifest["files"] if "/" in n and not n.endswith(f"/{MODEL_CODE}")}
     for old, new in names.items():
-        place = draft / str(version) / new
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _link(model.path / old, place)
+        _copy(model, old, draft / str(version) / new)
     return {k: f"{version}/{names[v]}" if isinstance(v, str) and v in names else v for k, v in model.facts.items()}
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
+def _copy(artifact: Artifact, name: str, target: Path) -> None:
+    """Copy a file of a folder that was opened; XtError when it is not what was opened any more."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy_file(artifact.path / name, target)
+    if sha256(target) != artifact.manifest["files"][name]["sha256"]:
+        raise XtError(f"{artifact.path / name} changed while it was copied.", "Run it again when it is at rest.")
 
 
 def _config(template: str, name: str, facts: dict[str, Any]) -> str:

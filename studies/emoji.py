@@ -416,7 +416,7 @@ def build(
         force: replace `out`.
         report: is told what happens.
     """
-    refuse_existing(out, force=force)
+    refuse_existing(out, force=force, kind=KIND, inputs=[p for p in (font, annotations) if p is not None])
     if features not in FEATURES:
         raise unknown("kind of image vectors", features, FEATURES)
     if dim < 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xt.core import encoders, torch_engine
-from xt.core.artifact import MANIFEST, Artifact, open_artifact
+from xt.core.artifact import MANIFEST, Artifact, open_artifact, refuse_existing
 from xt.core.encoders import Resolved
 from xt.core.errors import XtError
 from xt.core.triton_engine import TritonEncoder
@@ -73,6 +73,10 @@ def kept(path: Path, kind: str, parents: list[str], settings: Settings, **facts:
 def run(settings: Settings, *, report: Report, counter: MakeCounter) -> Result:
     """Run the steps that are not complete yet, and give the report."""
     out = settings.out
+    refuse_existing(out / "report", force=True, kind="report")
+    refuse_existing(out / "runs" / "trained", force=True, kind="checkpoint")
+    for name in MODELS:
+        refuse_existing(out / "repository" / name, force=True, kind="model", role="encoder")
     report("1/8 encoder")
     base = encoders.resolve(ENCODER)
     report(f"    {base.spec.name}: {base.spec.provenance}")

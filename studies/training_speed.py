@@ -23,6 +23,7 @@ from xt.core import encoders
 from xt.core.artifact import new_artifact, refuse_existing, sha256, write_json
 from xt.core.errors import XtError
 from xt.core.inputs import Inputs
+from xt.core.replacing import named_paths
 from xt.core.torch_engine import load_network, pick_device
 from xt.eval.run import machine
 from xt.studies.quickstart import MakeCounter, Report
@@ -134,7 +135,8 @@ def time_xt(config: TrainConfig, data: TaskData, model: Any, inputs: Inputs, dev
 
 def execute(study: Settings, *, report: Report, counter: MakeCounter) -> dict[str, Any]:
     """Measure, and write `speed.json`."""
-    refuse_existing(study.out, force=study.force)
+    read = named_paths(study.encoder, study.data_dir)
+    refuse_existing(study.out, force=study.force, kind="study", inputs=read)
     device = pick_device(study.device)
     resolved = encoders.resolve(study.encoder)
     inputs = Inputs(resolved.path / "tokenizer.json", resolved.spec, max_length=study.max_length)

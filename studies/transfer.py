@@ -8,6 +8,7 @@ its zero-shot accuracy over languages. A run that is complete is kept when the s
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from xt.core import encoders, sources, tasks, torch_engine
-from xt.core.artifact import MANIFEST, open_artifact, read_json, write_json
+from xt.core.artifact import MANIFEST, open_artifact, read_json, refuse_existing, write_json
 from xt.core.bitext import data_folder
-from xt.core.errors import XtError
+from xt.core.errors import XtError, explain_os_error
 from xt.core.examples import ChoiceExample, QaExample, ReadLog
 from xt.core.images import IMAGES
 from xt.eval import classify, run, targets
@@ -27,6 +28,10 @@ from xt.studies.quickstart import MakeCounter, Report
 from xt.train.config import TrainConfig
 from xt.train.loop import train
 
+MARK = "study.json"
+"""The file that says that a folder is this study's."""
+WRITTEN = (MARK, "summary.json", "results.md", "tatoeba.csv")
+"""Files that are written anew whenever the study goes on."""
 TATOEBA = "afr,ara,ben,deu,swh,tam,tel,kat,jav"
 ALL = ("sick", "rte", "mrpc", "cosmosqa", "commonsenseqa", "xquad-en")
 COMMON: dict[str, Any] = {
@@ -178,9 +183,43 @@ def measure_images(study: Settings, folder: Path, out: Path, counter: MakeCounte
     classify.write(out, heads, task, result, force=True)
 
 
+def begin(study: Settings, chosen: Sequence[Run]) -> None:
+    """Claim the study's folder; XtError when there is something in it that the study would overwrite."""
+    for one in chosen:
+        refuse_existing(study.out / "runs" / one.name, force=True, kind="checkpoint")
+        for name in ("tatoeba", "sib200", "images"):
+            refuse_existing(study.out / "reports" / f"{one.name}-{name}", force=True, kind="report")
+    claim(study.out)
+
+
+def claim(out: Path) -> None:
+    """Mark a folder as this study's; XtError when files in it that the study writes are somebody else's."""
+    if os.path.lexists(out) and not out.is_dir():
+        raise XtError(f"{out} is no folder.", "Choose another --out.")
+    own = _holds(out / MARK, "study") or _holds(out / "summary.json", "schema", "runs")  # the latter: before marks
+    taken = [name for name in WRITTEN if os.path.lexists(out / name)]
+    if taken and not own:
+        raise XtError(f"{out} holds {', '.join(taken)}, which this study did not write.", "Choose another --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / MARK, {"study": "transfer"})
+    except OSError as error:
+        raise explain_os_error(error) from error
+
+
+def _holds(file: Path, *keys: str) -> bool:
+    """Whether a file is a JSON object with these keys."""
+    try:
+        found = read_json(file)
+    except XtError:
+        return False
+    return isinstance(found, dict) and set(keys) <= set(found)
+
+
 def execute(study: Settings, *, report: Report, counter: MakeCounter) -> dict[str, Any]:
     """Make the runs that are not complete yet, and give the summary, which is also written to `summary.json`."""
     chosen = [r for r in RUNS if not study.runs or r.name in study.runs]
+    begin(study, chosen)
     for number, one in enumerate(chosen):
         report(f"{number + 1}/{len(chosen)} {one.title}")
         folder = study.out / "runs" / one.name

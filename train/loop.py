@@ -20,6 +20,7 @@ from xt.core.examples import counts
 from xt.core.heads import MultiTaskModel
 from xt.core.inputs import Inputs
 from xt.core.layers import UPPER, restore, stack
+from xt.core.replacing import named_paths
 from xt.core.spec import EncoderSpec
 from xt.core.torch_engine import load_network, pick_device
 from xt.train import checkpoint, dev
@@ -64,10 +65,12 @@ def train(config: TrainConfig, *, report: Report = _quiet, progress: Progress | 
     if resume and not force and (config.out / MANIFEST).is_file():
         say(f"{config.out} is complete; nothing to go on with")
         if team.main:
-            shutil.rmtree(work.folder, ignore_errors=True)
+            work.remove()
         return config.out
     config = replace(config, resume=False, force=force)
-    refuse_existing(config.out, force=force)
+    refuse_existing(config.out, force=force, kind="checkpoint", inputs=read_paths(config))
+    if not resume:
+        work.refuse_foreign()
     phases = [False] * bool(config.intermediate or config.mlm or config.contrastive or config.image_text)
     phases += [True] * bool(config.target)
     wants = [wanted(config, target=target) for target in phases]
@@ -79,11 +82,17 @@ def train(config: TrainConfig, *, report: Report = _quiet, progress: Progress | 
         _phases(config, phases, wants, resolved, work, team, device, say, progress)
     except XtError:
         if team.main and not work.progress():
-            shutil.rmtree(work.folder, ignore_errors=True)  # nothing that --resume could spare
+            work.remove()  # nothing that --resume could spare
         raise
     if team.main:
-        shutil.rmtree(work.folder, ignore_errors=True)
+        work.remove()
     return config.out
+
+
+def read_paths(config: TrainConfig) -> list[Path]:
+    """Return the files and folders that a training reads, as far as its settings name them."""
+    tasks = (config.intermediate, config.target, config.mlm, config.contrastive, config.image_text)
+    return named_paths(config.encoder, config.data_dir, config.data, config.translated, *tasks)
 
 
 def _loggers(config: TrainConfig) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.artifact import read_json, write_json
-from xt.core.encoders import cache_folder
-from xt.core.errors import explain_os_error
+from xt.core.cache_folder import HINT, cache_folder, explain, explained
 from xt.core.examples import Example
 from xt.core.inputs import Inputs, Unit
+from xt.core.replacing import remove
 from xt.core.tasks import Task
 
 SCHEMA = 3
@@ -48,6 +49,8 @@ KINDS = {
 }
 """The arrays: token ids, segments and token labels of all rows on end; where each row and unit ends in them; the
 targets of each unit; its longest row's tokens times its rows."""
+DRAFT_FILE = re.compile(rf"({'|'.join(KINDS)})\.bin|\.?{re.escape(META)}(\.\d+)?")
+"""What a killed process can leave."""
 
 
 def preparations() -> Path:
@@ -171,16 +174,17 @@ class Prepared:
 def find(name: str) -> Prepared | None:
     """Give data that were prepared before, by their `key`; None when they were not."""
     folder = preparations() / name
-    if not (folder / META).is_file():
-        return None
-    return Prepared(folder, read_json(folder / META, f"Remove {folder}."))
+    with explained():
+        if not (folder / META).is_file():
+            return None
+        return Prepared(folder, read_json(folder / META, f"Remove {folder}; it is made again. {HINT}"))
 
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes left, a day after they last wrote."""
     for draft in folder.glob(".draft-*"):
-        if draft.is_dir() and time.time() - draft.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(draft, ignore_errors=True)
+        if draft.is_dir() and not draft.is_symlink() and time.time() - draft.stat().st_mtime > STALE_SECONDS:
+            remove(draft, lambda name: DRAFT_FILE.fullmatch(name) is not None)
 
 
 def prepare(
@@ -195,7 +199,7 @@ def prepare(
         _sweep(preparations())
         draft = Path(mkdtemp(prefix=".draft-", dir=preparations()))
     except OSError as error:
-        raise explain_os_error(error) from error
+        raise explain(error) from error
     try:
         stream, count = iter(examples), 0
         with closing(_Writer(draft)) as writer:
@@ -210,7 +214,7 @@ def prepare(
             if find(name) is None:
                 raise
     except OSError as error:
-        raise explain_os_error(error) from error
+        raise explain(error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     found = find(name)

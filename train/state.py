@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xt.core.artifact import MANIFEST, explain_full_disk, read_json, write_json
+from xt.core.artifact import MANIFEST, explain_full_disk, read_json, read_manifest, write_json
+from xt.core.drafts import LOCK, NEW, OLD
 from xt.core.errors import XtError, explain_os_error
+from xt.core.replacing import foreign, listed, remove, some
 
 IGNORED_SETTINGS = ("out", "force", "resume", "device", "log_to", "save_every", "micro_tokens")
 """Settings that may change when a training goes on: they do not change what it computes (but how it is rounded, and
@@ -28,6 +31,12 @@ with `micro_tokens` and `device` which units dropout takes out)."""
 
 TENSORS = "tensors.safetensors"
 FACTS = "state.json"
+STATE_FILE = re.compile(
+    r"(phase-(target|intermediate)/)?((state|draft)-\d+/(tensors\.safetensors|\.?state\.json(\.\d+)?)"
+    r"|best\.safetensors|best\.draft|\.?run\.json(\.\d+)?)"
+    rf"|\.intermediate\.draft-\d+(-\d+)?/({LOCK}|({NEW}|{OLD})/.*)"
+)
+"""Every file that a training writes into its work folder, besides a completed phase's checkpoint."""
 
 
 def work_folder(out: Path) -> Path:
@@ -77,6 +86,32 @@ class Work:
         phases = [Work(p) for p in self.folder.glob("phase-*")]
         return any(phase.states() for phase in phases) or any(self.folder.glob(f"*/{MANIFEST}"))
 
+    def _ours(self) -> Callable[[str], bool]:
+        """Return what recognises a file of this folder that a training wrote, by its path relative to the folder."""
+        phases = {p.parent.name: listed(read_manifest(p.parent)) for p in self.folder.glob(f"*/{MANIFEST}")}
+
+        def ours(name: str) -> bool:
+            first, _, rest = name.partition("/")
+            return bool(STATE_FILE.fullmatch(name)) or (first in phases and phases[first](rest))
+
+        return ours
+
+    def refuse_foreign(self) -> None:
+        """Raise XtError when something else than a training's state has the work folder's name, or lies in it."""
+        if not os.path.lexists(self.folder):
+            return
+        if self.folder.is_symlink() or not self.folder.is_dir():
+            raise XtError(f"{self.folder}, where the state is kept meanwhile, is no folder.", "Choose another --out.")
+        if others := foreign(self.folder, self._ours()):
+            raise XtError(
+                f"{self.folder}, where the state is kept meanwhile, holds what xt did not write: {some(others)}.",
+                "Move these files away, or choose another --out.",
+            )
+
+    def remove(self) -> None:
+        """Remove the state; what is not a training's stays."""
+        remove(self.folder, self._ours())
+
     def settings(self) -> dict[str, Any]:
         """Read the settings that the training was started with."""
         found: dict[str, Any] = read_json(self.run, f"Remove {self.folder} and train again.")
@@ -85,8 +120,9 @@ class Work:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Make the folder anew and note the settings."""
         try:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            self.refuse_foreign()
+            self.remove()
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.run, dict(settings))
         except OSError as error:
             raise explain_os_error(error) from error

@@ -185,11 +185,12 @@ def test_bytes_that_are_not_utf_8_end_with_1_and_are_named(tmp_path, bitext):
 
 def test_an_existing_target_ends_with_1_before_any_work(tmp_path, bitext, tiny_repository, tiny_folder):
     (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "mine.txt").write_text("mine")
     answer = xt("eval", bitext, "--encoder", tiny_repository, "--out", "r", cwd=tmp_path)
-    fails(answer, 1, "r exists already", "--force")
+    fails(answer, 1, "r exists already", "--force would not replace it", "mine.txt")
     answer = xt("export", tiny_folder, "--out", tiny_repository, cwd=tmp_path)
     fails(answer, 1, "encoder is complete already", "--force")
-    assert not list((tmp_path / "r").iterdir())
+    assert [p.name for p in (tmp_path / "r").iterdir()] == ["mine.txt"]
 
 
 @pytest.fixture

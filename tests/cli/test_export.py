@@ -130,6 +130,10 @@ def test_a_smaller_encoder_is_exported_and_its_report_printed(tiny, tiny_folder,
     vectors = encoder.encode(texts).vectors
     np.testing.assert_allclose(vectors, independent(tiny.path, texts, layer=1, dims=16), atol=1e-5)
     assert open_artifact(tmp_path / "repo" / "encoder").manifest["parents"] == [tiny.parent]
+    made_of = artifact.facts["checkpoint"]  # by which calibrations and results are told apart over the wire
+    assert made_of["of"] == tiny.parent["hash"]
+    assert made_of["hash"] not in ("", tiny.parent["hash"])
+    assert len(artifact.facts["content"]) == 64
 
 
 def independent(folder: Path, texts: list[str], *, layer: int, dims: int) -> np.ndarray:

@@ -228,5 +228,6 @@ def test_another_encoder_than_the_indexs_is_found_out_by_name_or_by_its_vectors(
     fails(
         xt("search", "index", "x", "--encoder", tmp_path / "changed" / "tiny", cwd=work),
         1,
-        "gives other vectors than index holds: cosine",
+        "was made with tiny",
+        "this encoder is tiny",
     )

@@ -362,10 +362,29 @@ def test_an_incomplete_bundled_cache_is_built_again(tiny_folder, tmp_path, monke
     monkeypatch.setenv("XT_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "cache" / "multilingual-e5-small-4bit"
     folder.mkdir(parents=True)
-    (folder / "half.bin").write_bytes(b"x")
+    (folder / "model.safetensors").write_bytes(b"x")
     monkeypatch.setattr(encoders.bundled, "build", lambda to: shutil.copytree(tiny_folder, to, dirs_exist_ok=True))
+    (folder / "mine.bin").write_bytes(b"x")
+    with pytest.raises(XtError, match="exists already") as refused:
+        encoders.bundled_encoder(ENCODERS["multilingual-e5-small"].spec)
+    assert str(folder) in refused.value.hint and "XT_CACHE" in refused.value.hint
+    (folder / "mine.bin").unlink()
     encoders.bundled_encoder(ENCODERS["multilingual-e5-small"].spec)
-    assert (folder / MANIFEST).is_file() and not (folder / "half.bin").exists()
+    assert (folder / MANIFEST).is_file() and (folder / "model.safetensors").stat().st_size > 1000
+
+
+def test_a_folder_is_known_by_its_content_wherever_it_lies(tiny_folder, tmp_path):
+    here = encoders.from_folder(tiny_folder).parent["hash"]
+    assert len(here) == 64
+    copy = Path(shutil.copytree(tiny_folder, tmp_path / "other"))
+    (copy / "README.md").write_text("a note")
+    assert encoders.from_folder(copy).parent["hash"] == here
+    os.utime(copy / "model.safetensors")
+    assert encoders.from_folder(copy).parent["hash"] == here
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert encoders.from_folder(copy).parent["hash"] != here
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):

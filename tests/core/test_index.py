@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,17 @@ def test_vectors_of_another_length_and_of_nan_are_refused(folder):
     with pytest.raises(XtError, match="NaN"):
         index.search(np.full((1, 8), np.nan, np.float32), 1)
     assert unit(np.zeros((1, 8), np.float32)).tolist() == [[0.0] * 8]
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_documents_that_are_cut_short_while_they_are_open_are_an_error_and_not_the_end(tmp_path, folder, size):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    index = Index(copy)
+    last = len(index.documents) - 1
+    assert index.documents[last]
+    os.truncate(copy / DOCUMENTS_FILE, size)  # a memory map would end the process: SIGBUS
+    with pytest.raises(XtError, match="were changed"):
+        index.documents[last]
 
 
 def test_files_that_do_not_fit_each_other_are_refused(tmp_path, vectors):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from importlib import util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from xt.core.artifact import MANIFEST, new_artifact, read_manifest
 from xt.core.errors import XtError
 from xt.core.torch_engine import load_encoder
-from xt.eval.mteb_adapter import MtebEncoder, open_for_mteb
+from xt.eval.mteb_adapter import MtebEncoder, open_for_mteb, vectors_hash
 
 mteb = pytest.importorskip("mteb")
 from mteb.mocks.mock_tasks import MockRetrievalTask  # noqa: E402
@@ -71,6 +75,57 @@ def test_a_checkpoint_a_graph_and_a_server_give_the_same_scores(checkpoint, tiny
             for key in ("main_score", "accuracy", "ndcg_at_10"):
                 if key in rows[0]:
                     assert row[key] == pytest.approx(rows[0][key], abs=1e-5)
+
+
+def revision(path: Path) -> str:
+    return open_for_mteb(str(path), device="cpu").mteb_model_meta.revision
+
+
+def test_results_of_two_folders_with_one_name_are_kept_apart(tiny_folder, tmp_path):
+    """mteb files results under name and revision alone."""
+    from safetensors.numpy import load_file, save_file
+
+    same = Path(shutil.copytree(tiny_folder, tmp_path / "a" / "tiny"))
+    other = Path(shutil.copytree(tiny_folder, tmp_path / "b" / "tiny"))
+    weights = load_file(other / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] *= 1.5
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    pooled = Path(shutil.copytree(tiny_folder, tmp_path / "c" / "tiny"))
+    settings = json.loads((pooled / "1_Pooling" / "config.json").read_text())
+    settings |= {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (pooled / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    found = [revision(p) for p in (tiny_folder, same, other, pooled)]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+    assert all(len(r.split("-")[0]) == 12 for r in found)
+
+
+def test_two_exports_of_one_checkpoint_are_kept_apart(tiny_repository, tmp_path):
+    source = tiny_repository / "encoder"
+    facts = read_manifest(source)["facts"]
+    for name, words in (("a", "{}"), ("b", "{ }")):
+        with new_artifact(tmp_path / name / "encoder", kind="model") as draft:
+            shutil.copytree(source, draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+            (draft.path / "parity.json").write_text(words)
+            draft.facts = facts
+    found = [revision(p) for p in (source, tmp_path / "a", tmp_path / "b")]
+    assert len(set(found)) == 3
+    assert len({open_for_mteb(str(p)).mteb_model_meta.name for p in (source, tmp_path / "b")}) == 1
+
+
+def test_what_tells_nothing_of_itself_is_known_by_its_vectors_or_overwrites_nothing(tiny):
+    encoder = load_encoder(tiny, device="cpu")
+
+    class Other:
+        spec = tiny.spec
+
+        def encode(self, texts, **options):
+            found = encoder.encode(texts, **options)
+            return replace(found, vectors=found.vectors[:, ::-1])
+
+    assert vectors_hash(encoder) == vectors_hash(encoder)
+    assert vectors_hash(encoder) != vectors_hash(Other())
+    assert MtebEncoder(encoder, tiny.spec).revision != MtebEncoder(encoder, tiny.spec).revision
 
 
 def test_queries_and_documents_get_their_prefixes(tiny):

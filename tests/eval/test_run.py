@@ -160,8 +160,12 @@ def test_an_existing_target_is_refused_and_force_replaces_it(evaluation, made, t
     with pytest.raises(XtError, match="exists already"):
         write_report(tmp_path / "one", metrics, [evaluation])
     assert [p.name for p in (tmp_path / "one").iterdir()] == ["mine.txt"]
+    with pytest.raises(XtError, match=r"was not written by xt.*mine\.txt"):
+        write_report(tmp_path / "one", metrics, [evaluation], force=True)
+    assert (tmp_path / "one" / "mine.txt").read_text() == "keep"
+    (tmp_path / "one" / "mine.txt").unlink()
+    write_report(tmp_path / "one", metrics, [evaluation])
     write_report(tmp_path / "one", metrics, [evaluation], force=True)
-    assert not (tmp_path / "one" / "mine.txt").exists()
     open_artifact(tmp_path / "one", kind="report")
 
 

@@ -117,6 +117,17 @@ def test_the_shards_used_longest_ago_go_first(network, tmp_path):
     assert [name for name in "abc" if shards[name].exists()] == ["c"]
 
 
+def test_a_folder_with_a_shards_name_that_holds_something_else_is_neither_read_nor_removed(network, tmp_path):
+    cached = CachedEncoder(network, "x", root=tmp_path)
+    (cached.folder / "shard-mine").mkdir(parents=True)
+    (cached.folder / "shard-mine" / "thesis.tex").write_text("x")
+    (cached.folder / "shard-link").symlink_to(tmp_path)
+    CachedEncoder(network, "x", root=tmp_path).encode(["a"])
+    prune(tmp_path, 0)
+    assert sorted(p.name for p in cached.folder.iterdir()) == ["shard-link", "shard-mine"]
+    assert (cached.folder / "shard-mine" / "thesis.tex").read_text() == "x"
+
+
 def test_what_cannot_be_kept_is_said_and_used_all_the_same(network, tmp_path):
     (tmp_path / "file").write_text("")
     told = []
@@ -124,8 +135,11 @@ def test_what_cannot_be_kept_is_said_and_used_all_the_same(network, tmp_path):
     same(cached.encode(["a"]), Counting().encode(["a"]))
     assert len(told) == 1
     assert "not kept" in told[0]
+    assert "XT_CACHE" in told[0]
+    cached.encode(["b"])
+    assert len(told) == 1
     same(cached.encode(["a"]), Counting().encode(["a"]))
-    assert network.seen == ["a"]
+    assert network.seen == ["a", "b"]
 
 
 def test_a_folder_removed_meanwhile_takes_nothing_from_what_was_opened(network, tmp_path):

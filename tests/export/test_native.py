@@ -100,7 +100,7 @@ def repository(tiny_repository, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(repository):
-    with TritonServer(repository) as server:
+    with TritonServer(repository, trust_code=True) as server:
         client = grpc.InferenceServerClient(server.url)
         yield client
         client.close()
@@ -354,7 +354,7 @@ def test_vectors_through_the_graphs_model_are_those_in_process(served, tiny_repo
 
 
 def test_xts_own_client_reads_the_text_model(repository, served, tiny):
-    with TritonServer(repository) as server:
+    with TritonServer(repository, trust_code=True) as server:
         encoder = TritonEncoder(server.url, "encoder")
         assert encoder.spec == tiny.spec
         assert encoder.encode(TEXTS[:3], prefix="passage").vectors.shape == (3, 32)
@@ -433,7 +433,7 @@ def test_a_text_model_whose_golden_vectors_differ_answers_nothing(repository, tm
         (folder / "1" / "golden.json").write_text(json.dumps(golden))
 
     replace_model(wrong / "encoder", change)
-    with TritonServer(wrong) as server:
+    with TritonServer(wrong, trust_code=True) as server:
         client = grpc.InferenceServerClient(server.url)
         for _ in range(2):
             with pytest.raises(grpc.InferenceServerException) as error:

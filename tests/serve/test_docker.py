@@ -199,7 +199,7 @@ def repository(tmp_path):
     from xt.core.artifact import new_artifact
 
     with new_artifact(tmp_path / "repository" / "encoder", kind="model") as draft:
-        (draft.path / "config.pbtxt").write_text('name: "encoder"')
+        (draft.path / "config.pbtxt").write_text('name: "encoder" backend: "python"')
     return tmp_path / "repository"
 
 

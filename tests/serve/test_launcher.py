@@ -21,6 +21,7 @@ from xt.core.errors import XtError
 from xt.core.triton_engine import TritonEncoder
 from xt.serve import launcher
 from xt.serve.launcher import Ports, TritonServer, free_ports
+from xt.serve.reload import reload
 
 
 def processes(prefix: str) -> dict[int, str]:
@@ -260,7 +261,9 @@ def test_model_code_that_does_not_run_shows_its_error(tiny_repository, tmp_path)
         (folder / "1" / "model.py").write_text("raise ValueError('this model is ours')\n")
 
     rewritten(tiny_repository / "encoder", tmp_path / "repository" / "encoder", change)
-    server = TritonServer(tmp_path / "repository")
+    with pytest.raises(XtError, match=r"encoder/1/model\.py: not the code that any release of xt wrote"):
+        TritonServer(tmp_path / "repository")
+    server = TritonServer(tmp_path / "repository", trust_code=True)
     with pytest.raises(XtError, match="this model is ours"):
         server.start()
     assert nothing_is_left(server.prefix)
@@ -281,6 +284,19 @@ def test_the_served_process_maps_onnx_runtime_but_no_torch(server):
     assert "tokenizers" in maps
     assert "libtorch" not in maps
     assert "/torch/" not in maps
+
+
+def test_a_server_runs_without_a_place_to_note_its_state(tiny_repository, monkeypatch):
+    monkeypatch.setenv("XT_CACHE", "/dev/null/x")  # where not even root can make a folder
+    said = []
+    with TritonServer(tiny_repository, report=said.append) as server:
+        assert server.alive()
+        assert len([line for line in said if "was not noted" in line and "XT_CACHE" in line]) == 1
+        with pytest.raises(XtError, match="its state is not known here"):
+            reload(server.url)
+        found = reload(server.url, repository=tiny_repository, admin_key=server.admin_key, http_port=server.ports.http)
+        assert found.after == read_manifest(tiny_repository / "encoder")["hash"]
+    assert nothing_is_left(server.prefix)
 
 
 def test_the_environment_that_is_asked_for_reaches_the_server(tiny_repository):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import stat
 import threading
 import time
 import urllib.request
@@ -61,10 +63,11 @@ def model_folder(tiny_repository, tmp_path_factory):
     """The tiny encoder as if it came from a checkpoint whose hash is known."""
     source = tiny_repository / "encoder"
     manifest = read_manifest(source)
-    with new_artifact(tmp_path_factory.mktemp("model") / "encoder", kind="model") as draft:
+    target = tmp_path_factory.mktemp("model") / "encoder"
+    with new_artifact(target, kind="model") as draft:
         shutil.copytree(source, draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, "__pycache__"))
         draft.facts = {**manifest["facts"], "checkpoint": {"kind": "checkpoint", "path": "runs/x", "hash": "c" * 64}}
-    return draft.path.parent / "encoder"
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -226,12 +229,34 @@ def test_the_version_holds_all_that_it_needs(repository, model_folder, index_fol
     artifact = open_artifact(repository / "retriever", kind="model")
     names = {n for n in artifact.manifest["files"] if n.startswith("1/")}
     assert {"1/model.onnx", "1/tokenizer.json", "1/golden.json", "1/index.faiss", "1/calibration.json"} <= names
-    assert (repository / "retriever/1/model.onnx").stat().st_ino == (model_folder / "1/model.onnx").stat().st_ino
     assert [p["hash"] for p in artifact.manifest["parents"]] == [
         open_artifact(model_folder).hash,
         open_artifact(index_folder).hash,
     ]
     assert "1/calibration.json" not in open_artifact(repository / "plain").manifest["files"]
+
+
+def test_an_installed_version_shares_no_file_with_anything_and_cannot_be_written_to(
+    repository, model_folder, index_folder, tmp_path
+):
+    install(index_folder, model_folder, tmp_path, table=TABLE)
+    recalibrate(tmp_path, "retriever", TABLE)
+    sources = {f.stat().st_ino for folder in (model_folder, index_folder) for f in folder.rglob("*") if f.is_file()}
+    for folder in (repository / "retriever", repository / "plain", tmp_path / "retriever"):
+        for name in open_artifact(folder, kind="model").manifest["files"]:
+            about = (folder / name).stat()
+            assert about.st_ino not in sources, name
+            assert (about.st_nlink, stat.S_IMODE(about.st_mode)) == (1, 0o444), name
+
+
+def test_a_source_that_changes_while_it_is_copied_is_found_out(model_folder, index_folder, tmp_path, monkeypatch):
+    def copy(source, target):
+        target.write_bytes(source.read_bytes() + b"x")
+
+    monkeypatch.setattr(retriever, "copy_file", copy)
+    with pytest.raises(XtError, match="changed while it was copied"):
+        install(index_folder, model_folder, tmp_path, table=TABLE)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_installed_retriever_is_replaced_by_its_next_version(model_folder, index_folder, tmp_path):
@@ -279,8 +304,13 @@ def test_a_new_index_and_calibration_are_loaded_under_load_and_a_bad_one_leaves_
         assert strings(after, "calibration") == [["pooled"]]
         assert all(int(i[1:]) < DOCUMENTS // 2 for i in strings(after, "ids")[0])
         assert after.as_numpy("probabilities")[0, 0] != before.as_numpy("probabilities")[0, 0]
+        for file in fewer.iterdir():
+            os.truncate(file, 0)  # the server has files of its own
+        kept = ask(client, [query], k=3)
+        assert (strings(kept, "documents"), server.restarts) == (strings(after, "documents"), 0)
         install(index_folder, model_folder, tmp_path / "r", table=TABLE, force=True)
         file = next((tmp_path / "r/retriever").glob("*/calibration.json"))
+        file.chmod(0o644)
         file.write_text(file.read_text().replace("0.02", "0.03"))
         with pytest.raises(XtError, match="calibration.json"):
             reload(server.url)
@@ -403,6 +433,8 @@ def test_a_retriever_whose_searches_changed_does_not_become_ready(repository, tm
     manifest = read_manifest(source)
     with new_artifact(tmp_path / "r" / "retriever", kind="model") as draft:
         shutil.copytree(source, draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, "__pycache__"))
+        for file in draft.path.glob("1/*"):
+            file.chmod(0o644)
         if damage == "documents":
             file = draft.path / "1/documents.jsonl"
             lines = file.read_bytes().splitlines(keepends=True)

@@ -371,7 +371,7 @@ def test_a_model_that_xt_did_not_make_and_several_models_are_told_apart(tiny_rep
                 config = config.replace('key: "xt"', 'key: "other"')
             (draft.path / "config.pbtxt").write_text(config)
             draft.facts = manifest["facts"]
-    with TritonServer(repository) as server:
+    with TritonServer(repository, trust_code=True) as server:
         assert server.models == ["first", "second"]
         with pytest.raises(XtError, match="holds first, second") as error:
             TritonEncoder(server.url)

@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from xt.core.artifact import open_artifact
+from xt.core.artifact import new_artifact, open_artifact
 from xt.core.encoders import Resolved, from_folder
 from xt.core.errors import XtError
 from xt.core.heads import load_heads
@@ -192,13 +192,17 @@ def test_an_existing_target_is_refused_before_any_work(
     assert [p.name for p in out.iterdir()] == ["mine.txt"]
 
 
-def test_force_replaces_what_is_there(tiny: Path, small_data: list[TaskData], tmp_path: Path) -> None:
+def test_force_replaces_a_checkpoint_and_nothing_else(tiny: Path, small_data: list[TaskData], tmp_path: Path) -> None:
     out = tmp_path / "x"
-    out.mkdir()
-    (out / "old.txt").write_text("old")
+    with new_artifact(out, kind="checkpoint") as draft:
+        (draft.path / "old.txt").write_text("old")
     run(tiny, out, small_data[:1], steps=1, force=True)
     assert open_artifact(out).path == out
     assert not (out / "old.txt").exists()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(XtError, match=r"did not write there.*mine\.txt"):
+        run(tiny, out, small_data[:1], steps=1, force=True)
+    assert (out / "mine.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, XtError, RuntimeError])
