@@ -15,6 +15,7 @@ from typing import Any
 
 from xt.core import rows
 from xt.core.artifact import MANIFEST, sha256
+from xt.core.characters import is_empty
 from xt.core.errors import XtError
 from xt.core.index import shown
 from xt.core.rows import TABLES
@@ -198,6 +199,9 @@ def _documents(file: Path, prefix: str, log: CorpusLog) -> Iterator[Document]:
         where = f"{file}, line {number}"
         if isinstance(row, str):
             raise XtError(f"{where}: {row}", "Repair the line, or remove it.")
+        if lines_alone and is_empty(row["text"]):
+            log.count("empty", where)
+            continue
         if lines_alone:
             check_text(row["text"], where)
             yield Document(f"{prefix}{number}", row["text"], "", "", file, number)
@@ -229,8 +233,9 @@ def _field(value: Any, name: str, where: str, *, needed: bool = False) -> str:
         raise XtError(
             f"{where}: its {name} is {type(value).__name__} ({str(value)[:40]}), expected text.", "Repair it."
         )
-    if needed or value.strip():
-        check_text(value, f"{where}: its {name}")
+    if not needed and is_empty(value):
+        return ""
+    check_text(value, f"{where}: its {name}")
     return value.strip()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+from xt.core.characters import compose, place
 from xt.core.examples import (
     CaptionExample,
     ChoiceExample,
@@ -55,6 +57,18 @@ def _names(labels: tuple[str, ...]) -> dict[str, int]:
     return {**({} if numeric else {str(i): i for i in range(len(labels))}), **letters, **folded, **exact}
 
 
+def is_label(value: str, labels: tuple[str, ...]) -> bool:
+    """Whether a text names one of the labels, in any case, or as a letter of inference; a position names none.
+
+    >>> [is_label(value, ("Joy", "anger")) for value in ("joy", "ANGER", "fear", "0")]
+    [True, True, False, False]
+    """
+    if value in labels:
+        return True
+    names = _names(labels)
+    return not value.isdecimal() and (value in names or value.casefold() in names)
+
+
 def _among(task: Task, value: Any, values: Sequence[Any] = ()) -> int:
     """Give the position of a label: among `values` if there are any, else by its name (in any case) or as a number."""
     if values:
@@ -85,9 +99,9 @@ def _list(value: Any, name: str) -> list[Any]:
     return list(value)
 
 
-def _texts(value: Any, name: str) -> tuple[str, ...]:
+def _texts(value: Any, name: str, *, words: bool = False) -> tuple[str, ...]:
     for number, text in enumerate(items := _list(value, name)):
-        check_text(text, f"{name} {number}")
+        check_text(text, f"{name} {number}", word=words)
     return tuple(items)
 
 
@@ -143,21 +157,37 @@ def _qa(row: Row, id: str, position: Position) -> Example:
 
 
 def _span(context: str, answer: str, start: int) -> tuple[str, int]:
-    """The answer as it stands in the context and where; a wrong start is mended from the neighbourhood."""
+    """The answer as it stands in the context and where; a wrong start is mended from the neighbourhood.
+
+    An answer in another form of Unicode than the context (composed, decomposed) is found by its composed form; its
+    start may count the characters of either.
+    """
     if context[start : start + len(answer)] == answer:
         return answer, start
     bare = answer.strip()
     low, high = max(0, start - REPAIR_CHARACTERS), start + REPAIR_CHARACTERS
     found = [at for at in range(low, min(high, len(context)) + 1) if context.startswith(bare, at)]
-    if not found:
+    if found:
+        return bare, min(found, key=lambda at: abs(at - start))
+    placed = place(context)
+    text, wanted = placed.text if placed else context, compose(bare)
+    spans: list[tuple[int, int, int]] = []  # how far from the stated start, and where in the context as it is given
+    at = text.find(wanted)
+    while at >= 0:
+        first, last = placed.original(at, at + len(wanted)) if placed else (at, at + len(wanted))
+        counted = (first, at, len(unicodedata.normalize("NFD", text[:at])))
+        spans.append((min(abs(count - start) for count in counted), first, last))
+        at = text.find(wanted, at + 1)
+    if not spans or min(spans)[0] > REPAIR_CHARACTERS:
         there = context[start : start + len(answer)]
         raise ValueError(f"answer {answer!r} is not in the context at character {start} (there: {there!r}).")
-    return bare, min(found, key=lambda at: abs(at - start))
+    _, first, last = min(spans)
+    return context[first:last], first
 
 
 def _tagged(row: Row, id: str, position: Position) -> Example:
     words, tags = (value.split() if isinstance(value, str) else value for value in (row["words"], row["tags"]))
-    words, tags = _texts(words, "words"), _list(tags, "labels")
+    words, tags = _texts(words, "words", words=True), _list(tags, "labels")
     if not words or len(words) != len(tags):
         raise ValueError(f"{len(words)} words and {len(tags)} labels.")
     return TaggedExample(id, words, tuple(position(tag) for tag in tags))

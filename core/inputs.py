@@ -6,6 +6,7 @@ tuple of texts. Tokenised by the encoder's own tokenizer.json, so that training,
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from xt.core.examples import (
 )
 from xt.core.spec import EncoderSpec
 from xt.core.tasks import Task
-from xt.core.text import open_tokenizer
+from xt.core.text import Pieces, open_tokenizer
 
 STRIDE = 64
 """Tokens that two neighbouring windows of a long context share; a quarter of an input where that is less."""
@@ -62,7 +63,7 @@ class Unit:
     owner: int = 0
     """Position of the example it was made from."""
     spans: Spans | None = None
-    """Where each token starts and ends in the context, in characters; None outside it (qa)."""
+    """Where each token starts and ends in the context as it is given, in characters; None outside it (qa)."""
     words: list[int] | None = None
     """For each labelled token, in their order, the position of its word (tagging)."""
     cut: bool = False
@@ -98,26 +99,22 @@ class Inputs:
     """Makes the units of examples with one encoder's tokenizer."""
 
     def __init__(self, tokenizer: Path, spec: EncoderSpec, *, max_length: int | None = None) -> None:
-        self._tokenizer = open_tokenizer(tokenizer)
+        self._pieces = open_tokenizer(tokenizer)
+        self._tokenizer = self._pieces.tokenizer
         self.prefix = spec.prefix(None)
         self.max_length = min(max_length or spec.max_length, spec.max_length)
         self.pad_id = self._special(("<pad>", "[PAD]"), 1)
         self.mask_id = self._special(("<mask>", "[MASK]"), -1)
         self.vocabulary = int(self._tokenizer.get_vocab_size())
         added = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
-        framing = self._tokenizer.encode("").ids  # what is put around every text, whether or not it was "added"
+        framing = self._pieces.encode("").ids  # what is put around every text, whether or not it was "added"
         self.special_ids = sorted(added | {*framing, self.pad_id, self.mask_id} - {-1})
-        self._formats: dict[str, Callable[[Task, Sequence[Any], int], list[Unit]]] = {
-            "pair": self._pair,
-            "single": self._single,
-            "regression": self._regression,
-            "choice": self._choice,
-            "qa": self._qa,
-            "tagging": self._tagging,
-            "mlm": self._mlm,
-            "contrastive": self._contrastive,
-            "image-text": self._caption,
-        }
+
+    def as_written(self) -> Inputs:
+        """Return these inputs as earlier releases read them: without composing their texts."""
+        other = copy.copy(self)
+        other._pieces = Pieces(self._tokenizer, composing=False)
+        return other
 
     def _special(self, names: Sequence[str], otherwise: int) -> int:
         found = [i for i in (self._tokenizer.token_to_id(name) for name in names) if i is not None]
@@ -125,18 +122,18 @@ class Inputs:
 
     def units(self, task: Task, examples: Sequence[Example]) -> list[Unit]:
         """Make the units of some examples of one task; their `owner` counts from 0 in `examples`."""
-        return self._formats[task.format](task, examples, 0)
+        return _FORMATS[task.format](self, task, examples, 0)
 
     def _encode(self, texts: Sequence[Any]) -> Iterator[tuple[Encoding, bool]]:
         """Encode texts or pairs of them: each with whether it was cut, the longer part first, to the longest input."""
-        rows = self._tokenizer.encode_batch_fast(list(texts))
+        rows = self._pieces.encode_batch_fast(list(texts))
         for text, row in zip(texts, rows, strict=True):
             if len(row.ids) <= self.max_length:
                 yield row, False
                 continue
             self._tokenizer.enable_truncation(self.max_length, strategy="longest_first")
             try:
-                shorter = self._tokenizer.encode(*text) if isinstance(text, tuple) else self._tokenizer.encode(text)
+                shorter = self._pieces.encode(*text) if isinstance(text, tuple) else self._pieces.encode(text)
             finally:
                 self._tokenizer.no_truncation()
             yield shorter, True
@@ -191,7 +188,7 @@ class Inputs:
         found = []
         self._tokenizer.enable_truncation(self.max_length)
         try:
-            rows = self._tokenizer.encode_batch([e.text for e in examples])
+            rows = self._pieces.encode_batch([e.text for e in examples])
         finally:
             self._tokenizer.no_truncation()
         for owner, row in enumerate(rows):
@@ -203,7 +200,7 @@ class Inputs:
     def _tagging(self, task: Task, examples: Sequence[TaggedExample], _: int) -> list[Unit]:
         """A sentence longer than an input is read in parts, cut between words."""
         found: list[Unit] = []
-        rows = self._tokenizer.encode_batch([list(e.words) for e in examples], is_pretokenized=True)
+        rows = self._pieces.encode_batch([list(e.words) for e in examples], is_pretokenized=True)
         for owner, (example, row) in enumerate(zip(examples, rows, strict=True)):
             found += self._tagged(row, example.words, example.labels, owner, first=0)
         return found
@@ -214,7 +211,7 @@ class Inputs:
         if len(row.ids) > self.max_length and len(words) > 1:
             half = len(words) // 2
             for at, until in ((0, half), (half, len(words))):
-                part = self._tokenizer.encode(list(words[at:until]), is_pretokenized=True)
+                part = self._pieces.encode(list(words[at:until]), is_pretokenized=True)
                 yield from self._tagged(part, words[at:until], labels[at:until], owner, first=first + at)
             return
         ids, types = (piece[: self.max_length] for piece in self._row(row))
@@ -235,13 +232,14 @@ class Inputs:
         questions = self._questions([e.question for e in examples], self.max_length - 2 * stride)
         self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
         try:
-            rows = self._tokenizer.encode_batch([(q, e.context) for (q, _), e in zip(questions, examples, strict=True)])
+            rows = self._pieces.encode_batch([(q, e.context) for (q, _), e in zip(questions, examples, strict=True)])
         finally:
             self._tokenizer.no_truncation()
         for owner, (example, row) in enumerate(zip(examples, rows, strict=True)):
+            placed = self._pieces.place(example.context)  # offsets are of the composed context, answers of the original
             for piece in (row, *row.overflowing):
                 spans: Spans = [
-                    (a, b) if part == 1 else None
+                    None if part != 1 else (a, b) if placed is None else placed.original(a, b)
                     for part, (a, b) in zip(piece.sequence_ids, piece.offsets, strict=True)
                 ]
                 start, end = 0, 0
@@ -257,14 +255,27 @@ class Inputs:
         """Leave room for a window of the context: questions cut to `longest` tokens, and whether they were."""
         room = longest - self._tokenizer.num_special_tokens_to_add(True)
         found = []
-        rows = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        rows = self._pieces.encode_batch_fast(list(texts), add_special_tokens=False)
         for text, row in zip(texts, rows, strict=True):
             long = len(row.ids) > room
             if long:  # only now with offsets, which take longer
-                offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
-                text = text[: offsets[room - 1][1]]
+                offsets = self._pieces.encode(text, add_special_tokens=False).offsets
+                text = self._pieces.read(text)[: offsets[room - 1][1]]
             found.append((text, long))
         return found
+
+
+_FORMATS: dict[str, Callable[[Inputs, Task, Sequence[Any], int], list[Unit]]] = {
+    "pair": Inputs._pair,
+    "single": Inputs._single,
+    "regression": Inputs._regression,
+    "choice": Inputs._choice,
+    "qa": Inputs._qa,
+    "tagging": Inputs._tagging,
+    "mlm": Inputs._mlm,
+    "contrastive": Inputs._contrastive,
+    "image-text": Inputs._caption,
+}
 
 
 def pad_rows(rows: Sequence[Ids], fill: int) -> npt.NDArray[np.int64]:

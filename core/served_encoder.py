@@ -1,6 +1,7 @@
 """The encoder as Triton's Python backend runs it: ONNX Runtime in this process, one queue for all requests.
 
-Inputs, one of: text (n, 1); ids (n, tokens), each row filled up with -1; packed (1, bytes), see `xt.core.packed`.
+Inputs, one of: text (n, 1); ids (n, tokens), each row of the model's own tokenizer, its special tokens and the text's
+prefix included, filled up with -1; packed (1, bytes), see `xt.core.packed`.
 Request parameters: `prefix` (a role of the encoder, or "none"), `truncate` (bool), `dimensions` (int), `cache` (bool;
 false: no text is answered from the vector cache, none is kept there; for measuring).
 Outputs, those that the request names: embedding (n, dim), embedding_fp16 (n, dim), embedding_int8 (n, dim) with scale
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.cache import Entry, VectorCache
+from xt.core.characters import compose
 from xt.core.errors import XtError
 from xt.core.onnx_engine import check_golden, load_model
 from xt.core.packed import unpack
@@ -31,6 +33,11 @@ INPUTS = ("text", "ids", "packed")
 OUTPUTS = ("embedding", "tokens", "truncated", "embedding_fp16", "embedding_int8", "scale")
 USUAL = OUTPUTS[:3]
 """Given where none is named. Triton then names all; the JSON of its HTTP endpoint has no float16, so all would fail."""
+OTHER_TOKENIZER = (
+    "Send texts (LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False), or ids that the model's own "
+    "tokenizer.json gives of a text behind the prefix that it expects, special tokens included."
+)
+"""What to do about token ids that are none of the model's."""
 
 
 @dataclass
@@ -102,6 +109,7 @@ class ServedEncoder(ServedModel):
             if blob.shape[0] != 1:
                 raise XtError(f"packed has {blob.shape[0]} rows; a request takes one blob of shape (1, bytes).")
             texts = unpack(blob.ravel(), max_texts=self.settings.max_texts)
+        texts = [compose(text) for text in texts]  # so that the cache has one entry for both forms
 
         def tokenise(rows: list[str]) -> Tokenised:
             return self.encoder.tokenizer(rows, prefix=prefix, truncate=truncate)
@@ -123,10 +131,13 @@ class ServedEncoder(ServedModel):
             row, column = np.argwhere(wrong)[0]
             raise XtError(
                 f"ids {row} holds {ids[row, column]} at position {column}; expected 0 to {self.vocabulary - 1}, "
-                "and -1 only after the last token."
+                "and -1 only after the last token.",
+                OTHER_TOKENIZER,
             )
         if (lengths == 0).any():
             raise XtError(f"ids {int(lengths.argmin())} is empty.", "Remove it.")
+        for row, length in enumerate(lengths):
+            self._check_frame(ids[row, :length], f"ids {row}")
         cut = lengths > longest
         if cut.any() and not truncate:
             row = int(cut.argmax())
@@ -144,6 +155,31 @@ class ServedEncoder(ServedModel):
             return [rows[i] for i in indices], cut[indices]
 
         return self._plan(keys, range(len(rows)), pick, dimensions, cached)
+
+    def _check_frame(self, row: npt.NDArray[Any], where: str) -> None:
+        """Raise XtError unless a row of token ids stands between the model's own first and last tokens."""
+        first, last = self.encoder.tokenizer.first, self.encoder.tokenizer.last
+        wanted = " and ".join(
+            f"{verb} with {', '.join(map(str, own))}" for verb, own in (("start", first), ("end", last)) if own
+        )
+        found = row.tolist()
+        inner = found[len(first) : len(found) - len(last)]
+        pad = self.encoder.pad_id
+        if found[: len(first)] == first and (not last or found[-len(last) :] == last):
+            if not inner:
+                raise XtError(f"{where} holds no token of a text, only those around one.", "Remove it.")
+            if pad not in (found[-1], found[0]) or pad in (*first, *last):
+                return
+        if pad in (found[0], found[-1]) and pad not in (*first, *last):
+            raise XtError(
+                f"{where} is filled up with {pad}, the padding token; expected -1 after the last token of a text.",
+                "Turn the padding of your tokenizer off.",
+            )
+        raise XtError(
+            f"{where} starts with {found[0]} and ends with {found[-1]}, but the ids of this tokenizer {wanted}: "
+            "these were made by another tokenizer, or without special tokens.",
+            OTHER_TOKENIZER,
+        )
 
     def _plan(
         self,

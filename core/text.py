@@ -6,23 +6,25 @@ No torch and no transformers here: this file is what a served model runs.
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from xt.core.buckets import Buckets, bucket, micro_batches
+from xt.core.characters import Composed, compose, is_empty, place
 from xt.core.errors import XtError
 from xt.core.spec import EncoderSpec
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 Vectors = npt.NDArray[np.float32]
 TOKENIZED_CHARACTERS = 32768
@@ -70,7 +72,54 @@ class TooLong(XtError):
     """A text has more tokens than the encoder reads."""
 
 
-def open_tokenizer(file: Path) -> Tokenizer:
+class Pieces:
+    """A tokenizer that composes (NFC) whatever it reads: the one place where xt turns text into token ids.
+
+    Offsets count characters of the composed text; `xt.core.characters.place` leads back to the original.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, composing: bool = True) -> None:
+        """Take a tokenizer; `composing` is False for what earlier releases tokenised as it was written."""
+        self.tokenizer = tokenizer
+        self.composing = composing
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+
+    def encode(self, text: Any, pair: str | None = None, **options: bool) -> Encoding:
+        """Encode one text, two, or a list of words (`is_pretokenized`)."""
+        return self.tokenizer.encode(self.read(text), None if pair is None else self.read(pair), **options)
+
+    def encode_batch(self, texts: Iterable[Any], **options: bool) -> list[Encoding]:
+        """Encode texts, pairs of them, or lists of words, with offsets."""
+        return list(self.tokenizer.encode_batch([self.read(text) for text in texts], **options))
+
+    def encode_batch_fast(self, texts: Iterable[Any], **options: bool) -> list[Encoding]:
+        """Encode texts, pairs of them, or lists of words, without offsets."""
+        return list(self.tokenizer.encode_batch_fast([self.read(text) for text in texts], **options))
+
+    def framing(self) -> tuple[list[int], list[int]]:
+        """Return the special tokens that the tokenizer puts before every text and after it; either may be none."""
+        last = self.tokenizer.id_to_token(self.tokenizer.get_vocab_size(with_added_tokens=False) - 1)
+        for sample in ("a", "0", ".", last or ""):  # the first that is any token
+            with contextlib.suppress(Exception):  # a bare one: a vocabulary of words without one for unknown ones
+                row = self.encode(sample)
+                inside = [at for at, special in enumerate(row.special_tokens_mask) if not special]
+                if inside:
+                    return list(row.ids[: inside[0]]), list(row.ids[inside[-1] + 1 :])
+        return [], []
+
+    def place(self, text: str) -> Composed | None:
+        """Return where the characters of offsets stand in `text`; None when they count its own."""
+        return place(text) if self.composing else None
+
+    def read(self, text: Any) -> Any:
+        """Return what is tokenised of a text, of two, or of a list of words."""
+        if not self.composing:
+            return text
+        return compose(text) if isinstance(text, str) else type(text)(map(compose, text))
+
+
+def open_tokenizer(file: Path) -> Pieces:
     """Open a tokenizer.json, padding and truncation off; XtError when there is none or it cannot be read."""
     from tokenizers import Tokenizer
 
@@ -80,23 +129,29 @@ def open_tokenizer(file: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
         raise XtError(f"{file} is not a readable tokenizer: {error}", "Copy the folder again.") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    return Pieces(tokenizer)
 
 
 class TextTokenizer:
     """A fast tokenizer that never truncates silently."""
 
     def __init__(self, file: Path, max_length: int) -> None:
-        self._tokenizer = open_tokenizer(file)
+        self._pieces = open_tokenizer(file)
         self.max_length = max_length
-        self.vocabulary = int(self._tokenizer.get_vocab_size())
+        self.vocabulary = int(self._pieces.tokenizer.get_vocab_size())
+        self.first, self.last = self._pieces.framing()
+        """Token ids that stand before and after every text."""
+
+    def as_written(self) -> TextTokenizer:
+        """Return this tokenizer as earlier releases ran it: without composing."""
+        other = copy.copy(self)
+        other._pieces = Pieces(self._pieces.tokenizer, composing=False)
+        return other
 
     def __call__(
         self, texts: Sequence[str], *, prefix: str = "", truncate: bool = False
     ) -> tuple[list[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]:
-        """Tokenise `texts`, each behind `prefix`: token ids per text, and whether it was cut.
+        """Tokenise `texts`, composed (NFC), each behind `prefix`: token ids per text, and whether it was cut.
 
         Raises TooLong for the first text over `max_length` tokens unless `truncate`, XtError for what is not text.
         """
@@ -117,27 +172,37 @@ class TextTokenizer:
     def _tokenize(self, texts: list[str]) -> Iterator[list[int]]:
         """Token ids of each text, in calls of bounded length, so that concurrent callers take turns."""
         if sum(map(len, texts)) <= SHORT_CHARACTERS:
-            yield from (self._tokenizer.encode(text).ids for text in texts)
+            yield from (self._pieces.encode(text).ids for text in texts)
             return
         batch: list[str] = []
         characters = 0
         for text in texts:
             if batch and characters + len(text) > TOKENIZED_CHARACTERS:
-                yield from (encoding.ids for encoding in self._tokenizer.encode_batch_fast(batch))
+                yield from (encoding.ids for encoding in self._pieces.encode_batch_fast(batch))
                 batch, characters = [], 0
             batch.append(text)
             characters += len(text)
-        yield from (encoding.ids for encoding in self._tokenizer.encode_batch_fast(batch))
+        yield from (encoding.ids for encoding in self._pieces.encode_batch_fast(batch))
 
 
-def check_text(text: object, where: str) -> None:
-    """Raise XtError unless `text` is a string that can be written as UTF-8 and is not blank."""
+def check_text(text: object, where: str, *, word: bool = False) -> None:
+    """Raise XtError unless `text` is a string that can be written as UTF-8 and holds something to read.
+
+    What holds nothing is in `xt.core.characters.is_empty`. Of a `word` among others (treebanks have such of one format
+    character) it is enough that it is not white space.
+    """
     if not isinstance(text, str):
         raise XtError(f"{where} is {type(text).__name__}, expected text.")
     if not text.strip():
         raise XtError(f"{where} is empty.", "Remove it.")
     if "\0" in text:
         raise XtError(f"{where} holds a NUL character.", "Remove it.")
+    if not word and is_empty(text):
+        shown = ", ".join(f"U+{ord(character):04X}" for character in list(dict.fromkeys(text[:64]))[:5])
+        raise XtError(
+            f"{where} is empty: it holds nothing but white space, control, format or lost characters ({shown}).",
+            "Remove it.",
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

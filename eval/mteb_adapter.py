@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.artifact import exported_model
+from xt.core.characters import compose, is_empty
 from xt.core.errors import XtError, require, unknown
 from xt.core.spec import EncoderSpec
 from xt.eval.retrieval import Encoder
@@ -69,7 +70,7 @@ class MtebEncoder:
         self.truncated = 0
         """Texts so far that were cut to the encoder's longest input."""
         self.empty = 0
-        """Texts so far that were blank, whose vectors are zeros."""
+        """Texts so far that held nothing to read (`xt.core.characters.is_empty`), whose vectors are zeros."""
 
     def role(self, prompt_type: Any) -> str | None:
         """Give the role of a prompt type: `query`, `passage`, or None, the default, for other tasks."""
@@ -111,12 +112,13 @@ class MtebEncoder:
                     "Choose tasks of the modality text.",
                 )
             texts += batch["text"]
-        full = [index for index, text in enumerate(texts) if text.strip()]
+        texts = [compose(text.replace("\0", " ")) for text in texts]
+        full = [index for index, text in enumerate(texts) if not is_empty(text)]
         vectors = np.zeros((len(texts), self.spec.dim), np.float32)
         self.empty += len(texts) - len(full)
         if full:
             known: dict[str, int] = {}  # the same text is encoded once
-            places = [known.setdefault(texts[index].replace("\0", " "), len(known)) for index in full]
+            places = [known.setdefault(texts[index], len(known)) for index in full]
             found = self.encoder.encode(list(known), prefix=self.role(prompt_type), truncate=True)
             vectors[full] = found.vectors[places]
             self.truncated += int(np.asarray(found.truncated)[places].sum())

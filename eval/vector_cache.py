@@ -25,6 +25,8 @@ import numpy.typing as npt
 
 from xt.core.cache_folder import HINT, cache_folder
 from xt.core.replacing import remove
+from xt.core.characters import compose
+from xt.core.encoders import cache_folder
 from xt.core.text import Encoded
 from xt.eval.retrieval import Encoder
 
@@ -37,7 +39,7 @@ FILES = ("keys", "vectors", "tokens", "truncated")
 
 
 def key_of(text: str, prefix: str | None, truncate: bool) -> bytes:
-    """Name one text as one call encodes it: 16 bytes."""
+    """Name one text, composed, as one call encodes it: 16 bytes."""
     head = f"{prefix if prefix is not None else ''}\0{prefix is None}\0{truncate}\0"
     return hashlib.sha256((head + text).encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
 
@@ -107,7 +109,8 @@ class CachedEncoder:
             self._places[data[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = (number, row)
 
     def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
-        """Encode `texts`; those seen before come from the disk, bit for bit as they were."""
+        """Encode `texts`, composed (NFC); those seen before come from the disk, bit for bit as they were."""
+        texts = [compose(text) for text in texts]
         keys = [key_of(text, prefix, truncate) for text in texts]
         new: dict[bytes, str] = {}
         for key, text in zip(keys, texts, strict=True):

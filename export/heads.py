@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact, read_json, refuse_existing, write_json
 from xt.core.bitext import Bitext
+from xt.core.characters import compose
 from xt.core.decode import PREDICTED, Array
 from xt.core.encoders import Resolved
 from xt.core.errors import CheckFailed, XtError, require, unknown
@@ -27,9 +28,9 @@ from xt.core.onnx_engine import available_providers, choose_provider
 from xt.core.onnx_heads import CLASSIFIER, ONE_TEXT, OUTPUT, HeadModel, OnnxHead, Read, Reply, bare_task, row_arrays
 from xt.core.tasks import Task
 from xt.export import graph
-from xt.export.parity import ParityTexts
+from xt.export.parity import ParityTexts, decompose
 from xt.export.quantize import CALIBRATION_TEXTS, Feeds, quantize_static
-from xt.export.repository import triton_config
+from xt.export.repository import GOLDEN_DECOMPOSED, triton_config
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 INPUTS = 256
 """Inputs at most that parity is measured on."""
+DECOMPOSED = 16
+"""Inputs of the parity corpus that are measured a second time, decomposed."""
 GOLDEN_INPUTS = 16
 CHOICES = 4
 SENTENCES_A_CONTEXT = 24
@@ -417,11 +420,13 @@ def make_inputs(task: Task, foreign: Sequence[str], english: Sequence[str], rows
 def measure(
     stage: str, model: HeadModel, expected: Sequence[Reply], items: Sequence[Any], *, megabytes: float, scale: float
 ) -> HeadStage:
-    """Compare a graph's answers with PyTorch's.
+    """Compare a graph's answers with PyTorch's: to decomposed inputs (NFD) with those to their composed form, too.
 
     expected: PyTorch's replies to `items`. scale: divides differences of scores (regression); else 1.
     """
-    found = model.predict(items, truncate=True)
+    both = in_both_forms(items, DECOMPOSED)
+    expected = [*expected, *(expected[i] for i in both)]
+    found = model.predict([*items, *(written(items[i], decompose) for i in both)], truncate=True)
     worst = np.array([_apart(a, b) for a, b in zip(found, expected, strict=True)]) / scale
     rows = np.unique(np.linspace(0, len(items) - 1, 24).astype(int))
     some = [items[i] for i in rows]
@@ -437,6 +442,17 @@ def measure(
         batch_difference_max=batch,
         megabytes=round(megabytes, 1),
     )
+
+
+def written(item: Any, form: Callable[[str], str]) -> Any:
+    """Return an input with all its texts in a form of Unicode."""
+    return form(item) if isinstance(item, str) else type(item)(written(part, form) for part in item)
+
+
+def in_both_forms(items: Sequence[Any], most: int) -> list[int]:
+    """Return the positions of at most `most` inputs that differ composed and decomposed, spread evenly."""
+    found = [i for i, item in enumerate(items) if written(item, compose) != written(item, decompose)]
+    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))]
 
 
 def _apart(a: Reply, b: Reply) -> float:
@@ -456,7 +472,11 @@ def agreement(found: Sequence[Reply], expected: Sequence[Reply]) -> float:
         return float(same.mean())
     if all(isinstance(value, tuple) for value, _ in pairs):
         pairs = [(a, b) for one, other in pairs for a, b in zip(one, other, strict=True)]
-    return float(np.mean([a == b for a, b in pairs]))
+    return float(np.mean([_text(a) == _text(b) for a, b in pairs]))
+
+
+def _text(value: Any) -> Any:
+    return compose(value) if isinstance(value, str) else value  # answers are cut out of contexts as they are given
 
 
 # --- temperature ---
@@ -557,9 +577,12 @@ def _complete(
     source = resources.files("xt.model_repository") / "classifier"
     (version / "model.py").write_text((source / "1" / "model.py").read_text(encoding="utf-8"), encoding="utf-8")
     some = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, GOLDEN_INPUTS).astype(int))]
+    both = [some[i] for i in in_both_forms(some, GOLDEN_DECOMPOSED)]
+    replies = model.predict([*some, *(written(item, compose) for item in both)], truncate=True)
     golden = {
-        "inputs": some,
-        "numbers": [reply.numbers.tolist() for reply in model.predict(some, truncate=True)],
+        "composed": True,
+        "inputs": [*some, *(written(item, decompose) for item in both)],
+        "numbers": [reply.numbers.tolist() for reply in replies],
         "tolerance": GOLDEN_TOLERANCE[precision],
         "scale": scale,
     }

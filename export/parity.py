@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from xt.core.bitext import Bitext
 from xt.core.buckets import bucket
+from xt.core.characters import compose
 from xt.core.text import TextEncoder, Vectors, pad
 
 SENTENCES_A_LANGUAGE = 8
@@ -72,6 +75,15 @@ class ParityTexts:
     long: tuple[str, ...]
     """Several sentences of one language in a row."""
 
+    @cached_property
+    def both_forms(self) -> tuple[str, ...]:
+        """A foreign sentence of each language that Unicode writes in two forms, composed (NFC) and decomposed (NFD)."""
+        found: dict[str, str] = {}
+        for text, language in zip(self.foreign, self.of_language, strict=True):
+            if compose(text) != decompose(text):
+                found.setdefault(language, text)
+        return tuple(found.values())
+
     @property
     def languages(self) -> int:
         """Count the languages."""
@@ -100,17 +112,35 @@ def cosines(a: Vectors, b: Vectors) -> Vectors:
     return np.asarray((x * y).sum(1) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)), np.float32)
 
 
-def reference(encoder: TextEncoder, texts: ParityTexts) -> tuple[Vectors, Vectors, Vectors]:
-    """Vectors of the foreign, the English and the longer texts by PyTorch."""
+def decompose(text: str) -> str:
+    """Return `text` decomposed (NFD), as some systems write it: every mark a character of its own."""
+    return unicodedata.normalize("NFD", text)
+
+
+def in_both_forms(texts: Sequence[str], most: int) -> list[str]:
+    """Return at most `most` of the texts that differ composed and decomposed, spread evenly."""
+    found = [text for text in texts if compose(text) != decompose(text)]
+    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))]
+
+
+def reference(
+    encoder: TextEncoder, texts: ParityTexts, form: Callable[[str], str] = compose
+) -> tuple[Vectors, Vectors, Vectors, Vectors]:
+    """Vectors of the foreign, the English and the longer texts by PyTorch, and of `both_forms` in one of them."""
     long = encoder.encode(texts.long, truncate=True).vectors
-    return encoder.encode(texts.foreign).vectors, encoder.encode(texts.english).vectors, long
+    formed = encoder.encode([form(text) for text in texts.both_forms]).vectors
+    return encoder.encode(texts.foreign).vectors, encoder.encode(texts.english).vectors, long, formed
 
 
 def measure(
-    stage: str, encoder: TextEncoder, expected: tuple[Vectors, Vectors, Vectors], texts: ParityTexts, megabytes: float
+    stage: str,
+    encoder: TextEncoder,
+    expected: tuple[Vectors, Vectors, Vectors, Vectors],
+    texts: ParityTexts,
+    megabytes: float,
 ) -> Stage:
-    """Compare an encoder with the reference vectors."""
-    found = reference(encoder, texts)
+    """Compare an encoder with the reference vectors: decomposed texts with those of their composed form, too."""
+    found = reference(encoder, texts, decompose)
     same = np.concatenate([cosines(mine, theirs) for mine, theirs in zip(found, expected, strict=True)])
     nearest = (found[0] @ found[1].T).argmax(1)
     nearest_expected = (expected[0] @ expected[1].T).argmax(1)
@@ -162,7 +192,7 @@ def padding_invariance(encoder: TextEncoder, texts: Sequence[str], count: int = 
 def as_json(stages: Sequence[Stage], texts: ParityTexts, precision: str, passed: bool) -> dict[str, Any]:
     """What `parity.json` and the manifest keep."""
     return {
-        "sentences": len(texts.foreign) + len(texts.english) + len(texts.long),
+        "sentences": len(texts.foreign) + len(texts.english) + len(texts.long) + len(texts.both_forms),
         "languages": texts.languages,
         "thresholds": THRESHOLDS[precision],
         "passed": passed,

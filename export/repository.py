@@ -17,6 +17,7 @@ import numpy as np
 
 from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact, refuse_existing, sha256, write_json
 from xt.core.bitext import Bitext
+from xt.core.characters import compose
 from xt.core.encoders import Resolved
 from xt.core.errors import CheckFailed, XtError, require, unknown
 from xt.core.onnx_engine import PROVIDERS, OnnxEngine, choose_provider
@@ -24,6 +25,8 @@ from xt.core.text import TextEncoder
 from xt.export import parity
 from xt.export.candidates import PRECISIONS, Bench, Candidate, Graphs, choose, measure_speeds, possible
 
+GOLDEN_DECOMPOSED = 4
+"""Golden texts that stand there a second time, decomposed, with the vectors of their composed form."""
 GOLDEN_TEXTS = 16
 RUNTIMES = ("python", "onnxruntime")
 GOLDEN_COSINE = {"fp32": 0.99999, "bf16": 0.999, "fp16": 0.999, "int8": 0.999, "int8-blocks": 0.999}
@@ -240,9 +243,18 @@ def _complete(
     encoder = TextEncoder(spec, tokenizer, engine, pad_id=padding)
     rows = np.unique(np.linspace(0, len(texts.foreign) - 1, GOLDEN_TEXTS).astype(int))
     golden = [texts.foreign[i] for i in rows]
-    vectors = encoder.encode(golden).vectors
+    both = parity.in_both_forms(golden, GOLDEN_DECOMPOSED)
+    vectors = encoder.encode([*golden, *map(compose, both)]).vectors
     least = GOLDEN_COSINE[precision]
-    write_json(version / "golden.json", {"texts": golden, "cosine_min": least, "vectors": vectors.tolist()})
+    write_json(
+        version / "golden.json",
+        {
+            "composed": True,
+            "texts": [*golden, *map(parity.decompose, both)],
+            "cosine_min": least,
+            "vectors": vectors.tolist(),
+        },
+    )
     # fp16 is written for GPUs: proven on the CPU where there is none, but served by the GPU that is there.
     where = "auto" if (precision, provider) == ("fp16", "cpu") else provider
     served = {

@@ -12,15 +12,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xt.core.errors import XtError, unknown
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from xt.core.text import Pieces
 
 Ids = npt.NDArray[np.int64]
 MODELS = ("Unigram", "BPE", "WordPiece", "WordLevel")
@@ -42,7 +40,7 @@ class Pruned:
     kept: Ids
     """(pieces,) ascending: the old id of each new one."""
 
-    def open(self) -> Tokenizer:
+    def open(self) -> Pieces:
         """Give the tokenizer itself, padding and truncation off; XtError when it lacks an id that it should have."""
         from tokenizers import Tokenizer
 
@@ -56,12 +54,10 @@ class Pruned:
                 f"The pruned tokenizer has {len(ids)} ids, expected {len(self.kept)} without gaps.",
                 "Its tokenizer.json lists a piece twice, or an id that it lacks. Export without --languages.",
             )
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
+        return Pieces(tokenizer)
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool = True) -> Iterator[Ids]:
+def encode(tokenizer: Pieces, texts: Sequence[str], *, special: bool = True) -> Iterator[Ids]:
     """Tokenise any number of texts: the ids of each, with the special tokens around it or without."""
     for start in range(0, len(texts), BATCH):
         batch = list(texts[start : start + BATCH])
@@ -69,7 +65,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool = True) 
             yield np.asarray(encoding.ids, np.int64)
 
 
-def used_ids(tokenizer: Tokenizer, texts: Sequence[str], prefixes: Iterable[str]) -> set[int]:
+def used_ids(tokenizer: Pieces, texts: Sequence[str], prefixes: Iterable[str]) -> set[int]:
     """Give the ids of all pieces that `texts` consist of, behind each of `prefixes`."""
     found: set[int] = set()
     for prefix in prefixes:
@@ -251,7 +247,7 @@ def unknown_id(document: Mapping[str, Any]) -> int | None:
 
 
 def compare(
-    before: Tokenizer, document: Mapping[str, Any], pruned: Pruned, texts: Mapping[str, Sequence[str]]
+    before: Pieces, document: Mapping[str, Any], pruned: Pruned, texts: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
     """Measure what pruning does to `texts` (language -> texts), special tokens left out; one row a language.
 
@@ -260,7 +256,7 @@ def compare(
     the number of texts that are not cut into the very same pieces.
     """
     after = pruned.open()
-    new = np.full(int(max(before.get_vocab_size(), pruned.kept[-1] + 1)), -1, np.int64)
+    new = np.full(int(max(before.tokenizer.get_vocab_size(), pruned.kept[-1] + 1)), -1, np.int64)
     new[pruned.kept] = np.arange(len(pruned.kept))
     strange, strange_after = unknown_id(document), unknown_id(pruned.document)
     rows = {}

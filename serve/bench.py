@@ -16,6 +16,7 @@ import numpy as np
 
 from xt.core import rows, server_state
 from xt.core.bitext import Bitext
+from xt.core.characters import compose, is_empty
 from xt.core.errors import XtError, unknown
 from xt.core.text import Encoded
 from xt.core.triton_engine import TritonEncoder
@@ -78,8 +79,8 @@ def _texts(file: Path, found: rows.Rows) -> list[str]:
         if isinstance(row, str) or not isinstance(text, str):
             what = row if isinstance(row, str) else f"has the columns {', '.join(row)}; a column text is needed."
             raise XtError(f"{file}, line {number}: {what}", "Give a file of one text a line, or of rows with a text.")
-        if text.strip():
-            texts.append(text.strip())
+        if not is_empty(text):
+            texts.append(compose(text.strip()))  # composed, so that peers read the same
     return texts
 
 

@@ -233,7 +233,7 @@ class Client:
 
         Args:
             texts: any number of them.
-            ids: instead of texts, rows of token ids, special tokens included.
+            ids: instead of texts, rows of token ids by the model's own tokenizer, prefix and special tokens included.
             prefix: the role whose prefix goes before each text (None: the encoder's default; "none": nothing).
             truncate: cut a text that is too long, and flag it, instead of raising.
             dimensions: keep the first so many, made unit length again.

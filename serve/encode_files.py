@@ -159,6 +159,7 @@ def make_plan(source: Path, identity: dict[str, Any], settings: Settings) -> dic
         "truncate": settings.truncate,
         "dtype": settings.dtype,
         "shard_texts": settings.shard_texts,
+        "composed": True,  # texts are tokenised in composed form; those of earlier releases were as they are written
     }
 
 

@@ -59,7 +59,7 @@ def index_corpus(
     if (aside / MANIFEST).is_file():
         plan = json.loads(json.dumps(make_plan(source, identity, settings)))
         there = open_artifact(aside, kind="vectors")
-        if all(there.facts[name] == value for name, value in plan.items()):
+        if all(there.facts.get(name) == value for name, value in plan.items()):
             report("the corpus is encoded already")
             encoded = there
     if encoded is None:

@@ -223,13 +223,13 @@ def explain(error: Exception, url: str, model: str | None, rows: Sequence[int] |
 
 
 def _renumber(message: str, rows: Sequence[int] | None) -> tuple[str, str]:
-    """Let "text 3" mean the caller's fourth text, not that of the request; the message and the hint apart."""
+    """Let "text 3" and the like mean the caller's fourth text, not that of the request; message and hint apart."""
 
     def place(match: re.Match[str]) -> str:
-        index = int(match[1])
-        return f"text {rows[index] if rows is not None and index < len(rows) else index}"
+        index = int(match[2])
+        return f"{match[1]} {rows[index] if rows is not None and index < len(rows) else index}"
 
-    first, _, rest = re.sub(r"\btext (\d+)\b", place, message).partition("\n")
+    first, _, rest = re.sub(r"\b(text|text_pair|ids) (\d+)\b", place, message).partition("\n")
     return first, rest
 
 

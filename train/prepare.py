@@ -32,7 +32,7 @@ from xt.core.inputs import Inputs, Unit
 from xt.core.replacing import remove
 from xt.core.tasks import Task
 
-SCHEMA = 3
+SCHEMA = 4
 CHUNK = 1000
 """Examples that are tokenised together."""
 STALE_SECONDS = 86_400

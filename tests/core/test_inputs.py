@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -192,6 +193,80 @@ def test_every_answer_is_whole_in_a_window_and_found_again_by_its_tokens(
         before, _, after = text.partition(answer)
         assert len(before) <= 4
         assert len(after) <= 6
+
+
+COMPOSED = [
+    ("서울은 대한민국의 수도이다. 한글은 세종이 만들었다.", "대한민국", "세종"),
+    ("Hà Nội là thủ đô của Việt Nam. Sài Gòn ở phía nam nước Việt", "Việt Nam", "nước Việt"),
+    ("क़लम मेज़ पर है और किताब ज़मीन पर पड़ी है। यह क़िला पुराना क़", "ज़मीन", "क़िला"),
+    ("Das Café in Orléans heißt é. Łódź é", "Orléans", "Café"),
+]
+
+
+@pytest.mark.parametrize("tokens", [512, 24])
+@pytest.mark.parametrize(("context", "first", "second"), COMPOSED)
+def test_answers_in_a_decomposed_context_are_found_in_the_context_as_it_is_given(
+    whole: Inputs, context: str, first: str, second: str, tokens: int
+) -> None:
+    def questions(form: str) -> list[QaExample]:
+        text = unicodedata.normalize(form, context)
+        answers = [unicodedata.normalize(form, answer) for answer in (first, second)]
+        return [QaExample("", text, unicodedata.normalize(form, "é?"), (a,), (text.index(a),)) for a in answers]
+
+    composed, decomposed = questions("NFC"), questions("NFD")
+    with of_length(whole, tokens) as inputs:
+        expected, units = (inputs.units(TASKS["squad-v1"], some) for some in (composed, decomposed))
+    assert rows(units) == rows(expected)
+    assert [unit.targets for unit in units] == [unit.targets for unit in expected]
+    for unit, other in zip(units, expected, strict=True):
+        assert unit.spans is not None
+        assert other.spans is not None
+        texts = [composed[unit.owner].context, decomposed[unit.owner].context]
+        for given, had in zip(unit.spans, other.spans, strict=True):
+            if given is not None and had is not None:
+                assert unicodedata.normalize("NFC", texts[1][slice(*given)]) == texts[0][slice(*had)]
+        a, b = unit.spans[int(unit.targets[0])], unit.spans[int(unit.targets[1])]
+        if a is not None and b is not None:  # the answer is in this window: no mark is left at its edge
+            after = texts[1][b[1] : b[1] + 1]
+            assert decomposed[unit.owner].answers[0] in texts[1][a[0] : b[1]]
+            assert not after or not unicodedata.combining(after)
+    assert any(unit.targets != (0, 0) for unit in units)
+
+
+def test_both_forms_of_unicode_are_read_alike_in_every_format(whole: Inputs) -> None:
+    one, other = "한국어 문장입니다", "Tiếng Việt đẹp"
+
+    def made(form: str) -> dict[str, Example]:
+        a, b = (unicodedata.normalize(form, text) for text in (one, other))
+        return {
+            "single": SingleExample("", a, 0),
+            "pair": PairExample("", a, b, 0),
+            "regression": ScoredExample("", a, b, 0.5),
+            "choice": ChoiceExample("", a, (b, a), 0),
+            "tagging": TaggedExample("", tuple(f"{a} {b}".split()), (0,) * 5),
+            "contrastive": TupleExample("", a, b, a),
+            "mlm": TextExample("", a),
+            "image-text": CaptionExample("", b, 0),
+        }
+
+    composed, decomposed = made("NFC"), made("NFD")
+    assert len(composed) == 8
+    for tokens in (512, 6):
+        for format in composed:
+            with of_length(whole, tokens) as inputs:
+                expected, found = (inputs.units(task(format), [some[format]]) for some in (composed, decomposed))
+            assert rows(found) == rows(expected), format
+            assert [u.words for u in found] == [u.words for u in expected]
+
+
+def test_a_long_decomposed_question_is_cut_where_the_composed_one_is(whole: Inputs) -> None:
+    question = "무엇이 대한민국의 수도인가 " * 20
+    example = QaExample("", "서울", question, (), ())
+    other = QaExample("", "서울", unicodedata.normalize("NFD", question), (), ())
+    with of_length(whole, 64) as inputs:
+        expected, found = (inputs.units(TASKS["squad-v1"], [e]) for e in (example, other))
+    assert rows(found) == rows(expected)
+    assert found[0].cut
 
 
 def test_windows_of_a_long_context_overlap_and_reach_its_end(whole: Inputs) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -345,6 +346,28 @@ def test_golden_answers_hold_and_others_do_not(repository: Path, format: str, tm
     changed.write_text(json.dumps(golden))
     with pytest.raises(XtError, match="differ by nan"):
         check_golden(model, tmp_path, artifact)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_both_forms_of_unicode_are_answered_alike_and_stand_in_the_golden_inputs(
+    models: dict[str, HeadModel], repository: Path, format: str
+) -> None:
+    def written(item: Any, form: str) -> Any:
+        return unicodedata.normalize(form, item) if isinstance(item, str) else [written(part, form) for part in item]
+
+    question, context = "die katze schläft ?", "wir essen brot und käse , die katze schläft heute"
+    item: Any = (question, context)
+    item = {"single": context, "tagging": context.split(), "choice": (question, [context, "käse"])}.get(format, item)
+    composed, decomposed = (models[format].predict([written(item, form)])[0] for form in ("NFC", "NFD"))
+    np.testing.assert_array_equal(composed.numbers, decomposed.numbers)
+    if format == "qa":
+        assert composed.value  # a span: it and its place are of the context as it was given
+        assert unicodedata.normalize("NFD", composed.value) == decomposed.value
+        start, end = decomposed.answer["start"], decomposed.answer["end"]
+        assert unicodedata.normalize("NFD", context)[start:end] == decomposed.value
+    golden = json.loads((repository / format / "1" / "golden.json").read_text())
+    forms = [golden["inputs"][-1], written(golden["inputs"][-1], "NFC")]
+    assert json.dumps(forms[0]) != json.dumps(forms[1])
 
 
 def test_a_damaged_folder_is_refused(repository: Path, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, processors
 
 from xt.core import torch_engine
 from xt.core.buckets import Buckets, bucket, micro_batches
@@ -146,6 +148,8 @@ def test_an_unknown_prefix_is_refused_with_the_known_ones(encoder):
 NO_TEXT = {
     "": "text 1 is empty",
     " \t\n\u3000": "text 1 is empty",
+    "\u200b\ufeff": r"text 1 is empty: it holds nothing but .*\(U\+200B, U\+FEFF\)",
+    "\ufffd \u200d": r"text 1 is empty: it holds nothing but .*\(U\+FFFD, U\+0020, U\+200D\)",
     "a\0b": "text 1 holds a NUL",
     "a\ud800b": "text 1 is not valid Unicode: surrogates not allowed at 1",
     b"bytes": "text 1 is bytes, expected text",
@@ -160,9 +164,50 @@ def test_what_is_no_text_is_refused_by_its_index(encoder, bad):
         encoder.encode(["the cat", bad])
 
 
-@pytest.mark.parametrize("good", ["a", "日本語", "👩‍👩‍👧", "مرحبا", "a\u2028b", "\ufeffa", "�"])
+@pytest.mark.parametrize("good", ["a", "日本語", "👩‍👩‍👧", "مرحبا", "a\u2028b", "\ufeffa", "a�", "می\u200cخواهم"])
 def test_any_other_text_is_accepted(good):
     check_text(good, "here")
+
+
+def test_a_word_among_others_may_be_a_format_character():
+    check_text("\ufe0f", "here", word=True)
+    with pytest.raises(XtError, match="here is empty"):
+        check_text(" ", "here", word=True)
+
+
+def test_both_forms_of_unicode_give_the_same_ids_and_bits(encoder):
+    composed = ["die katze schläft heute", "wir essen brot und käse"]
+    decomposed = [unicodedata.normalize("NFD", text) for text in composed]
+    assert decomposed != composed
+    ids, _ = encoder.tokenizer(composed)
+    unknown = encoder.tokenizer.as_written()(decomposed)[0]
+    assert all(3 in row for row in unknown) and not any(3 in row for row in ids)  # <unk>, as they were read before
+    one, other = (encoder.encode(texts, prefix="passage") for texts in (composed, decomposed))
+    np.testing.assert_array_equal(one.vectors, other.vectors)
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+
+
+@pytest.mark.parametrize(
+    ("processor", "first", "last"),
+    [
+        (None, [], []),
+        (processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)]), [0], []),
+        (processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)]), [], [2]),
+        (
+            processors.TemplateProcessing(single="<s> <s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]),
+            [0, 0],
+            [2],
+        ),
+        (processors.RobertaProcessing(sep=("</s>", 2), cls=("<s>", 0)), [0], [2]),
+        (processors.BertProcessing(sep=("</s>", 2), cls=("<s>", 0)), [0], [2]),
+    ],
+)
+def test_what_stands_around_every_text_is_found(tiny_folder, tmp_path, processor, first, last):
+    other = Tokenizer.from_file(str(tiny_folder / "tokenizer.json"))
+    other.post_processor = processor
+    other.save(str(tmp_path / "tokenizer.json"))
+    found = TextTokenizer(tmp_path / "tokenizer.json", 64)
+    assert (found.first, found.last) == (first, last)
 
 
 def test_a_missing_or_broken_tokenizer_is_a_clear_error(tmp_path):

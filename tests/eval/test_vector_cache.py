@@ -62,6 +62,15 @@ def test_each_text_is_encoded_once_and_comes_back_in_its_place_in_a_later_proces
     assert (later.hits, later.misses) == (4, 1)
 
 
+def test_both_forms_of_unicode_are_one_text(network, tmp_path):
+    cached = CachedEncoder(network, "x", root=tmp_path)
+    found = cached.encode(["cafe\u0301", "café", "\u1112\u1161\u11ab"])
+    assert network.seen == ["café", "한"]
+    np.testing.assert_array_equal(found.vectors[0], found.vectors[1])
+    same(cached.encode(["한"]), Counting().encode(["한"]))
+    assert (cached.hits, cached.misses) == (2, 2)
+
+
 def test_prefix_truncation_and_encoder_are_told_apart(network, tmp_path):
     cached = CachedEncoder(network, "x", root=tmp_path)
     long = "z" * 60

@@ -401,7 +401,8 @@ def test_dimensions_cut_and_bring_back_to_length_one(served):
         ({"texts": ["a"], "parameters": {"prefix": "qery"}}, "Did you mean query?"),
         ({"ids": np.array([[-1, -1]], np.int32)}, "ids 0 is empty"),
         ({"ids": np.array([[0, -1, 2]], np.int32)}, "ids 0 holds -1 at position 1"),
-        ({"ids": np.zeros((1, 65), np.int32)}, "ids 0 has 65 tokens; the encoder reads at most 64"),
+        ({"ids": np.array([[0, *[8] * 63, 2]], np.int32)}, "ids 0 has 65 tokens; the encoder reads at most 64"),
+        ({"ids": np.array([[8, 9, 2]], np.int32)}, "check_embedding_ctx_length=False"),
         ({"ids": np.zeros((1, 5), np.int32), "parameters": {"prefix": "query"}}, "prefix goes with texts"),
     ],
 )

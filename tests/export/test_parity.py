@@ -94,6 +94,16 @@ def test_an_encoder_is_its_own_equal(tiny, corpus):
     assert found.megabytes == 12.3
 
 
+def test_decomposed_texts_must_have_the_vectors_of_their_composed_form(tiny, corpus):
+    encoder = load_encoder(tiny, device="cpu")
+    texts = parity.ParityTexts.sample(corpus)
+    assert texts.both_forms == ("die katze schläft heute",)  # one of each language that has such
+    expected = parity.reference(encoder, texts)
+    old = TextEncoder(tiny.spec, encoder.tokenizer.as_written(), encoder.engine, pad_id=1)
+    assert parity.measure("composing", encoder, expected, texts, 1).cosine_min > 0.9999
+    assert parity.measure("as written", old, expected, texts, 1).cosine_min < 0.99
+
+
 def test_measures_of_known_vectors(tiny):
     """Three foreign texts against two English: one of five vectors is turned by 90 degrees."""
     tokenizer = TextTokenizer(tiny.path / "tokenizer.json", 64)

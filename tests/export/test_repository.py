@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shutil
+import unicodedata
 from importlib import resources
 from pathlib import Path
 
@@ -125,8 +126,32 @@ def test_the_golden_vectors_hold(tiny_repository):
     encoder, artifact = load_model(tiny_repository / "encoder", device="cpu")
     assert 0.99999 <= check_golden(encoder, artifact.path, artifact) <= 1.00001
     golden = json.loads((artifact.path / "1" / "golden.json").read_text())
-    assert len(golden["texts"]) == len(golden["vectors"]) == 12  # every foreign sentence of the tiny corpus
+    # every foreign sentence of the tiny corpus, and the two that Unicode writes in two forms a second time, decomposed
+    assert len(golden["texts"]) == len(golden["vectors"]) == 14
+    for at, text in zip((12, 13), ("die katze schläft heute", "wir essen brot und käse"), strict=True):
+        assert golden["texts"][at] == unicodedata.normalize("NFD", text) != text
+        np.testing.assert_allclose(golden["vectors"][at], golden["vectors"][golden["texts"].index(text)], atol=1e-5)
     assert golden["cosine_min"] == 0.99999
+    parity = json.loads((artifact.path / "parity.json").read_text())
+    assert parity["sentences"] == 12 + 4 + 3 + 1  # foreign, English, longer; German alone has two forms
+
+
+def test_golden_texts_of_earlier_releases_are_tokenised_as_they_were_then(tiny_repository, tmp_path, rewritten):
+    decomposed = unicodedata.normalize("NFD", "die katze schläft heute")
+    here, _ = load_model(tiny_repository / "encoder", device="cpu")
+    ids, _ = here.tokenizer.as_written()([decomposed], prefix="query: ")
+    vectors = here.encode_ids(ids).tolist()
+
+    def change(folder, **more):
+        golden = {"texts": [decomposed], "cosine_min": 0.99999, "vectors": vectors, **more}
+        (folder / "1" / "golden.json").write_text(json.dumps(golden))
+
+    old = rewritten(tiny_repository / "encoder", tmp_path / "old", change)
+    encoder, _ = load_model(old.path, device="cpu")
+    assert check_golden(encoder, old.path, old) >= 0.99999
+    new = rewritten(tiny_repository / "encoder", tmp_path / "new", lambda folder: change(folder, composed=True))
+    with pytest.raises(XtError, match="gives other vectors than at export"):
+        check_golden(encoder, new.path, new)
 
 
 @pytest.mark.parametrize("name", FILES)

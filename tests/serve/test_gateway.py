@@ -91,6 +91,10 @@ def test_token_ids_are_read_as_they_are(client, onnx):
     assert cosine([d.embedding for d in many.data], [d.embedding for d in texts.data]).min() >= 0.99999
     assert cosine(one.data[0].embedding, texts.data[1].embedding) >= 0.99999
     assert many.usage.prompt_tokens == sum(map(len, ids))
+    rows = [[0, *[9] * (40 - n // 10), 2] for n in range(280)]  # more than a request takes: sorted by length, and cut
+    rows[7] = [9, 8]
+    with pytest.raises(openai.BadRequestError, match="ids 7 starts with 9 and ends with 8"):
+        client.embeddings.create(model="encoder", input=rows)
 
 
 def test_the_prefix_is_chosen_by_input_type(client, onnx):
@@ -117,6 +121,14 @@ LONG = "good " * 100
         ({"input": ["good", " "]}, openai.BadRequestError, 400, "invalid_request", "text 1 is empty"),
         ({"input": [[]]}, openai.BadRequestError, 400, "invalid_request", "text 0 has no token ids"),
         ({"input": [-1]}, openai.BadRequestError, 400, "invalid_request", "no token id"),
+        ({"input": [9, 8, 7]}, openai.BadRequestError, 400, "invalid_request", "check_embedding_ctx_length=False"),
+        (
+            {"input": [[0, 9, 2], [9, 8]]},
+            openai.BadRequestError,
+            400,
+            "invalid_request",
+            "starts with 9 and ends with 8",
+        ),
         ({"input": ["good", LONG]}, openai.BadRequestError, 400, "invalid_request", "text 1 has 103 tokens"),
         ({"input": ["good"] * 301}, openai.BadRequestError, 400, "too_many_texts", "at most 300"),
         ({"input": ["good " * 50_000]}, openai.APIStatusError, 413, "body_too_large", "larger than 200000 bytes"),

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+import unicodedata
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -464,7 +465,23 @@ GOOD = np.array([[0, 5, 8, 2, -1]], np.int32)
         ("ids", np.array([[0, 999999]], np.int32), "INT32", {}, "ids 0 holds 999999 at position 1; expected 0 to 12"),
         ("ids", np.array([[0, -1, 2]], np.int32), "INT32", {}, "ids 0 holds -1 at position 1"),
         ("ids", np.array([[0, 2], [-1, -1]], np.int32), "INT32", {}, "ids 1 is empty"),
-        ("ids", np.full((1, 65), 5, np.int32), "INT32", {}, "ids 0 has 65 tokens; the encoder reads at most 64"),
+        (
+            "ids",
+            np.array([[0, *[5] * 63, 2]], np.int32),
+            "INT32",
+            {},
+            "ids 0 has 65 tokens; the encoder reads at most 64",
+        ),
+        ("ids", np.array([[5, 8]], np.int32), "INT32", {}, "ids 0 starts with 5 and ends with 8, but the ids of this"),
+        ("ids", np.array([[5, 8]], np.int32), "INT32", {}, "tokenizer start with 0 and end with 2: these were"),
+        ("ids", np.array([[5, 8]], np.int32), "INT32", {}, "check_embedding_ctx_length=False"),
+        ("ids", np.array([[0, 5, 2], [0, 8, -1]], np.int32), "INT32", {}, "ids 1 starts with 0 and ends with 8"),
+        ("ids", np.array([[0, 5, 2], [8, 2, -1]], np.int32), "INT32", {}, "ids 1 starts with 8 and ends with 2"),
+        ("ids", np.array([[0]], np.int32), "INT32", {}, "ids 0 starts with 0 and ends with 0"),
+        ("ids", np.array([[0, 2]], np.int32), "INT32", {}, "ids 0 holds no token of a text"),
+        ("ids", np.array([[0, 5, 2, 1, 1]], np.int32), "INT32", {}, "ids 0 is filled up with 1, the padding token"),
+        ("ids", np.array([[1, 0, 5, 2]], np.int32), "INT32", {}, "Turn the padding of your tokenizer off"),
+        ("ids", np.array([[0, 99_999]], np.int32), "INT32", {}, "check_embedding_ctx_length=False"),
         ("ids", GOOD, "INT32", {"prefix": "query"}, "prefix goes with texts"),
         ("ids", GOOD, "INT32", {"dimensions": 0}, "dimensions is 0, expected 1 to 32"),
         ("ids", GOOD, "INT32", {"dimensions": 33}, "dimensions is 33, expected 1 to 32"),
@@ -566,6 +583,18 @@ def test_without_the_cache_every_text_is_computed_and_none_is_kept(server, clien
     assert after["xt_cache_hits_total"] == before["xt_cache_hits_total"]
     with pytest.raises(grpc.InferenceServerException, match="cache is 'no', expected true or false"):
         send(client, *data, cache="no")
+
+
+def test_both_forms_of_unicode_are_one_text_to_encoder_and_cache(server, client):
+    composed = "wir essen heute brot und käse, die katze schläft"
+    decomposed = unicodedata.normalize("NFD", composed)
+    one = ask(client, [composed.encode()])
+    before = scrape(server)
+    other = ask(client, [decomposed.encode()])
+    after = scrape(server)
+    assert [after[k] - before[k] for k in ("xt_cache_hits_total", "xt_cache_misses_total")] == [1, 0]
+    np.testing.assert_array_equal(one.as_numpy("embedding"), other.as_numpy("embedding"))
+    np.testing.assert_array_equal(one.as_numpy("tokens"), other.as_numpy("tokens"))
 
 
 def test_the_cache_tells_prefixes_and_truncation_apart(client):
