@@ -19,6 +19,7 @@ from xt.cli.evaluate_kinds import (
     layer_numbers,
     layer_sweep,
     open_encoder,
+    open_heads,
     read_test,
     task_of_heads,
     with_cache,
@@ -41,6 +42,8 @@ xt eval tatoeba --encoder xlm-roberta-large --data-dir data --languages xtreme -
 
 xt eval sib200 --encoder runs/sib200 --data-dir data --languages low-resource --out reports/sib200
 
+xt eval single:german.jsonl --encoder runs/intents --languages de --out reports/german
+
 xt eval tatoeba-mining xquad-r --encoder repository --data-dir data --languages de,ru --out reports/more
 
 xt eval beir:scifact --url 127.0.0.1:8001 --out reports/scifact
@@ -48,6 +51,8 @@ xt eval beir:scifact --url 127.0.0.1:8001 --out reports/scifact
 xt eval --summary reports/tatoeba reports/xnli --benchmark xtreme --out reports/xtreme
 
 xt eval --compare reports/before reports/after --out reports/difference"""
+OWN_FORMATS = ("pair", "single", "regression", "choice", "tagging", "qa")
+"""Formats of own data that a head answers."""
 RESULTS = "give no --encoder and no --url: --summary and --compare read reports that are there"
 
 
@@ -76,6 +81,14 @@ def evaluate(
     languages: Languages = "all",
     data_dir: DataDir = None,
     truncate: Truncate = False,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            help="Your own data (FORMAT:PATH): the head that answers them, where several could. Default: the one of "
+            "the format that knows their labels.",
+        ),
+    ] = None,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -162,6 +175,8 @@ def evaluate(
     from xt.core.artifact import refuse_existing
     from xt.core.replacing import named_paths
 
+    if head is not None and not any(name.partition(":")[0] in OWN_FORMATS for name in task):
+        raise typer.BadParameter("--head is for your own data, FORMAT:PATH; none of the tasks is")
     if summary or compare:
         if summary and compare:
             raise typer.BadParameter("give one of --summary and --compare")
@@ -197,7 +212,11 @@ def evaluate(
     documents: dict[Path, dict[str, Any]] = {}
     work = list(zip(task, kinds, folders, strict=True))
     asked = {f: task_of_heads(t, layers) for t, kind, f in work if kind == "heads"}
-    tests = {f: read_test(row, data_dir, languages) for f, row in asked.items()}
+    only = model if len(asked) == len(work) else None  # else --model names the encoder
+    heads = None
+    if any(row.own for row in asked.values()):  # the labels of a user's own data are those of the head
+        heads = open_heads(encoder, url, only, device)
+    tests = {f: read_test(row, data_dir, languages, heads=heads, head=head) for f, row in asked.items()}
     corpora = {f: load_corpus(t, data_dir, languages) for t, kind, f in work if kind == "bitext"}
     if len(tests) < len(work):
         opened = open_encoder(encoder, url, model, device)
@@ -232,8 +251,7 @@ def evaluate(
                 kept, name, folder, data_dir=data_dir, languages=languages, cut=cut, trust=trust, force=force
             )
     if tests:
-        only = model if len(tests) == len(work) else None  # else --model names the encoder
-        documents |= evaluate_heads(encoder, tests, url=url, model=only, device=device, force=force)
+        documents |= evaluate_heads(heads or open_heads(encoder, url, only, device), tests, force=force)
     if json:
         emit(documents[folders[0]] if len(folders) == 1 else [documents[f] for f in folders])
 

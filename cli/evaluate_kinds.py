@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xt.core.tasks import Task
+    from xt.eval.head_engines import HeadEngine
     from xt.eval.retrieval import Encoder
     from xt.eval.run import Corpus
     from xt.eval.targets import Target
@@ -334,13 +335,24 @@ def task_of_heads(name: str, layers: str | None) -> Task:
     return row
 
 
-def read_test(task: Task, data_dir: Path | None, languages: str) -> Target:
-    """Read the test examples of a task, and say which of its languages are not there."""
-    from xt.eval import targets
+def read_test(
+    task: Task, data_dir: Path | None, languages: str, *, heads: HeadEngine | None = None, head: str | None = None
+) -> Target:
+    """Read the test examples of a task, and say which of its languages are not there.
 
-    test = targets.read(task, data_dir=data_dir, selection=languages)
-    count = sum(len(examples) for examples in test.examples.values())
-    say(f"{task.title}: {count:,} {test.facts['split']} examples in {len(test.examples)} languages")
+    A user's own data have the labels of the head, of `heads`, that answers them: that called `head`, or the one that
+    can.
+    """
+    from xt.eval import targets
+    from xt.eval.head_engines import own_head
+
+    answering = own_head(task, heads.tasks, head) if task.own and heads is not None else None
+    test = targets.read(task, data_dir=data_dir, selection=languages, head=answering)
+    count, split = sum(len(examples) for examples in test.examples.values()), test.facts["split"]
+    what = "examples, the whole of the data," if split == "all" else f"{split} examples"
+    say(f"{task.title}: {count:,} {what} in {len(test.examples)} languages")
+    if answering is not None:
+        say(f"{task.name} is answered by the head {answering.name}")
     for note in test.facts.get("notes", []):
         say(f"{task.name}: {note}")
     if test.missing:
@@ -348,20 +360,18 @@ def read_test(task: Task, data_dir: Path | None, languages: str) -> Target:
     return test
 
 
-def evaluate_heads(
-    encoder: str | None,
-    tests: dict[Path, Target],
-    *,
-    url: str | None = None,
-    model: str | None = None,
-    device: str,
-    force: bool,
-) -> dict[Path, dict[str, Any]]:
+def open_heads(encoder: str | None, url: str | None, model: str | None, device: str) -> HeadEngine:
+    """Open the heads that --encoder or --url names."""
+    from xt.eval import head_engines
+
+    return head_engines.open_heads(encoder, url=url, model=model, device=device)
+
+
+def evaluate_heads(heads: HeadEngine, tests: dict[Path, Target], *, force: bool) -> dict[Path, dict[str, Any]]:
     """Measure heads, wherever they run, and write a report folder for each task: folder -> document of --json."""
     from xt.eval import classify
-    from xt.eval.head_engines import head_for, open_heads
+    from xt.eval.head_engines import head_for
 
-    heads = open_heads(encoder, url=url, model=model, device=device)
     for test in tests.values():
         head_for(test.task, heads.tasks)
     documents = {}
@@ -371,6 +381,7 @@ def evaluate_heads(
             test.task,
             test.examples,
             english=test.english or None,
+            notes=test.facts.get("notes", ()),
             progress=Counter("languages"),
             calibrating=Counter("calibrated"),
         )

@@ -21,6 +21,7 @@ from xt.core import languages, rows
 from xt.core.artifact import MANIFEST, new_artifact, open_artifact, refuse_existing, sha256
 from xt.core.errors import XtError, require
 from xt.core.examples import CaptionExample
+from xt.core.rows import split_named
 from xt.core.text import check_text
 
 if TYPE_CHECKING:
@@ -111,9 +112,10 @@ def read_captions(
             raise XtError(f"{where}: image {row['image']!r} is called {name!r} here, {names[image]!r} before.")
         if owners.setdefault(name, image) != image:
             raise XtError(f"{where}: the id {name!r} belongs to another image already.", "Give each image its own id.")
-        split = _text(row, "split", where, split_of(name))
-        if split not in SPLITS:
-            raise XtError(f"{where}: unknown split {split!r}.", f"Known: {', '.join(SPLITS)}.")
+        try:
+            split = split_named(_text(row, "split", where, split_of(name)))
+        except ValueError as error:
+            raise XtError(f"{where}: unknown {error}", f"Known: {', '.join(SPLITS)}.") from None
         first_split, first_line = splits.setdefault(image, (split, number))
         if split != first_split:
             raise XtError(

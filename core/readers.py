@@ -16,12 +16,11 @@ from xt.core.artifact import sha256
 from xt.core.errors import XtError, explain_os_error, unknown
 from xt.core.examples import Example, ReadLog
 from xt.core.formats import MAKERS, Lacks, NoLabel, OtherLabel, Position, id_of, position_of
-from xt.core.rows import Cells, Row, Rows
+from xt.core.rows import SPLITS, Cells, Row, Rows, split_named
 from xt.core.tasks import Task
 
 __all__ = ["LAYOUTS", "SPLITS", "Layout", "Reader", "layout_named", "read_file", "read_rows", "read_tagged"]
 
-SPLITS = ("train", "dev", "test")
 MOST_LABELS = 20_000
 """More different labels than this are taken for a wrong column."""
 UNLABELLED = (None, "", "-", -1, "-1")
@@ -188,10 +187,8 @@ def _given(task: Task, name: str) -> tuple[str, ...]:
 
 
 def _of_split(row: Row, split: str | None) -> bool:
-    own = row.get("split") or None
-    if own is not None and own not in SPLITS:
-        raise ValueError(f"split {own!r} is none of {', '.join(SPLITS)}.")
-    return split is None or own is None or own == split
+    own = split_named(row.get("split"))
+    return split is None or not own or own == split
 
 
 def _language_of(row: Row, *, strict: bool) -> str:

@@ -33,6 +33,13 @@ MAX_LINE = 64 << 20
 """Bytes of a line: a longer one is no text, or a file whose ends of lines were lost."""
 MAX_DOCUMENT = 2 << 30
 """Bytes of a file that is one JSON document."""
+SPLITS = ("train", "dev", "test")
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "development", "valid", "validation", "val"), "dev"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What data sets call the splits, in a column `split` and in the names of files -> the split."""
 _HEAD = 1024
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 csv.field_size_limit(MAX_LINE)  # Python's own limit is 128 KiB
@@ -268,6 +275,22 @@ def load_json(path: Path) -> Any:
             f"{path}: expected one JSON document, found something else: {error}",
             "Download it again; for JSON Lines choose a layout that reads lines.",
         ) from error
+
+
+def split_named(value: Any) -> str:
+    """Return the split that a row names in its column `split`, empty where it names none.
+
+    Raises ValueError for a word that is none of `SPLIT_WORDS`, in any case.
+
+    >>> [split_named(value) for value in ("val", "Validation", "TEST", "", None)]
+    ['dev', 'dev', 'test', '', '']
+    """
+    if value is None or value == "":
+        return ""
+    found = SPLIT_WORDS.get(value.strip().lower()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"split {value!r} is none of {', '.join(SPLIT_WORDS)}.")
+    return found
 
 
 def holds(row: Any, name: str) -> bool:

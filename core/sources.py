@@ -5,18 +5,21 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xt.core.artifact import sha256
 from xt.core.bitext import data_folder
 from xt.core.errors import XtError, require
 from xt.core.examples import Example, QaExample, ReadLog, held_out, labels_of
 from xt.core.languages import ALIASES, LANGUAGES, UNDETERMINED, canonical, is_known, resolve
-from xt.core.rows import TABLES, Cells, is_readable, read
+from xt.core.rows import SPLIT_WORDS, SPLITS, TABLES, Cells, is_readable, read, split_named
 from xt.core.tasks import FORMATS, OWN_LICENCE, RETRIEVED, Hub, Task, get
 
 if TYPE_CHECKING:
@@ -26,15 +29,8 @@ ENGLISH = "eng"
 
 HELD_OUT = 0.2
 """The share of a file that is held out for dev when there is no file for dev (or none for training)."""
-SPLITS = ("train", "dev", "test")
 WORDS = {"train": "training", "dev": "dev", "test": "test"}
 """The splits as they are spoken of."""
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("dev", "valid", "validation", "val"), "dev"),
-    "test": "test",
-}
-"""Words in a file's name that say which split it is."""
 BATCH_ROWS = 1024
 """Rows of a Parquet file that are in memory at once."""
 NAMES = {"cmn": "chinese"}
@@ -224,6 +220,13 @@ def _named(task: Task, files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
                 raise XtError(f"{file} holds no train.*, dev.* or test.* (found: {there}).", "Name the file itself.")
             for path in inside:
                 found.setdefault(_split_of(path, whole=True), []).append(path)
+            for split, paths in found.items():
+                if len({path.name.split(".")[0].lower() for path in paths if path.parent == file}) > 1:
+                    names = " and ".join(path.name for path in paths)
+                    raise XtError(
+                        f"{file} holds {names}, which are names of one split ({WORDS[split]}).",
+                        "Keep one of them, or put their rows into one file.",
+                    )
         else:
             found.setdefault(_split_of(file) or "train", []).append(file)
     return {split: tuple(paths) for split, paths in found.items()}
@@ -512,6 +515,42 @@ def own_task(spec: str) -> Task:
         no_answer=none,
         files={split: (_literal(ps),) for split, ps in found.items()},
     )
+
+
+def measured(task: Task) -> tuple[Source, str]:
+    """Return where the examples are that a head is measured on with a user's own data, and the split they are.
+
+    Of a folder that is test.*, or dev.* where there is none, or train.*; of a file whose rows name their split the rows
+    of test, or of dev where none says test, or of train. Of any other file it is all of it (the split is empty), but
+    of one that the head was trained on the part that was held out.
+    """
+    found = {split: _below(task, split, "", None) for split in ("test", "dev", "train")}
+    split = next(split for split, files in found.items() if files)
+    files = found[split]
+    named = _splits_in(files) if all(_has_splits(task, file) for file in files) else {}
+    if named:
+        split = next(s for s in found if s in named)
+        note = f"the rows of {files[0].name} that say {split} ({', '.join(f'{s} {n}' for s, n in named.items())})"
+        return Source(task, split, "", files, "files", note=note), split
+    whole = Source(task, split, "", files, "files")
+    if task.trained_on and {sha256(file) for file in files} & set(task.trained_on):
+        if task.divided:
+            note = f"{task.train_on} was trained on {files[0].name}: measured on the part held out from training"
+            return replace(whole, split="dev", part=("dev", HELD_OUT), note=note), "dev"
+        note = f"{task.train_on} was trained on these very rows ({files[0].name}): this says nothing about other texts"
+        return replace(whole, note=note), split
+    return whole, split if Path(task.source).is_dir() else ""
+
+
+def _splits_in(files: Sequence[Path]) -> dict[str, int]:
+    """Count the rows of each split in files whose rows name theirs."""
+    found: Counter[str] = Counter()
+    for file in files:
+        for _, row in read(file, TABLES):
+            with suppress(ValueError):  # a word that is no split: the row is counted as unusable when it is read
+                if not isinstance(row, str) and (split := split_named(row.get("split"))):
+                    found[split] += 1
+    return dict(found)
 
 
 def _unanswered(task: Task, path: Path) -> bool:

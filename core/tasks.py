@@ -120,6 +120,10 @@ class Task:
     """Whether a question may have no answer in its context (SQuAD v2.0)."""
     note: str = ""
     """What to do when the data cannot be had freely."""
+    trained_on: tuple[str, ...] = ()
+    """Of a head: the SHA-256 of the files whose rows it was trained on."""
+    divided: bool = False
+    """Of a head: whether a part of these files was held out from training (`xt.core.sources.HELD_OUT`)."""
 
     @property
     def all_codes(self) -> tuple[str, ...]:

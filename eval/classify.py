@@ -14,10 +14,11 @@ from xt.core import scores
 from xt.core.artifact import Artifact, new_artifact, open_artifact, write_json
 from xt.core.decode import Prediction
 from xt.core.tasks import Task
-from xt.eval import head_calibration, head_summary, measures, official, report
+from xt.eval import classes, head_calibration, head_summary, measures, official, report
 from xt.eval.head_engines import HeadEngine, Heads, head_for, open_checkpoint, open_heads
 from xt.eval.head_fits import some_examples
 from xt.eval.head_items import Outcomes, outcomes
+from xt.eval.head_lines import said
 from xt.eval.retrieval import FOLDS
 from xt.eval.run import describe_run, resource_of
 from xt.eval.targets import Examples
@@ -25,6 +26,8 @@ from xt.eval.targets import Examples
 __all__ = ["Classified", "Heads", "classify", "head_for", "means", "open_checkpoint", "open_heads", "write"]
 SURE = ("pair", "single", "choice")
 """Formats with one probability an example."""
+CLASSES = ("pair", "single", "tagging")
+"""Formats whose labels have names, each measured by itself."""
 ENGLISH = "eng"
 
 
@@ -48,6 +51,7 @@ def classify(
     *,
     calibrate: bool = True,
     english: Sequence[Any] | None = None,
+    notes: Sequence[str] = (),
     progress: Callable[[int, int, str], None] | None = None,
     calibrating: Callable[[int, int, str], None] | None = None,
 ) -> Classified:
@@ -60,6 +64,7 @@ def classify(
         calibrate: whether the probabilities are calibrated and measured (`xt.eval.head_calibration`).
         english: English examples to fit zero-shot calibrators on, none of which is a test example or its translation
             (a dev set); without them, cross-fitted on the English test examples.
+        notes: what a reader of the report should know of the examples.
         progress: told of every language before it is read.
         calibrating: told of every step of the calibration before it is made.
     """
@@ -68,20 +73,26 @@ def classify(
     predictions: list[dict[str, Any]] = []
     found: dict[str, Outcomes] = {}
     first: dict[str, int] = {}
+    matrices: dict[str, classes.Counts] = {}
     for done, (code, examples) in enumerate(data.items()):
         if progress:
             progress(done, len(data), code)
         answers = heads.answers(task, examples)
         found[code] = outcomes(task, code, examples, answers)
         rows[code] = score_language(task, examples, answers, code)
+        if task.format in CLASSES:
+            matrices[code] = classes.confusion(*classes.gold_and_given(task, examples, answers), len(task.labels))
+            rows[code]["macro_f1"] = classes.macro_f1(matrices[code])
         first[code] = len(predictions)
         predictions += [{"language": code, **said(task, e, a)} for e, a in zip(examples, answers, strict=True)]
     if progress:
         progress(len(data), len(data), "")
     section: dict[str, Any] = {"task": task.name, "format": task.format, "metric": task.metric, "head": head}
     section |= {"scored_by": official.convention(task), "mean": means(rows), "languages": rows}
-    if notes := _notes(task, data, found):
-        section["notes"] = notes
+    if matrices:
+        section["classes"] = classes.classes(task, matrices)
+    if told := [*notes, *_notes(task, data, found)]:
+        section["notes"] = told
     result = Classified(section, predictions)
     if not calibrate or task.format not in ("pair", "single", "choice", "tagging", "qa"):
         return result
@@ -205,26 +216,6 @@ def means(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         return float(np.mean([rows[m][name] for m in members]))
 
     return {name: {group: mean(name, members) for group, members in groups.items()} for name in figures}
-
-
-def said(task: Task, example: Any, answer: Prediction) -> dict[str, Any]:
-    """Give one line of predictions.jsonl: id, gold, predicted, probabilities where there are any."""
-    gold: Any
-    predicted: Any
-    chances: Any = None if answer.probabilities is None else np.round(answer.probabilities.astype(float), 6).tolist()
-    if task.format == "qa":
-        gold, predicted = list(example.answers), answer.value
-        return {"id": example.id, "gold": gold, "predicted": predicted, "logits": chances}  # of the answer, of none
-    if task.format == "regression":
-        return {"id": example.id, "gold": example.score, "predicted": answer.value}
-    if task.format == "tagging":
-        gold = [task.labels[i] for i in example.labels]
-        predicted = [task.labels[i] if i >= 0 else None for i in answer.value]  # None: the word was not read
-        chances = [max(row) for row in chances] if chances is not None else None  # of the tags given
-    else:
-        gold, predicted = (task.labels[i] if task.labels else i for i in (example.label, answer.value))
-    line = {"id": example.id, "gold": gold, "predicted": predicted}
-    return line if chances is None else {**line, "probabilities": chances}
 
 
 def write(

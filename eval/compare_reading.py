@@ -121,6 +121,8 @@ def _lines(row: Mapping[str, Any]) -> Iterable[Line]:
     gold = row.get("gold")
     told = json.dumps(row.get("ids", gold), ensure_ascii=False, sort_keys=True)
     predicted, chances = row.get("predicted"), row.get("probabilities")
+    if isinstance(chances, Mapping):  # by label
+        chances = list(chances.values())
     if isinstance(chances, list) and chances and all(map(_is_number, chances)) and not isinstance(gold, list):
         named = {OWN: float(max(chances)), **named}
     if "correct" in row:

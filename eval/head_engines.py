@@ -18,6 +18,7 @@ from xt.core.decode import Array, Prediction, decode, softmax
 from xt.core.encoders import resolve
 from xt.core.errors import XtError, unknown
 from xt.core.examples import Example
+from xt.core.formats import is_label
 from xt.core.heads import MultiTaskModel, load_heads
 from xt.core.inputs import Inputs, chunks
 from xt.core.onnx_heads import CLASSIFIER, READ_AHEAD, HeadModel, load_head
@@ -27,6 +28,7 @@ from xt.core.tasks import Task
 from xt.core.text import check_text
 from xt.core.torch_engine import load_network, pick_device
 from xt.core.triton_heads import ServedHead, TritonHeads
+from xt.eval.targets import LABELLED
 
 
 class HeadEngine(Protocol):
@@ -59,9 +61,12 @@ class HeadEngine(Protocol):
 def head_for(task: Task, trained: Mapping[str, Task]) -> str:
     """Name the head that answers `task`: its own, that of the task it trains on, or one that this is a part of.
 
+    A user's own data are answered by the head that `own_head` bound them to, where it did.
     Raises XtError when there is none, or when its labels are others.
     """
     wanted = [name for name in (task.name, task.train_on) if name]
+    if task.own and task.train_on:
+        wanted = [task.train_on]
     found = [name for name in wanted if name in trained]
     found += [name for name, row in trained.items() if set(wanted) & set(row.parts)]
     if not found:
@@ -78,6 +83,49 @@ def head_for(task: Task, trained: Mapping[str, Task]) -> str:
             "Train it again with this version of xt.",
         )
     return row.name
+
+
+def own_head(task: Task, trained: Mapping[str, Task], name: str | None = None) -> Task:
+    """Return the head that a user's own data are measured with, whatever their file is called.
+
+    It is the one named, else the only one of the format that lacks fewest labels of the data (`xt.eval.targets.read`
+    refuses rows with such); of several that lack as few, the one with the name of the data.
+
+    Raises XtError when none is of the format, or several could be meant.
+    """
+    able = {key: row for key, row in trained.items() if row.format == task.format}
+    if name is not None:
+        if name not in trained:
+            raise unknown("head", name, trained)
+        if name not in able:
+            raise XtError(
+                f"The head {name} is of the format {trained[name].format}; {task.source} is given as {task.format}.",
+                f"Name the data {trained[name].format}:PATH, or choose another head.",
+            )
+        return able[name]
+    if not able:
+        others = ", ".join(f"{key} ({row.format})" for key, row in trained.items()) or "none"
+        raise XtError(
+            f"There is no head for {task.format} data such as {task.source}; the heads: {others}.",
+            f"Name the data's format as the head's, or train one: xt train --target {task.format}:PATH.",
+        )
+    lacking = {key: len(unknown_labels(task, row)) for key, row in able.items()}
+    fitting = {key: row for key, row in able.items() if lacking[key] == min(lacking.values())}
+    if len(fitting) > 1 and task.name in fitting:
+        return fitting[task.name]
+    if len(fitting) > 1:
+        raise XtError(
+            f"Several heads could answer {task.source}: {', '.join(fitting)}.",
+            f"Choose by --head, as in --head {next(iter(fitting))}.",
+        )
+    return next(iter(fitting.values()))
+
+
+def unknown_labels(task: Task, row: Task) -> list[str]:
+    """List the labels of a user's own data that a head lacks; they may be written in capitals, or as e, n, c."""
+    if task.format not in LABELLED:
+        return []
+    return [label for label in task.labels if not is_label(label, row.labels)]
 
 
 def _entry(spec: EncoderSpec, name: str, precision: str, engine: str) -> dict[str, Any]:

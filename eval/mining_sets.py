@@ -19,7 +19,10 @@ from xt.core.tasks import get
 from xt.core.text import check_text
 from xt.eval.retrieval import fold_of
 
-PARTS = {"dev": ("dev", "sample"), "test": ("test", "training", "train")}
+PARTS = {
+    "dev": ("dev", "sample", "val", "valid", "validation", "development"),
+    "test": ("test", "testing", "training", "train"),
+}
 """Our part to the words that BUCC's file names have for it: its sample tunes, its training part tests, as in XTREME."""
 GOLD = re.compile(r"\.gold(\.gz)?$", re.I)
 """How the name of a file of pairs ends."""
@@ -132,7 +135,7 @@ def find_mining(folder: Path) -> dict[str, dict[str, tuple[Path, Path, Path]]]:
     for gold in sorted(every):
         pair, dot, word = GOLD.sub("", gold.name).partition(".")
         code, dash, english = pair.partition("-")
-        part = next((p for p, names in PARTS.items() if word in names), None)
+        part = next((p for p, names in PARTS.items() if word.lower() in names), None)
         if not (dot and dash) or english not in ENGLISH or part is None:
             continue
         sides = [packed(gold.with_name(f"{pair}.{word}.{side}")) for side in (code, english)]

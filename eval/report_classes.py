@@ -7,6 +7,7 @@ from xt.eval.reading import CLASSES, Metrics, get, language_name, resource
 
 SHARES = {
     "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
     "f1": "F1",
     "exact_match": "Exact match",
     "span_f1": "Span F1",
@@ -44,7 +45,9 @@ def classification(metrics: Metrics) -> str:
     )
     description = get(metrics, "task", "description")
     about = f'<p class="note">{text(description)}</p>\n' if description else ""
-    parts = (about, means(data), chart(metrics, metric), language_table(metrics))
+    notes = "".join(f"<li>{text(note)}</li>\n" for note in data.get("notes") or [])
+    told = f'<ul class="notes">\n{notes}</ul>\n' if notes else ""
+    parts = (about, told, means(data), chart(metrics, metric), language_table(metrics), class_tables(metrics))
     return page.section("classification", "Languages", how, *parts)
 
 
@@ -106,3 +109,66 @@ def language_table(metrics: Metrics) -> str:
         rows.append(line)
     head = ["Language", "Class", "Script", "Family", "n", *(label_of(n) for n in names)]
     return page.table("All languages. Select a heading to sort.", head, rows, sort=True, tall=len(rows) > 14)
+
+
+MATRIX_SHOWN = 30
+"""Labels at most of which a confusion matrix is drawn."""
+LABELS_SHOWN = 200
+CONFUSIONS_SHOWN = 30
+
+
+def class_tables(metrics: Metrics) -> str:
+    """Precision, recall and F1 of each label, and what is taken for what: over all languages, then folded, in each."""
+    data = get(metrics, "classification", "classes") or {}
+    whole = data.get("all") or {}
+    if not whole.get("labels"):
+        return ""
+    unit = text(data.get("of") or "examples")
+    note = (
+        f'<p class="note">Of {unit} in all languages together. <b>Support</b> counts those whose right label it is. '
+        "<b>Macro F1</b> gives every label that is right or given somewhere the same weight; a label that is never "
+        "given has a precision of 0.</p>\n"
+    )
+    parts = [f"<h3>Labels</h3>\n{note}", label_table(whole, "all languages"), matrix_table(whole, "all languages")]
+    for code, found in (data.get("languages") or {}).items():
+        name = language_name(metrics, code)
+        parts.append(page.details(name, label_table(found, name) + matrix_table(found, name), printed=False))
+    return "".join(parts)
+
+
+def label_table(found: Metrics, where: str) -> str:
+    """The figures of each label, the commonest first."""
+    ordered = sorted((found.get("labels") or {}).items(), key=lambda item: -item[1]["support"])
+    rows = [
+        [
+            words(name),
+            *(figure(row[key], percent(row[key])) for key in ("precision", "recall", "f1")),
+            *(figure(row[key], fixed(row[key], 0)) for key in ("support", "given")),
+        ]
+        for name, row in ordered[:LABELS_SHOWN]
+    ]
+    more = f", the commonest {LABELS_SHOWN} of {len(ordered)}" if len(ordered) > LABELS_SHOWN else ""
+    caption = f"Labels, {where}{more}: macro F1 {percent(found.get('macro_f1'))}"
+    head = ["Label", "Precision", "Recall", "F1", "Support", "Given"]
+    return page.table(caption, head, rows, sort=True, tall=len(rows) > 14)
+
+
+def matrix_table(found: Metrics, where: str) -> str:
+    """The confusion matrix, right labels in rows; of many labels the commonest confusions."""
+    names, matrix = list(found.get("labels") or {}), found.get("matrix")
+    if matrix and len(names) <= MATRIX_SHOWN:
+        lost = found.get("not_read")
+        head = ["Right \\ given", *map(text, names), *(["not read"] if lost else [])]
+        rows = []
+        for at, (name, counts) in enumerate(zip(names, matrix, strict=True)):
+            shown = [*counts, *([lost[at]] if lost else [])]
+            cells = [figure(count, fixed(count, 0)) for count in shown]
+            cells[at] = page.Cell(f"<b>{cells[at].html}</b>", cells[at].key, number=True)
+            rows.append([words(name), *cells])
+        return page.table(f"Confusion matrix, {where}: right labels in rows, given ones in columns", head, rows)
+    pairs = found.get("confusions")
+    if pairs is None and matrix:
+        pairs = [[g, p, n] for g, row in zip(names, matrix, strict=True) for p, n in zip(names, row, strict=True)]
+        pairs = sorted((pair for pair in pairs if pair[0] != pair[1] and pair[2]), key=lambda pair: -pair[2])
+    rows = [[words(g), words(p), figure(n, fixed(n, 0))] for g, p, n in (pairs or [])[:CONFUSIONS_SHOWN]]
+    return page.table(f"The commonest confusions, {where}", ["Right", "Given", "Count"], rows)

@@ -24,9 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.cache_folder import HINT, cache_folder
-from xt.core.replacing import remove
 from xt.core.characters import compose
-from xt.core.encoders import cache_folder
+from xt.core.replacing import remove
 from xt.core.text import Encoded
 from xt.eval.retrieval import Encoder
 

@@ -45,6 +45,13 @@ class TaskData:
     """How the dev rows were read."""
     warnings: tuple[str, ...] = ()
     """What is odd about its labels."""
+    divided: bool = False
+    """Whether the dev rows were held out of the training files."""
+
+    @property
+    def trained(self) -> Task:
+        """The task as its head keeps it: with the files that it was trained on."""
+        return replace(self.task, trained_on=tuple(sorted(set(self.log.files.values()))), divided=self.divided)
 
     @property
     def log(self) -> ReadLog:
@@ -269,7 +276,16 @@ def load(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, repo
     for warning in warnings:
         report(f"warning: {want.task.name}: {warning}")
     note = "; ".join(dict.fromkeys(s.note for s in (*want.train, want.dev) if s.note))
-    return TaskData(want.task, prepared, dev, want.train[0].origin, note, dev_log=log, warnings=tuple(warnings))
+    return TaskData(
+        want.task,
+        prepared,
+        dev,
+        want.train[0].origin,
+        note,
+        dev_log=log,
+        warnings=tuple(warnings),
+        divided=want.train[0].part is not None,
+    )
 
 
 def _load_images(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:

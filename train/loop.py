@@ -468,7 +468,7 @@ def _write(
     spec = trained_spec(resolved.spec, config, data)
     report(f"writing {config.out}")
     with new_artifact(config.out, kind="checkpoint", force=config.force) as draft:
-        checkpoint.write(draft.path, model, spec, resolved.path, [d.task for d in data], layer=layer)
+        checkpoint.write(draft.path, model, spec, resolved.path, [d.trained for d in data], layer=layer)
         write_report(draft.path, facts)
         draft.facts = {"encoder": spec.to_json(), "training": facts, "heads": [d.task.name for d in data]}
         if layer is not None:

@@ -20,6 +20,7 @@ from xt.core.artifact import open_artifact
 from xt.core.encoders import resolve
 from xt.core.errors import XtError
 from xt.core.heads import HEADS_FILE, MultiTaskModel, save_heads
+from xt.core.sources import own_task
 
 XT = Path(sys.executable).parent / "xt"
 
@@ -111,6 +112,44 @@ def test_heads_and_parallel_text_in_one_command_in_the_order_asked(tiny_folder, 
     assert len((report.path / "predictions.jsonl").read_text().splitlines()) == 4
     told, _ = xt("eval", "sample-nli", *options[:-1], "nli", cwd=tmp_path)
     assert told["classification"]["languages"]["eng"]["n"] > 10
+
+
+def test_a_users_own_file_is_measured_whole_by_the_head_that_knows_its_labels(here, tiny_folder, tmp_path):
+    def rows(count, labels):
+        return [{"text": f"word{n} the house", "label": labels[n % len(labels)]} for n in range(count)]
+
+    folder = tmp_path / "runs"
+    shutil.copytree(tiny_folder, folder)
+    for name, made in (
+        ("intents_en", rows(50, ("cancel", "greet", "book"))),
+        ("tones", rows(20, ("bad", "good"))),
+        ("intents_de", rows(40, ("greet", "book"))),
+        ("other", [*rows(9, ("greet",)), {"text": "x", "label": "spam"}]),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    torch.manual_seed(0)
+    heads = [own_task("single:intents_en.jsonl"), own_task("single:tones.jsonl")]
+    model = MultiTaskModel(torch_engine.load_network(folder), resolve(str(folder)).spec, heads)
+    save_heads(folder / HEADS_FILE, model, heads)
+    told, said = here("eval", "single:intents_de.jsonl", "--encoder", folder, "--languages", "de", "--out", "r")
+    section = told["classification"]
+    assert (section["head"], section["task"]) == ("intents_en", "intents_de")
+    assert section["languages"]["deu"]["n"] == 40 == sum(map(sum, section["classes"]["all"]["matrix"]))
+    assert {"macro_f1", "accuracy"} <= section["languages"]["deu"].keys()
+    assert "40 examples, the whole of the data, in 1 languages" in said and "answered by the head intents_en" in said
+    assert open_artifact(tmp_path / "r").facts["data"]["split"] == "all"
+    lines = [json.loads(line) for line in (tmp_path / "r" / "predictions.jsonl").read_text().splitlines()]
+    assert [(x["language"], x["text"], x["gold"]) for x in lines[:2]] == [
+        ("deu", "word0 the house", "greet"),
+        ("deu", "word1 the house", "book"),
+    ]
+    assert set(lines[0]["probabilities"]) == {"cancel", "greet", "book"}
+    _, said = here("eval", "single:other.jsonl", "--encoder", folder, "--out", "s", fails=1)
+    assert "the head" in said and "does not know: 'spam' (1 rows)" in said
+    _, said = here("eval", "single:tones.jsonl", "--encoder", folder, "--head", "intents_en", "--out", "s", fails=1)
+    assert "the head intents_en does not know: 'bad' (10 rows), 'good' (10 rows)" in said
+    _, said = here("eval", "sib200", "--encoder", folder, "--head", "x", "--out", "s", fails=2)
+    assert "--head is for your own data" in said
 
 
 def test_both_conventions_and_equal_pools_are_told(here, tiny_folder, bitext, tmp_path):

@@ -16,6 +16,7 @@ from xt.core.images import (
     encode_images,
     load_image_text,
     open_image,
+    read_captions,
     retrieval_by_language,
     split_of,
     write_captions,
@@ -108,7 +109,7 @@ BAD = {
     "NUL": ([{"image": 0, "text": "a\0b"}], "line 1 holds a NUL"),
     "surrogate": (['{"image": 0, "text": "\\ud800"}'], "line 1 is not valid Unicode"),
     "no language": ([ROWS[0], "", {"image": 1, "text": "x", "language": 3}], "line 3: 'language' is 3, not a text"),
-    "unknown split": ([{"image": 0, "text": "x", "split": "valid"}], "line 1: unknown split 'valid'"),
+    "unknown split": ([{"image": 0, "text": "x", "split": "held"}], "line 1: unknown split 'held'"),
     "twice": ([ROWS[0], ROWS[1], {**ROWS[0], "language": "eng"}], "line 3: the same caption as on line 1"),
     "two splits": ([ROWS[0], {**ROWS[1], "split": "dev"}], "line 2: image 0 is in dev here and in train on line 1"),
     "two names": ([ROWS[0], {**ROWS[1], "id": "wolf"}], "line 2: image 0 is called 'wolf' here, 'dog' before"),
@@ -117,6 +118,16 @@ BAD = {
     "a list": (["[1]"], "line 1: a JSON list, expected an object"),
     "nothing": ([], "holds no caption"),
 }
+
+
+def test_captions_of_dev_may_be_called_validation(tmp_path: Path) -> None:
+    words = ("val", "Validation", "dev", "TEST", "training")
+    rows = [{"image": n, "text": f"x {n}", "split": word} for n, word in enumerate(words)]
+    file = tmp_path / "captions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found, _ = read_captions(file, lambda value, where: (int(str(value)), str(value)))
+    counts = {split: sum(map(len, by_language.values())) for split, by_language in found.items()}
+    assert counts == {"train": 1, "dev": 3, "test": 1}
 
 
 @pytest.mark.parametrize("case", BAD)

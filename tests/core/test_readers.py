@@ -673,3 +673,23 @@ def test_memory_stays_flat(tmp_path: Path):
         tracemalloc.stop()
     assert count == log.read == 200_000
     assert peak < 5_000_000
+
+
+def test_published_rows_of_hellaswag_that_say_val_are_dev_rows(tmp_path: Path):
+    row = {"ind": 24, "activity_label": "Roof", "ctx_a": "A man sits.", "ctx_b": "he", "ctx": "A man sits. he"}
+    row |= {"split": "val", "split_type": "indomain", "label": 3, "endings": ["a.", "b.", "c.", "d."]}
+    path = tmp_path / "hellaswag_val.jsonl"
+    path.write_text("".join(json.dumps({**row, "ind": n}) + "\n" for n in range(3)))
+    found = clean(task("choice"), path, layout="hellaswag", split="dev")
+    assert [(e.id, e.label, len(e.choices)) for e in found] == [("0", 3, 4), ("1", 3, 4), ("2", 3, 4)]
+
+
+SPLITS = {"dev": "dev", "val": "dev", "VALID": "dev", "Validation": "dev", "Training": "train", "testing": "test"}
+
+
+@pytest.mark.parametrize("word", SPLITS)
+def test_the_words_for_a_split_are_one(tmp_path: Path, word: str):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"text": "a", "label": "x", "split": word}) + "\n")
+    kept = [split for split in ("train", "dev", "test") if list(clean(task("single", "x"), path, split=split))]
+    assert kept == [SPLITS[word]]

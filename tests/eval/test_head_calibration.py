@@ -459,7 +459,7 @@ def test_a_classified_task_has_measured_methods_notes_and_probabilities_a_line(t
         line["gold"] == line["predicted"] for line in result.predictions
     ]
     line = result.predictions[200]
-    assert 0 < line["p_zero-shot"] < max(line["probabilities"])
+    assert 0 < line["p_zero-shot"] < max(line["probabilities"].values())
     json.dumps([result.calibration, result.predictions], allow_nan=False)
     kept = calibration_file(task, result)
     assert kept["temperature"] == zero["temperature"]

@@ -14,8 +14,9 @@ from xt.core import encoders, tasks
 from xt.core.decode import N_BEST
 from xt.core.errors import XtError
 from xt.core.examples import ChoiceExample, PairExample, QaExample, ScoredExample, SingleExample, TaggedExample
+from xt.eval import targets
 from xt.eval.classify import classify
-from xt.eval.head_engines import Heads, OnnxHeads, ServedHeads, open_checkpoint, open_heads
+from xt.eval.head_engines import Heads, OnnxHeads, ServedHeads, open_checkpoint, open_heads, own_head
 from xt.serve.launcher import TritonServer
 
 WORDS = "good morning world the cat sleeps today we eat bread and cheese house is very big".split()
@@ -131,6 +132,21 @@ def test_every_engine_gives_the_same_answers_and_logits(engines, name):
                 continue
             odds = np.exp(theirs.logits.astype(float) / TEMPERATURE)  # the export divides by its temperature
             np.testing.assert_allclose(ours.probabilities, odds / odds.sum(-1, keepdims=True), atol=TOLERANCE)
+
+
+def test_a_users_own_file_gives_the_same_figures_by_every_engine(engines, tmp_path):
+    labels = tasks.get("sib200").labels
+    rows = [{"text": e.text, "label": labels[e.label], "language": "de"} for e in examples("sib200")]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for engine in engines:
+        task = targets.find(f"single:{file}")
+        test = targets.read(task, head=own_head(task, engine.tasks))
+        result = classify(engine, test.task, test.examples, calibrate=False)
+        assert (result.metrics["head"], result.metrics["languages"]["deu"]["n"]) == ("sib200", len(rows))
+        found.append([line["predicted"] for line in result.predictions])
+    assert found[1] == found[0] == found[2] and len(set(found[0])) > 1
 
 
 def test_a_question_is_answered_as_its_task_allows_whatever_the_head_was_trained_for(engines):
