@@ -239,7 +239,13 @@ def evaluate_mined(
     data = mining_run.load_mining(name, data_dir=data_dir, selection=languages)
     say(f"{data.title}: {len(data.tasks)} languages, encoder {entry['label']} on {entry['engine']}")
     result = mining_run.evaluate_mining(
-        encoder, data.tasks, margin=margin, search=search, truncate=truncate, progress=Counter("languages")
+        encoder,
+        data.tasks,
+        margin=margin,
+        search=search,
+        truncate=truncate,
+        left_out=data.left_out,
+        progress=Counter("languages"),
     )
     artifact, metrics = protocols.write(
         out,

@@ -47,23 +47,32 @@ def show_metrics(encoders: list[dict[str, Any]], languages: bool = True) -> None
         if languages and len(ways["foreign-english"]["languages"]) <= 120:
             pool = ways["foreign-english"].get("pool")
             rows = []
+            repeated = any(
+                any((r.get("copies") or {}).values()) for w in ways.values() for r in w["languages"].values()
+            )
             for code, row in ways["foreign-english"]["languages"].items():
                 both = [row, ways["english-foreign"]["languages"][code]]
                 cells = [_percent(r["accuracy"]) for r in both] + [_percent(row.get("f1"))]
                 cells += [_percent(r.get("accuracy_pool")) for r in both] if pool else []
+                cells += [_percent(r.get("accuracy_by_text")) for r in both] if repeated else []
                 rows.append([code, row["n"], *cells])
             head = ["language", "n", "foreign-english", "english-foreign", "F1 foreign-english"]
             head += [f"f-e, pool {pool}", f"e-f, pool {pool}"] if pool else []
+            head += ["f-e by text", "e-f by text"] if repeated else []
             title = f"accuracy in percent, {name} (XTREME: english-foreign; MTEB: foreign-english and its weighted F1)"
             table(title, head, rows)
         for direction, way in ways.items():
             say(f"{name}, {direction}: accuracy " + ", ".join(f"{k} {100 * v:.1f}" for k, v in way["mean"].items()))
+            if "by_text" in way:
+                say("  by text: " + ", ".join(f"{k} {100 * v:.1f}" for k, v in way["by_text"].items()))
             if "pool_mean" in way:
                 means = ", ".join(f"{k} {100 * v:.1f}" for k, v in way["pool_mean"].items())
                 missing = f"; without {', '.join(way['pool_missing'])}" if way["pool_missing"] else ""
                 say(f"  among {way['pool']} candidates: {means}{missing}")
         show_calibration(name, m["calibration"])
         show_trust(m)
+        for note in m.get("notes", ()):
+            say(str(note))
 
 
 def show_calibration(name: str, sections: dict[str, Any]) -> None:
@@ -131,7 +140,9 @@ def show_mining(section: dict[str, Any]) -> None:
     for code, row in section["languages"].items():
         for note in row["notes"]:
             say(f"{code}: {note}")
-    say(f"mean F1: {_groups(section['mean']['f1'])}")
+    for note in section["notes"]:
+        say(note)
+    say(f"mean F1: {_groups(section['mean'].get('f1', {})) or 'no language was mined'}")
 
 
 def show_ranked(section: dict[str, Any]) -> None:

@@ -215,9 +215,12 @@ def index(
         assert out is not None
         artifact = _index_text(corpus, out, encoder, url, model, device, prefix, truncate, shard_size, kind, force)
     facts = artifact.facts
-    say(f"{artifact.path}: {facts['texts']} documents, {facts['factory']}, recall@10 {facts['recall_at_10']:.4f}")
+    repeated = f" ({facts['copies']} of them copies)" if facts.get("copies") else ""
+    quality = f"{facts['factory']}, recall@10 {facts['recall_at_10']:.4f}"
+    say(f"{artifact.path}: {facts['texts']} documents{repeated}, {quality}")
     document: dict[str, Any] = {"path": str(artifact.path), "hash": artifact.hash}
     document |= {k: facts[k] for k in ("texts", "dim", "factory", "prefix", "truncated", "recall_at_10")}
+    document |= {k: facts[k] for k in ("candidates", "copies") if k in facts}
     if install is not None:
         from xt.serve.calibration import model_identity, read_calibration
         from xt.serve.retriever import install as install_retriever
@@ -393,8 +396,8 @@ def _check_same(opened: Any, here: dict[str, Any], index: Any, artifact: Any) ->
 def _show(answer: Any, truncated: bool, query: str, json: bool) -> None:
     calibrated = answer.probabilities is not None
     hits: list[dict[str, Any]] = [
-        {"id": i, "document": d, "score": float(s)}
-        for i, d, s in zip(answer.ids, answer.documents, answer.scores, strict=True)
+        {"id": i, "document": d, "score": float(s), "copies": list(c)}
+        for i, d, s, c in zip(answer.ids, answer.documents, answer.scores, answer.copies, strict=True)
         if i
     ]
     if calibrated:
@@ -405,7 +408,7 @@ def _show(answer: Any, truncated: bool, query: str, json: bool) -> None:
         emit({"query": query, "hits": hits, "none": none, "calibration": answer.calibration, "truncated": truncated})
         return
     columns = ["document", *(["probability"] if calibrated else []), "cosine", "id"]
-    rows = [[_short(h["document"]), *([h["probability"]] if calibrated else []), h["score"], h["id"]] for h in hits]
+    rows = [[_short(h["document"]), *([h["probability"]] if calibrated else []), h["score"], _ids(h)] for h in hits]
     if calibrated:
         rows.append(["none of these", answer.none, "", ""])
     table(_short(query), columns, rows)
@@ -415,6 +418,12 @@ def _show(answer: Any, truncated: bool, query: str, json: bool) -> None:
         say(f"calibrator: {answer.calibration}")
     else:
         say("No calibration: these are cosines, not probabilities. Give --calibration REPORT.")
+
+
+def _ids(hit: dict[str, Any]) -> str:
+    """A hit's id, and how many further documents have its text (--json names them)."""
+    more = len(hit["copies"]) - 1
+    return f"{hit['id']} (+{more})" if more else str(hit["id"])
 
 
 def _short(text: str, width: int = 72) -> str:

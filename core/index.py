@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,22 @@ import numpy.typing as npt
 
 from xt.core.artifact import Artifact, open_artifact
 from xt.core.calibrators import CalibrationTable
+from xt.core.copies import Copies, search_distinct
 from xt.core.errors import XtError, require
 from xt.core.text import Encoded, Vectors
 
 INDEX_FILE = "index.faiss"
 DOCUMENTS_FILE = "documents.jsonl"
 OFFSETS_FILE = "offsets.npy"
+COPIES_FILE = "copies.npy"
+"""The candidate of each document, (documents,): documents of equal text are one, with one vector."""
 MAX_K = 100
 """Most documents that one query may ask for."""
 NO_SCORE = -1.0
 """The score of an answer's empty place: an approximate index may find fewer documents than were asked for."""
 GOLDEN_K = 5
+KEPT_IDS = 1024
+"""Candidates of several documents whose ids are kept in memory once they were asked for."""
 GOLDEN_TOLERANCE = 0.02
 """How far a cosine may be from what it was on the machine that installed the index (int8 graphs differ by machine)."""
 Rows = npt.NDArray[np.int64]
@@ -91,10 +97,13 @@ def shown(document: Mapping[str, Any]) -> str:
 
 
 class Index:
-    """Vectors of unit length and their documents."""
+    """Vectors of unit length and their documents; documents of equal text are one candidate."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the three files of an index in `folder`; whoever calls has checked their hashes."""
+        """Open the files of an index in `folder`; whoever calls has checked their hashes.
+
+        An index of an earlier release has a vector for each document: equal documents are then found here.
+        """
         require("faiss", extra="cpu", purpose="Vector search")
         import faiss
 
@@ -105,20 +114,44 @@ class Index:
             raise XtError(f"FAISS cannot read {file}: {error}", "Copy or make the index again.") from error
         self.documents = Documents(folder / DOCUMENTS_FILE, folder / OFFSETS_FILE)
         self.dim = int(self._faiss.d)
-        if self._faiss.ntotal != len(self.documents):
+        copies = folder / COPIES_FILE
+        self.grouped = copies.is_file()
+        known = _read_copies(copies, self.documents) if self.grouped else None
+        expected = known.candidates if known else len(self.documents)
+        if self._faiss.ntotal != expected:
             raise XtError(
-                f"{file} holds {self._faiss.ntotal} vectors, but there are {len(self.documents)} documents.",
+                f"{file} holds {self._faiss.ntotal} vectors, but there are {expected} "
+                f"{'different ' if known else ''}documents.",
                 "Copy or make the index again.",
             )
+        rows = range(len(self.documents))
+        self.copies = known or Copies.find(shown(self.documents[row]) for row in rows)
+        self._ids = lru_cache(KEPT_IDS)(self._read_ids)
 
     def __len__(self) -> int:
+        """Documents, copies included."""
         return len(self.documents)
 
-    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
-        """Find the `k` documents nearest to each of `vectors` (n, dim), which need not be of unit length.
+    @property
+    def candidates(self) -> int:
+        """Documents of different text."""
+        return self.copies.candidates
 
-        Gives cosines and rows, both (n, min(k, documents)), best first; where an approximate index found fewer, the
-        cosine is -inf and the row -1.
+    def ids(self, row: int) -> tuple[str, ...]:
+        """Return the ids of all documents that have the text of a document, in the order of the corpus."""
+        candidate = int(self.copies.of[row])
+        members = self.copies.members(candidate)
+        return (str(self.documents[row]["id"]),) if len(members) == 1 else self._ids(candidate)
+
+    def _read_ids(self, candidate: int) -> tuple[str, ...]:
+        return tuple(str(self.documents[int(row)]["id"]) for row in self.copies.members(candidate))
+
+    def search(self, vectors: Vectors, k: int, *, repeat: bool = False) -> tuple[Vectors, Rows]:
+        """Find the `k` documents of different text nearest to each of `vectors` (n, dim), of whatever length.
+
+        Gives cosines and rows, both (n, min(k, candidates)), best first; of equal documents the row is that of the
+        first. Where an approximate index found fewer, the cosine is -inf and the row -1. `repeat`: every document by
+        itself, as earlier releases searched (of an index of theirs only).
         """
         vectors = np.asarray(vectors, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
@@ -126,10 +159,32 @@ class Index:
                 f"The vectors have shape {vectors.shape}; the index holds vectors of length {self.dim}.",
                 "Use the encoder that the index was made with.",
             )
-        scores, rows = self._faiss.search(unit(vectors), min(k, len(self)))
-        scores = np.where(rows < 0, -np.inf, scores).astype(np.float32)
+        vectors = unit(vectors)
+        if self.grouped or repeat or not self.copies.extra:
+            scores, found = self._nearest(vectors, min(k, int(self._faiss.ntotal)))
+            return scores, np.where(found < 0, -1, self.copies.firsts[found]) if self.grouped else found
+        near = lambda some, depth: self._nearest(vectors[some], depth)
+        scores, found = search_distinct(near, self.copies, len(vectors), k)
+        return scores, np.where(found < 0, -1, self.copies.firsts[found])
+
+    def _nearest(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
+        """Search FAISS's index: cosines, -inf for none, and its own numbers, -1 for none."""
+        scores, found = self._faiss.search(vectors, k)
+        scores = np.where(found < 0, -np.inf, scores).astype(np.float32)
         order = np.argsort(-scores, axis=1, kind="stable")  # FAISS's own order, but that of -1 among others
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(np.asarray(rows, np.int64), order, 1)
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(np.asarray(found, np.int64), order, 1)
+
+
+def _read_copies(file: Path, documents: Documents) -> Copies:
+    """Read which documents are equal."""
+    try:
+        of = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise XtError(f"{file} cannot be read: {error}", "Copy or make the index again.") from error
+    first = np.concatenate([[-1], np.maximum.accumulate(of)[:-1]]) if of.ndim == 1 and len(of) else np.zeros(0)
+    if of.ndim != 1 or of.dtype != np.int64 or len(of) != len(documents) or not ((of >= 0) & (of <= first + 1)).all():
+        raise XtError(f"{file} does not fit the {len(documents)} documents.", "Copy or make the index again.")
+    return Copies(of)
 
 
 def open_index(folder: Path) -> tuple[Index, Artifact]:
@@ -152,6 +207,8 @@ class Answer:
     """That the right one is not among the calibration's candidates; None without a calibration."""
     calibration: str
     """Which calibrator spoke: "zero-shot", "pooled", "per-language:deu", or "none"."""
+    copies: list[tuple[str, ...]]
+    """For each document the ids of all that have its text, its own among them; empty where nothing was found."""
 
 
 def answer(
@@ -162,6 +219,7 @@ def answer(
     k: int,
     table: CalibrationTable | None = None,
     language: str | None = None,
+    ids: Callable[[int], tuple[str, ...]] | None = None,
 ) -> Answer:
     """Put together the answer to one query from the best candidates that a search gave.
 
@@ -176,21 +234,25 @@ def answer(
         k: how many to give; at most `depth`.
         table: the calibration; None: no probabilities.
         language: of the query, where known; it may have a calibrator of its own.
+        ids: row -> the ids of all documents with its text (`Index.ids`); None: each has its own alone.
     """
     found = [documents[int(r)] if r >= 0 else None for r in rows[:k]]
-    ids = [str(d["id"]) if d else "" for d in found]
+    copies = [
+        () if d is None else ids(int(r)) if ids else (str(d["id"]),) for r, d in zip(rows[:k], found, strict=True)
+    ]
+    names = [str(d["id"]) if d else "" for d in found]
     texts = [shown(d) if d else "" for d in found]
     cosines = np.where(rows[:k] < 0, NO_SCORE, scores[:k]).astype(np.float32)
     if table is None:
-        return Answer(ids, texts, cosines, None, None, "none")
+        return Answer(names, texts, cosines, None, None, "none", copies)
     calibrator, name = table.choose(language)
     if (rows < 0).all():
-        return Answer(ids, texts, cosines, np.zeros(len(ids), np.float32), 1.0, name)
+        return Answer(names, texts, cosines, np.zeros(len(names), np.float32), 1.0, name, copies)
     mass = calibrator(scores[None, : table.candidates])[0]  # (candidates + 1,)
-    probabilities = np.zeros(len(ids), np.float32)
-    inside = min(len(ids), len(mass) - 1)
+    probabilities = np.zeros(len(names), np.float32)
+    inside = min(len(names), len(mass) - 1)
     probabilities[:inside] = mass[:inside]
-    return Answer(ids, texts, cosines, probabilities, float(mass[-1]), name)
+    return Answer(names, texts, cosines, probabilities, float(mass[-1]), name, copies)
 
 
 def depth(table: CalibrationTable | None) -> int:
@@ -208,6 +270,7 @@ def retrieve(
     truncate: bool = False,
     table: CalibrationTable | None = None,
     language: str | None = None,
+    repeat: bool = False,
 ) -> tuple[list[Answer], Encoded]:
     """Encode queries, search and calibrate, in this process; the encodings say what was cut.
 
@@ -220,12 +283,14 @@ def retrieve(
         truncate: cut a query that is too long instead of raising.
         table: the calibration; None: no probabilities.
         language: of the queries, where known.
+        repeat: equal documents each by itself (see `Index.search`).
     """
     check_k(k)
     encoded = encode(list(queries), prefix=prefix, truncate=truncate)
-    scores, rows = index.search(encoded.vectors, depth(table))
+    scores, rows = index.search(encoded.vectors, depth(table), repeat=repeat)
     answers = [
-        answer(index.documents, s, r, k=k, table=table, language=language) for s, r in zip(scores, rows, strict=True)
+        answer(index.documents, s, r, k=k, table=table, language=language, ids=index.ids)
+        for s, r in zip(scores, rows, strict=True)
     ]
     return answers, encoded
 
@@ -258,6 +323,7 @@ def golden_searches(encode: Any, index: Index, rows: Sequence[int], prefix: str)
         "queries": queries,
         "ids": [a.ids for a in answers],
         "scores": [[float(s) for s in a.scores] for a in answers],
+        "distinct": True,
         "tolerance": GOLDEN_TOLERANCE,
     }
 
@@ -268,7 +334,10 @@ def check_searches(encode: Any, index: Index, golden: Mapping[str, Any]) -> floa
     Raises XtError when a cosine differs by more than the tolerance, or when a document that was found first is not
     found among those that are within it of the best.
     """
-    answers, _ = retrieve(encode, index, golden["queries"], k=GOLDEN_K, prefix=golden["prefix"], truncate=True)
+    repeat = not golden.get("distinct", False)  # those of an earlier release name every copy
+    answers, _ = retrieve(
+        encode, index, golden["queries"], k=GOLDEN_K, prefix=golden["prefix"], truncate=True, repeat=repeat
+    )
     worst, tolerance = 0.0, float(golden["tolerance"])
     for query, found, ids, scores in zip(golden["queries"], answers, golden["ids"], golden["scores"], strict=True):
         if len(found.scores) != len(scores):

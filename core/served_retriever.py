@@ -3,9 +3,10 @@
 Inputs: text (n, 1); language (n, 1), optional, the code of each query's language ("" where it is not known). Request
 parameters: `k` (1 to 100, default 10), `prefix` (a role of the encoder, or "none"; default: query), `truncate` (bool),
 `cache` (bool; false: nothing is answered from the cache of queries, nothing is kept there; for measuring).
-Outputs: ids, documents, scores (cosines), probabilities, each (n, k), best first; none (n, 1), the probability that
-the right document is not among the calibration's candidates; calibration (n, 1), which calibrator spoke; tokens,
+Outputs: ids, documents, copies, scores (cosines), probabilities, each (n, k), best first; none (n, 1), the probability
+that the right document is not among the calibration's candidates; calibration (n, 1), the calibrator applied; tokens,
 truncated (n, 1). Where an approximate index finds fewer than k documents, a row ends with empty ids and scores of -1.
+Documents of equal text are one candidate, named by the first of them; copies has the ids of all, a JSON list each.
 
 Probabilities are over the candidates that the calibration was fitted with (100), whatever k is. A model installed
 without a calibration answers without probabilities and none, and refuses a request that names them. What was found for
@@ -14,6 +15,7 @@ a query is kept for when it is asked again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,12 +152,14 @@ class ServedRetriever(ServedModel):
                 k=context.k,
                 table=self.table,
                 language=language,
+                ids=self.index.ids,
             )
             for best, language in zip(found, context.languages, strict=True)
         ]
         values = {
             "ids": lambda: _strings([a.ids for a in answers]),
             "documents": lambda: _strings([a.documents for a in answers]),
+            "copies": lambda: _strings([[json.dumps(ids, ensure_ascii=False) for ids in a.copies] for a in answers]),
             "scores": lambda: np.stack([a.scores for a in answers]),
             "calibration": lambda: _strings([[a.calibration] for a in answers]),
             "tokens": lambda: np.array(context.tokens, np.int32)[:, None],

@@ -109,7 +109,8 @@ class Calibrated:
     """Of the fits, for those who make more of them."""
 
 
-PREDICTED, SPREADS = "predicted", "spreads"
+PREDICTED, SPREADS, UNPREDICTED = "predicted", "spreads", "unpredicted"
+NOT_ONE_TO_ONE = "it needs one right candidate for every query, and one query for every candidate"
 Made = TypeVar("Made")
 
 
@@ -133,6 +134,9 @@ class CrossFit:
         self.others = others
         self.one_to_one = one_to_one
         self.sources = [c for c in rankings if is_source(c)]
+        usable = self.sources if enough([rankings[c] for c in self.sources]) else []
+        self.base = usable or list(rankings)
+        """What a language without labels of its own learns from: the sources, all languages where they are too few."""
         self._fits: dict[Any, Any] = dict(known or {})
 
     def _once(self, key: Any, make: Callable[[], Made]) -> Made:
@@ -142,7 +146,7 @@ class CrossFit:
 
     def known(self) -> dict[Any, Any]:
         """Give what has been found of priors and spreads, the small and costly part."""
-        return {key: value for key, value in self._fits.items() if key[0] in (PREDICTED, SPREADS)}
+        return {key: value for key, value in self._fits.items() if key[0] in (PREDICTED, SPREADS, UNPREDICTED)}
 
     def over(self, codes: Sequence[str], fold: int | None) -> RetrievalTemperature:
         """One temperature of some languages."""
@@ -150,22 +154,36 @@ class CrossFit:
         return self._once(key, lambda: fit_excluding([self.rankings[c] for c in codes], fold))
 
     def line(self, fold: int | None) -> AccuracyLine:
-        """The accuracy line of the sources (of all languages where there are none), both directions."""
+        """The accuracy line of the base languages, both directions. XtError where no language has enough queries."""
 
         def make() -> AccuracyLine:
-            codes = self.sources or list(self.rankings)
-            found = [r for side in (self.rankings, self.others) for c, r in side.items() if c in codes]
-            return fit_line(found, self.over(codes, fold).none_score, [keep_others(r, fold) for r in found])
+            found = [r for side in (self.rankings, self.others) for c, r in side.items() if c in self.base]
+            return fit_line(found, self.over(self.base, fold).none_score, [keep_others(r, fold) for r in found])
 
         return self._once(("line", fold), make)
+
+    def unpredicted(self) -> str:
+        """Why no temperature can be predicted; empty where it can be, in every fold."""
+
+        def make() -> str:
+            if not self.one_to_one:
+                return NOT_ONE_TO_ONE
+            try:
+                for fold in (*range(FOLDS), None):
+                    self.line(fold)
+            except XtError as error:
+                return error.message
+            return ""
+
+        return self._once((UNPREDICTED,), make)
 
     def predicted(self, code: str, fold: int | None) -> RetrievalTemperature:
         """The temperature of a language without a label of it."""
         return self._once((PREDICTED, code, fold), lambda: self.line(fold).temperature(self.rankings[code]))
 
     def prior(self, code: str, fold: int | None) -> RetrievalTemperature:
-        """What is known of a language's temperature without its labels: the predicted one, or that of the sources."""
-        return self.predicted(code, fold) if self.one_to_one else self.over(self.sources or list(self.rankings), fold)
+        """What is known of a language's temperature without its labels: the predicted one, or that of the base."""
+        return self.over(self.base, fold) if self.unpredicted() else self.predicted(code, fold)
 
     def spread(self, code: str, fold: int | None) -> float:
         """How far the other languages' own log T lie from their priors, the sampling error taken off."""
@@ -214,7 +232,7 @@ def calibrate(
     - `given-...`: what another report kept, which saw nothing of this corpus.
 
     What is fitted is cross-fitted by the English sentence: no calibrator scores a query, or a translation of it, that
-    it saw. A method that cannot be fitted is left out and said in the notes.
+    it saw. What cannot be fitted is left out, and named in the notes with the reason; nothing of it is an error.
 
     Args:
         rankings: language -> ranking, of one direction.
@@ -256,18 +274,30 @@ def calibrate(
     for scope in scopes:
         if scope not in ready:
             notes.append(f"{scope}: too few queries" if scopes[scope] else f"{scope}: none of its languages is there")
-    if not one_to_one:
-        notes.append("predicted: it needs one right candidate for every query, and one query for every candidate")
-    elif ready:
-        learnt = "zero-shot" if "zero-shot" in ready else "pooled"
+
+    def attempt(key: str, make: Callable[[], None]) -> None:
+        try:
+            make()
+        except XtError as error:
+            notes.append(f"{key}: {error.message}")
+
+    def predict() -> None:
+        if why := fits.unpredicted():
+            raise XtError(why)
+        learnt = "zero-shot" if fits.base == sources else "pooled"
+        line = {c: fits.predicted(c, None).to_json() for c in rankings}
         fitted(
             "predicted", f"a temperature for each language from unlabelled scores ({learnt} line)", fits.predicted, None
         )
-        kept["predicted"] = {
-            "line": fits.line(None).to_json(),
-            "languages": {c: fits.predicted(c, None).to_json() for c in rankings},
-            "fitted_on": list(sources or everything),
-        }
+        kept["predicted"] = {"line": fits.line(None).to_json(), "languages": line, "fitted_on": list(fits.base)}
+
+    def shrink() -> None:
+        shrunk = {c: fits.shrunk(c, None).to_json() for c in rankings}
+        drawn_to = "that of the others" if fits.unpredicted() else "the predicted one"
+        fitted("shrunk", f"a temperature for each language, drawn to {drawn_to}", fits.shrunk, None)
+        kept["shrunk"] = shrunk
+
+    attempt("predicted", predict)
     lacking = [c for c, r in rankings.items() if not enough([r])]
     if not lacking:
         fitted("per-language", "a temperature for each language", lambda c, f: fits.over([c], f), None)
@@ -276,27 +306,25 @@ def calibrate(
         notes.append(f"per-language: too few queries in {', '.join(lacking)}")
         if own_ones := {c: fits.over([c], None).to_json() for c in rankings if c not in lacking}:
             kept["per-language"] = own_ones
-    if ready:
-        drawn_to = "the predicted one" if one_to_one else "that of the others"
-        fitted("shrunk", f"a temperature for each language, drawn to {drawn_to}", fits.shrunk, None)
-        kept["shrunk"] = {c: fits.shrunk(c, None).to_json() for c in rankings}
+    attempt("shrunk", shrink)
     map_scope = calibrate_on or next(iter(ready), None)
-    if map_scope is not None and map_scope not in ready:
-        raise XtError(f"The corpus has too few queries to calibrate on {map_scope}.", f"{'; '.join(notes)}.")
-    for kind in MAPS if map_scope else ():
-        codes = ready[str(map_scope)]
-        try:
-            by_fold: dict[int | None, Rescaled] = {f: _map(fits, kind, codes, f) for f in [*range(FOLDS), None]}
-        except XtError as error:
-            notes.append(f"{kind}: {error}")
-            continue
-        kept[kind] = {**by_fold[None].to_json(), "fitted_on": list(codes), "scope": map_scope}
-        fitted(
-            kind, f"{kind} over one temperature, {map_scope}", partial(_ignoring_language, by_fold.__getitem__), None
+    if map_scope not in ready:
+        notes.append(
+            f"{', '.join(MAPS)}: the corpus has too few queries to fit them{f' on {map_scope}' if map_scope else ''}"
         )
+    for kind in MAPS if map_scope in ready else ():
+        codes = ready[str(map_scope)]
+
+        def rescale(kind: str = kind, codes: Sequence[str] = codes) -> None:
+            by_fold: dict[int | None, Rescaled] = {f: _map(fits, kind, codes, f) for f in [*range(FOLDS), None]}
+            kept[kind] = {**by_fold[None].to_json(), "fitted_on": list(codes), "scope": map_scope}
+            make = partial(_ignoring_language, by_fold.__getitem__)
+            fitted(kind, f"{kind} over one temperature, {map_scope}", make, None)
+
+        attempt(kind, rescale)
     for key, value in _given(given or {}, rankings, one_to_one).items():
         fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
-    there = rankings if ready and one_to_one else ()
+    there = () if fits.unpredicted() else rankings
     predicted = {(c, f): fits.predicted(c, f) for c in there for f in (*range(FOLDS), None)}
     return Calibrated(methods, kept, notes, predicted, fits.known())
 

@@ -154,12 +154,24 @@ def _calibrate(
         tell(step + 1, len(steps), steps[step + 1])
         measured = head_summary.summary(items, calibration)
         tell(step + 2, len(steps), steps[step + 2])
+        shots = head_summary.shots(items)
+        few = [
+            k
+            for k in head_summary.SHOTS
+            if shots.get(str(k), {}).get("per-language", {}).get("languages", 0) < len(items)
+        ]
+        if few:
+            calibration.notes.append(
+                f"{', '.join(map(str, few))} labelled examples: "
+                + ", ".join(f"{shots[str(k)]['per-language']['languages'] if str(k) in shots else 0}" for k in few)
+                + f" of {len(items)} languages have as many outside a fold"
+            )
         result.calibration[name] = {
             "of": kind,
             "fit_languages": [ENGLISH] if "zero-shot" in calibration.kept else [],
             "fitted_on": zero_shot if "zero-shot" in calibration.kept else "",
             "methods": measured,
-            "shots": head_summary.shots(items),
+            "shots": shots,
             "notes": calibration.notes,
         }
         result.calibrators[kind] = calibration.kept

@@ -78,14 +78,17 @@ def measure(
     the query. A predicted threshold is that of answers drawn from the language's predicted temperature
     (`xt.eval.prediction.draw_answers`): it needs no label of it, and promises no more than that is calibrated. Gives
     the section `conformal` of one direction: scope -> languages -> coverage with its Wilson interval, mean and median
-    size; a language with too few queries for a threshold has sets of all candidates, and says so.
+    size; a language with too few queries for a threshold has sets of all candidates, and says so; one that no
+    temperature can be fitted to is named in `notes`.
     """
     scopes: dict[str, Any] = {}
+    notes: list[str] = []
     shared: Limits = {}  # of the sources: the same for all languages
     for scope in ("zero-shot", "predicted", "per-language"):
         if (scope == "zero-shot" and not sources) or (scope == "predicted" and predicted is None):
             continue
         rows: dict[str, Any] = {}
+        lacking: dict[str, list[str]] = {}
         for code, ranking in rankings.items():
             try:
                 if scope == "predicted" and predicted is not None:
@@ -95,12 +98,13 @@ def measure(
                 else:
                     limits = shared = shared or _learnt([rankings[c] for c in sources], alpha)
                 rows[code] = _one(ranking, limits)
-            except XtError:  # too few queries to fit a temperature
-                continue
+            except XtError as error:  # too few queries to fit a temperature
+                lacking.setdefault(error.message, []).append(code)
+        notes += [f"sets, {scope}: {', '.join(codes)}: {why}" for why, codes in lacking.items()]
         if rows:
             mean = {key: float(np.mean([r[key] for r in rows.values()])) for key in ("coverage", "mean_size")}
             scopes[scope] = {"languages": rows, "overall": {**mean, "languages": len(rows)}}
-    return {"alpha": alpha, "scopes": scopes}
+    return {"alpha": alpha, "scopes": scopes, **({"notes": notes} if notes else {})}
 
 
 def _learnt(fitted_on: Sequence[Ranking], alpha: float) -> Limits:

@@ -6,14 +6,14 @@ reports F1 weighted by class, every sentence a class of its own (`mteb/_evaluato
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from xt.core.errors import XtError
+from xt.core.copies import Copies
 from xt.eval import groups
-from xt.eval.retrieval import DIRECTIONS, Encodings, Ranking
+from xt.eval.retrieval import Encodings, Ranking, sides
 
 CONVENTIONS = {
     "foreign-english": "MTEB's direction; MTEB's main figure is f1",
@@ -33,17 +33,21 @@ def weighted_f1(ranking: Ranking) -> float:
     return float(np.where(right, 2.0 / (1.0 + asked[np.maximum(answers, 0)]), 0.0).mean())
 
 
-def figures(ranking: Ranking, vectors: Encodings, direction: str, pool: int | None) -> dict[str, Any]:
+def figures(
+    ranking: Ranking, vectors: Encodings, direction: str, pool: int | None, documents: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Give what both conventions add to a language's row: `f1`, and with `pool` the accuracy in pools of that size.
 
-    A language with fewer candidates than the pool has None for it.
+    `documents`: the texts of the candidates; equal ones are one in the pools, which no benchmark prescribes. A language
+    with fewer candidates than the pool has None for it.
     """
     row: dict[str, Any] = {"f1": weighted_f1(ranking)}
     if pool is not None:
-        sides = (vectors.foreign, vectors.english)
-        query, corpus = sides if direction == DIRECTIONS[0] else sides[::-1]
-        enough = len(corpus) >= pool
-        row["accuracy_pool"] = groups.fixed_pool(query, corpus, size=pool) if enough else None
+        query, corpus = sides(vectors, direction)
+        copies = Copies.find(documents) if documents is not None else Copies(np.arange(len(corpus)))
+        enough = copies.candidates >= pool
+        different = corpus[copies.firsts] if copies.extra else corpus
+        row["accuracy_pool"] = groups.fixed_pool(query, different, copies.of, size=pool) if enough else None
     return row
 
 
@@ -59,7 +63,8 @@ def section(
     if pool is not None:
         there = {c: r["accuracy_pool"] for c, r in rows.items() if r["accuracy_pool"] is not None}
         if not there:
-            raise XtError(f"No language has {pool} candidates.", "Choose a smaller --pool.")
+            note = f"no language has {pool} candidates: no accuracy in pools of one size"
+            return {**out, "pool_missing": list(rows), "notes": [note]}
         out |= {"pool": pool, "pool_mean": groups.with_all(there, resources)}
         out |= {"pool_groups": _groups(there, "accuracy_pool"), "pool_missing": [c for c in rows if c not in there]}
     return out

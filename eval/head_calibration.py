@@ -340,3 +340,9 @@ def _own_temperatures(out: Calibration, items: Mapping[str, Items]) -> None:
         label = "a temperature for each language, drawn to that of all by how little it has"
         out.methods.append(Method("shrunk", label, None, scored))
         out.kept["shrunk"] = {code: found.calibrator.to_json() for code, found in shrink(items).items()}
+    else:
+        lone = [code for code, folds in drawn.items() if len(folds) < FOLDS] if len(enough) > 1 else []
+        why = (
+            f"all items of {', '.join(lone)} are in one fold" if lone else f"two languages of {LEAST} items are needed"
+        )
+        out.notes.append(f"shrunk: {why}, so it was left out")

@@ -15,9 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.copies import Copies, text_key
 from xt.core.errors import XtError, require, unknown
 from xt.core.text import Vectors
 from xt.eval.mining_sets import MiningSet, Sentences
+
+
+class NotMined(XtError):
+    """These texts cannot be mined: they are too small, or nothing right is found. Other languages can be."""
+
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -170,10 +176,10 @@ class Neighbourhoods:
 def neighbourhoods(
     foreign: Vectors, english: Vectors, *, k: int = K, search: str = "auto", progress: Progress | None = None
 ) -> Neighbourhoods:
-    """Find the neighbours both ways; XtError when a side has no more than `k` sentences."""
+    """Find the neighbours both ways; NotMined when a side has no more than `k` sentences."""
     least = min(len(foreign), len(english))
     if least <= k:
-        raise XtError(
+        raise NotMined(
             f"{least} sentences on one side are too few: a margin needs more than its {k} neighbours.",
             "Give larger texts.",
         )
@@ -195,7 +201,7 @@ def candidates(hoods: Neighbourhoods, *, margin: str = "ratio") -> Candidates:
     around_f = forward.scores.astype(np.float64).mean(1)
     around_e = backward.scores.astype(np.float64).mean(1)
     if margin == "ratio" and min(around_f.min(), around_e.min()) <= 0:
-        raise XtError(
+        raise NotMined(
             "A sentence has neighbours with a mean cosine of 0 or less: the ratio margin means nothing then.",
             "Use --margin distance.",
         )
@@ -291,6 +297,39 @@ def mine(part: MiningSet, hoods: Neighbourhoods, *, margin: str = "ratio") -> Mi
     return Mined(kept, pairs, right, len(part.gold), facts)
 
 
+def has_copies(part: MiningSet) -> bool:
+    """Whether a text of either side is there more than once."""
+    return any(Copies.find(side.texts).extra for side in (part.foreign, part.english))
+
+
+def mine_texts(part: MiningSet, hoods: Neighbourhoods, *, margin: str = "ratio") -> Mined:
+    """Mine one part by text: a pair is right where its two texts are those of a gold pair, whatever their ids.
+
+    Pairs of equal texts are one, that of the best score; each is named by the first ids that have its texts.
+    """
+    sides = [dict(zip(side.ids, side.texts, strict=True)) for side in (part.foreign, part.english)]
+    gold = {tuple(text_key(side[name]) for side, name in zip(sides, pair, strict=True)) for pair in part.gold}
+    first: list[dict[str, str]] = [{}, {}]
+    for names, side in zip(first, sides, strict=True):
+        for name, text in side.items():
+            names.setdefault(text, name)
+    found = candidates(hoods, margin=margin)
+    texts = [list(names) for names in first]
+    seen: set[tuple[str, ...]] = set()
+    kept, right, pairs = [], [], []
+    for at, (i, j) in enumerate(zip(found.foreign, found.english, strict=True)):
+        both = texts[0][i], texts[1][j]
+        key = tuple(map(text_key, both))
+        if key in seen:
+            continue
+        seen.add(key)
+        kept.append(at)
+        right.append(key in gold)
+        pairs.append((first[0][both[0]], first[1][both[1]]))
+    chosen = Candidates(*(getattr(found, name)[kept] for name in Candidates.__dataclass_fields__))
+    return Mined(chosen, tuple(pairs), np.array(right, bool), len(gold), {})
+
+
 def scored(right: npt.NDArray[np.bool_], gold: int) -> dict[str, float]:
     """Precision, recall and F1 of the pairs extracted; with none, 0 as BUCC's scorer has it."""
     found = int(right.sum())
@@ -302,10 +341,10 @@ def scored(right: npt.NDArray[np.bool_], gold: int) -> dict[str, float]:
 def best_threshold(dev: Mined) -> float:
     """Choose the threshold with the best F1 on dev: the midpoint between the last score kept and the next one.
 
-    Equal scores are kept or left together. Raises XtError when no candidate of dev is right.
+    Equal scores are kept or left together. Raises NotMined when no candidate of dev is right.
     """
     if not dev.right.any():
-        raise XtError(
+        raise NotMined(
             f"None of the {len(dev.right)} pairs mined on dev is right: no threshold can be chosen.",
             "Check that the gold ids belong to these texts, and that the encoder knows the language.",
         )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xt.core.copies import Copies
 from xt.core.errors import XtError, unknown
 from xt.core.tasks import get
 from xt.core.text import Vectors
 from xt.eval import groups, mining, mining_control
-from xt.eval.mining import MARGINS, Mined, Neighbourhoods, Progress
+from xt.eval.mining import MARGINS, Mined, Neighbourhoods, NotMined, Progress
 from xt.eval.mining_sets import MiningSet, MiningTask, Sentences, read_bucc, read_mining, read_tatoeba_mining
 from xt.eval.retrieval import Encoder
 from xt.eval.run import resource_of
@@ -32,6 +33,8 @@ class MiningData:
     source: str
     licence: str
     tasks: tuple[MiningTask, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Language -> why there is nothing to mine in it."""
 
     def describe(self) -> dict[str, Any]:
         """As the report shows it."""
@@ -47,19 +50,20 @@ def is_mining(task: str) -> bool:
 
 def load_mining(task: str, *, data_dir: Path | None = None, selection: str = "all", seed: int = 0) -> MiningData:
     """Read what a name means: `bucc`, `tatoeba-mining`, or `mine:FOLDER` in BUCC's layout."""
+    lost: dict[str, str] = {}
     if task.startswith(PREFIX):
         folder = Path(task.removeprefix(PREFIX)).expanduser().resolve()
-        found = tuple(read_mining(folder, selection))
+        found = tuple(read_mining(folder, selection, lost))
         title = f"Mining of {folder.name}"
-        return MiningData(folder.name, title, f"files in BUCC's layout in {folder}", "the owner's", found)
+        return MiningData(folder.name, title, f"files in BUCC's layout in {folder}", "the owner's", found, lost)
     row = get(task)
     readers: dict[str, Callable[[], list[MiningTask]]] = {
-        "bucc": lambda: read_bucc(data_dir, selection),
-        "tatoeba-mining": lambda: read_tatoeba_mining(data_dir, selection, seed),
+        "bucc": lambda: read_bucc(data_dir, selection, lost),
+        "tatoeba-mining": lambda: read_tatoeba_mining(data_dir, selection, seed, lost),
     }
     if task not in readers:
         raise XtError(f"{task} is no mining task.", f"Known: {', '.join(readers)}, mine:FOLDER.")
-    return MiningData(row.name, row.title, row.source, row.licence, tuple(readers[task]()))
+    return MiningData(row.name, row.title, row.source, row.licence, tuple(readers[task]()), lost)
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,12 @@ def evaluate_mining(
     precision: float = mining_control.PRECISION,
     fdr: float = mining_control.FDR,
     truncate: bool = False,
+    left_out: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> MiningResult:
     """Mine every language with every margin; what is promised and calibrated is of `margin`.
+
+    A language that cannot be mined (texts too small, no right pair on dev) is left out, and named in the notes.
 
     Args:
         encoder: anything with `encode`.
@@ -95,54 +102,101 @@ def evaluate_mining(
         precision: the precision that a threshold is to guarantee.
         fdr: the share of wrong pairs that is allowed for among discoveries.
         truncate: cut texts that are too long, and count them, instead of stopping.
+        left_out: languages that were not read, and why; kept with the notes.
         progress: told of every language before it is encoded.
     """
     if margin not in MARGINS:
         raise unknown("margin", margin, MARGINS)
     rows: dict[str, dict[str, Any]] = {}
     mined: dict[str, tuple[Mined, Mined]] = {}
+    lost = dict(left_out or {})
     for done, task in enumerate(data):
         tell = _telling(progress, done, len(data), task.language)
-        found = [_search(encoder, part, search, truncate, tell) for part in (task.dev, task.test)]
-        hoods, cut = [hood for hood, _ in found], sum(n for _, n in found)
-        row: dict[str, Any] = {"margins": {}, "truncated": cut}
-        for name in MARGINS:
-            try:
-                dev, test = (mining.mine(p, h, margin=name) for p, h in zip((task.dev, task.test), hoods, strict=True))
-                threshold = mining.best_threshold(dev)
-            except XtError as error:
-                if name == margin:
-                    raise XtError(f"{task.language}: {error.message}", error.hint) from error
-                row["margins"][name] = None  # another margin that these vectors do not allow
-                continue
-            row["margins"][name] = {"threshold": threshold, **mining.at_threshold(test, threshold)}
-            row["margins"][name]["dev_f1"] = mining.at_threshold(dev, threshold)["f1"]
-            if name == margin:
-                mined[task.language] = (dev, test)
-        rows[task.language] = row
+        try:
+            rows[task.language], mined[task.language] = _mine(encoder, task, margin, search, truncate, tell)
+        except NotMined as error:
+            lost[task.language] = error.message
     if progress:
         progress(len(data), len(data), "")
     predictions: list[dict[str, Any]] = []
     calibrators: dict[str, Any] = {}
-    pooled = mining_control.fit_probability([dev for dev, _ in mined.values()])
-    for task in data:
+    pooled = mining_control.fit_probability([dev for dev, _ in mined.values()]) if mined else None
+    for task in (t for t in data if t.language in mined):
         row, (dev, test) = rows[task.language], mined[task.language]
         main = row["margins"][margin]
         facts, calibrator, chances = mining_control.control(dev, test, pooled=pooled, precision=precision, fdr=fdr)
         row |= {k: main[k] for k in ("precision", "recall", "f1", "threshold", "pairs")}
-        row |= {"n": test.gold, "dev_gold": dev.gold, **facts, **test.facts}
+        row |= {"n": len(task.test.gold), "dev_gold": len(task.dev.gold), **facts, **test.facts}
+        threshold = row.get("by_text", main)["threshold"]
+        if "by_text" in row:
+            row["notes"] = [*row["notes"], _repeated(row)]
         calibrators[task.language] = {
             "margin": margin,
-            "threshold": main["threshold"],
+            "threshold": threshold,
             "guaranteed": (row["guarantee"] or {}).get("threshold"),
             "probability": None if calibrator is None else calibrator.to_json(),
         }
-        predictions += _pairs(task, test, main["threshold"], chances)
+        predictions += _pairs(task, test, threshold, chances)
     names = ("precision", "recall", "f1")
     resources = {code: resource_of(code) for code in rows}
-    mean = {name: groups.with_all({c: rows[c][name] for c in rows}, resources) for name in names}
+    mean = {name: groups.with_all({c: rows[c][name] for c in rows}, resources) for name in names if rows}
     section = {"metric": "f1", "margin": margin, "k": mining.K, "mean": mean, "languages": rows}
+    section |= {"left_out": lost, "notes": [f"{code} was not mined: {why}" for code, why in lost.items()]}
     return MiningResult(section, predictions, calibrators)
+
+
+def _mine(
+    encoder: Encoder, task: MiningTask, margin: str, search: str, truncate: bool, tell: Progress
+) -> tuple[dict[str, Any], tuple[Mined, Mined]]:
+    """Mine one language with every margin: its row so far, and what `margin` found on dev and test."""
+    found = [_search(encoder, part, search, truncate, tell) for part in (task.dev, task.test)]
+    hoods, cut = [hood for hood, _ in found], sum(n for _, n in found)
+    row: dict[str, Any] = {"margins": {}, "truncated": cut}
+    parts = (task.dev, task.test)
+    repeated = any(map(mining.has_copies, parts))
+    kept: tuple[Mined, Mined] | None = None
+    for name in MARGINS:
+        try:
+            dev, test = (mining.mine(p, h, margin=name) for p, h in zip(parts, hoods, strict=True))
+            texts = dev, test
+            if repeated:
+                one, two = (mining.mine_texts(p, h, margin=name) for p, h in zip(parts, hoods, strict=True))
+                texts = one, two
+            by_text = _at_best(*texts)
+            row["margins"][name] = _at_best(dev, test) if dev.right.any() or not repeated else NOTHING
+        except NotMined:
+            if name == margin:
+                raise
+            row["margins"][name] = None  # another margin that these vectors do not allow
+            continue
+        if name == margin:
+            kept = (texts[0], replace(texts[1], facts=test.facts)) if repeated else (dev, test)
+            if repeated:
+                sides = ((p.foreign.texts, p.english.texts) for p in parts)
+                row["copies"] = [sum(Copies.find(texts).extra for texts in side) for side in zip(*sides, strict=True)]
+                row["by_text"] = by_text
+    assert kept is not None
+    return row, kept
+
+
+NOTHING: dict[str, Any] = {"threshold": None, **mining.scored(np.zeros(0, bool), 1), "dev_f1": 0.0}
+"""What is extracted where no pair of dev is right."""
+
+
+def _repeated(row: Mapping[str, Any]) -> str:
+    """Warn of texts that are there more than once."""
+    foreign, english = row["copies"]
+    return (
+        f"warning: {foreign} foreign and {english} English sentences repeat another: F1 by id {row['f1']:.3f}, where "
+        f"such sentences are dropped, by text {row['by_text']['f1']:.3f}; what is promised and calibrated is by text"
+    )
+
+
+def _at_best(dev: Mined, test: Mined) -> dict[str, Any]:
+    """The figures of test at the threshold that is best on dev."""
+    threshold = mining.best_threshold(dev)
+    f1 = mining.at_threshold(dev, threshold)["f1"]
+    return {"threshold": threshold, **mining.at_threshold(test, threshold), "dev_f1": f1}
 
 
 def _telling(progress: Progress | None, done: int, total: int, language: str) -> Progress:

@@ -162,26 +162,36 @@ def find_mining(folder: Path) -> dict[str, dict[str, tuple[Path, Path, Path]]]:
     return found
 
 
-def read_mining(folder: Path, selection: str = "all") -> list[MiningTask]:
-    """Read the languages asked for of a folder in BUCC's layout (`find_mining`)."""
+def read_mining(folder: Path, selection: str = "all", left_out: dict[str, str] | None = None) -> list[MiningTask]:
+    """Read the languages asked for of a folder in BUCC's layout (`find_mining`).
+
+    A language whose gold file is empty is an error; with `left_out` it is put there, with the reason, and not read.
+    """
     found = find_mining(folder)
     tasks = []
     for code in languages.select(selection, found):
         sets = {}
         for part, (foreign, english, gold) in found[code].items():
-            origin = str(gold)
-            sets[part] = MiningSet(read_sentences(foreign), read_sentences(english), read_gold(gold), origin)
+            origin, pairs = str(gold), read_gold(gold)
+            if not pairs and left_out is not None:
+                left_out[code] = f"{gold.name} holds no gold pairs"
+                break
+            sets[part] = MiningSet(read_sentences(foreign), read_sentences(english), pairs, origin)
+        if code in (left_out or {}):
+            continue
         tasks.append(MiningTask(code, sets["dev"], sets["test"]))
     return tasks
 
 
-def read_bucc(data_dir: Path | None, selection: str = "all") -> list[MiningTask]:
-    """Read BUCC 2018 from below a data folder (`bucc/` or `bucc2018/`)."""
+def read_bucc(
+    data_dir: Path | None, selection: str = "all", left_out: dict[str, str] | None = None
+) -> list[MiningTask]:
+    """Read BUCC 2018 from below a data folder (`bucc/` or `bucc2018/`); `left_out` as of `read_mining`."""
     task, folder = get("bucc"), data_folder(data_dir)
     patterns = [s for part in task.files.values() for p in part for s in spellings(p, "deu")]
     for name in ("bucc", "bucc2018"):
         if folder is not None and (folder / name).is_dir():
-            return read_mining(folder / name, selection)
+            return read_mining(folder / name, selection, left_out)
     raise XtError(
         f"BUCC is not there: {folder or 'no data folder is named'}.",
         f"{task.note} Expected for example {patterns[0]} below the folder named by --data-dir.",
@@ -221,6 +231,16 @@ def mining_set_from_bitext(bitext: Bitext, seed: int) -> MiningTask:
     return MiningTask(bitext.language, sets["dev"], sets["test"])
 
 
-def read_tatoeba_mining(data_dir: Path | None, selection: str = "all", seed: int = 0) -> list[MiningTask]:
-    """Make mining sets of the Tatoeba languages asked for."""
-    return [mining_set_from_bitext(b, seed) for b in read_tatoeba(data_dir, selection)]
+def read_tatoeba_mining(
+    data_dir: Path | None, selection: str = "all", seed: int = 0, left_out: dict[str, str] | None = None
+) -> list[MiningTask]:
+    """Make mining sets of the Tatoeba languages asked for; with `left_out` one that is too small is put there."""
+    tasks = []
+    for pairs in read_tatoeba(data_dir, selection):
+        try:
+            tasks.append(mining_set_from_bitext(pairs, seed))
+        except XtError as error:
+            if left_out is None:
+                raise
+            left_out[pairs.language] = error.message
+    return tasks

@@ -33,8 +33,12 @@ SPREAD = 0.2
 
 
 def distinct_share(ranking: Ranking) -> float:
-    """Share of the queries' best candidates that differ, 0 to 1, kept half a query from both ends; needs no labels."""
-    n = len(ranking.rows)
+    """Share of the candidates that are the best of some query, kept half of one from 0 and 1; needs no labels.
+
+    In a parallel corpus every candidate is right for some query. Where texts repeat there are fewer candidates than
+    queries; a ranking of fewer queries than candidates can find no more than it has.
+    """
+    n = min(len(ranking.rows), ranking.candidates)
     return float(np.clip(len(np.unique(ranking.rows[:, 0])) / n, 0.5 / n, 1 - 0.5 / n))
 
 

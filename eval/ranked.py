@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core import languages, rows
+from xt.core.copies import Copies, count_copies
 from xt.core.corpus import BEIR_CORPUS, BEIR_QRELS, BEIR_QUERIES, CorpusLog, beir_file, read_corpus, read_queries
 from xt.core.errors import XtError, require
 from xt.core.examples import counts
@@ -234,9 +235,86 @@ def rank_collection(
     found = neighbours(queries, documents, k=min(CANDIDATES + 1, len(documents)), search="exact")
     scores, places = _without_itself(collection, found.scores, found.rows)
     section, rankings = score_collection(collection, scores, places, names)
-    facts = {"documents": len(collection.documents.ids), "truncated": [cut_q, cut_d], "notes": list(collection.notes)}
+    copies = Copies.find(collection.documents.texts)
+    predictions = _predictions(collection, scores, places)
+    notes = list(collection.notes)
+    repeated = count_copies(collection.documents.texts, collection.queries.texts)
+    if copies.extra:
+        near = neighbours(queries, documents[copies.firsts], k=min(CANDIDATES + 1, copies.candidates), search="exact")
+        scores, found_texts = _without_itself(collection, near.scores, near.rows, copies)
+        rankings = rank_texts(collection, copies, scores, found_texts, rankings)
+        by_text = {code: float((r.gold == 0).mean()) for code, r in rankings.items()}
+        for code, value in by_text.items():
+            section["languages"][code]["accuracy_by_text"] = value
+        resources = {code: resource_of(code) for code in by_text}
+        section["mean"]["accuracy_by_text"] = groups.with_all(by_text, resources)
+        predictions = _by_text(collection, copies, predictions, scores, found_texts)
+    if any(repeated.values()):
+        means = {k: section["mean"][k]["all"] for k in ("accuracy", "accuracy_by_text") if k in section["mean"]}
+        told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in means.items())
+        notes.append(
+            f"warning: {repeated['documents']} documents and {repeated['queries']} queries repeat another text "
+            f"({told}); the measures are by id, to calibration equal documents are one candidate"
+        )
+    facts = {"documents": len(collection.documents.ids), "truncated": [cut_q, cut_d], "notes": notes}
+    facts["copies"] = repeated
     facts["prefixes"] = {"queries": of_query or "default", "documents": of_document or "default"}
-    return Ranked({**section, **facts}, _predictions(collection, scores, places), rankings)
+    return Ranked({**section, **facts}, predictions, rankings)
+
+
+def rank_texts(
+    collection: Collection,
+    copies: Copies,
+    scores: Vectors,
+    found: npt.NDArray[np.int64],
+    by_id: Mapping[str, Ranking],
+) -> dict[str, Ranking]:
+    """Return the rankings by language in which equal documents are one candidate, right where any of them is.
+
+    Args:
+        collection: what was ranked.
+        copies: of its documents.
+        scores: (queries, k) similarities, best first.
+        found: (queries, k) which candidates of `copies`, -1 for none.
+        by_id: the rankings in which every document is by itself, for the folds.
+    """
+    right = np.zeros(found.shape, bool)
+    for q, relevant in enumerate(_relevant(collection, copies)):
+        right[q] = np.isin(found[q], relevant) & (found[q] >= 0)
+    gold = np.where(right.any(1), right.argmax(1), -1).astype(np.int64)
+    rows = np.where(found < 0, -1, copies.firsts[found])
+    codes = np.array(collection.queries.languages)
+    return {
+        code: Ranking(scores[codes == code], rows[codes == code], gold[codes == code], one.folds, copies.candidates)
+        for code, one in by_id.items()
+    }
+
+
+def _relevant(collection: Collection, copies: Copies) -> list[npt.NDArray[np.int64]]:
+    """The candidates that hold a document relevant to each query."""
+    where = {name: i for i, name in enumerate(collection.documents.ids)}
+    return [
+        np.unique([copies.of[where[d]] for d, score in collection.judgements[name].items() if score > 0])
+        for name in collection.queries.ids
+    ]
+
+
+def _by_text(
+    collection: Collection,
+    copies: Copies,
+    predictions: Sequence[dict[str, Any]],
+    scores: Vectors,
+    found: npt.NDArray[np.int64],
+) -> list[dict[str, Any]]:
+    """Turn predictions by id into those by text; `correct_by_id` keeps what they were."""
+    out = []
+    for q, (row, relevant) in enumerate(zip(predictions, _relevant(collection, copies), strict=True)):
+        first = int(found[q, 0])
+        text = collection.documents.texts[int(copies.firsts[first])] if first >= 0 else ""
+        right = first >= 0 and bool(np.isin(first, relevant))
+        score = float(scores[q, 0]) if first >= 0 else None
+        out.append({**row, "answer": text, "score": score, "correct": right, "correct_by_id": row["correct"]})
+    return out
 
 
 def _encode(
@@ -260,11 +338,12 @@ def _encode(
 
 
 def _without_itself(
-    collection: Collection, scores: Vectors, places: npt.NDArray[np.int64]
+    collection: Collection, scores: Vectors, places: npt.NDArray[np.int64], copies: Copies | None = None
 ) -> tuple[Vectors, npt.NDArray[np.int64]]:
     """Take a document that is the query itself (same id, same text) out of its ranking, as BEIR does (ArguAna, Quora).
 
-    Unless it is judged. Gives at most `CANDIDATES` for each query; a ranking that is short ends in -1.
+    Unless it is judged. Gives at most `CANDIDATES` for each query; a ranking that is short ends in -1. With `copies`
+    places are candidates: one that is the query itself and no other document is taken out.
     """
     kept = min(CANDIDATES, scores.shape[1])
     where = {name: i for i, name in enumerate(collection.documents.ids)}
@@ -273,6 +352,10 @@ def _without_itself(
         own = where.get(name)
         if own is None or name in collection.judgements[name] or collection.documents.texts[own] != text:
             continue
+        if copies is not None:
+            own = int(copies.of[own])
+            if len(copies.members(own)) > 1:
+                continue
         rest = places[q] != own
         n = min(kept, int(rest.sum()))
         out_p[q], out_s[q] = -1, -np.inf

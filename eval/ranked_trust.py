@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from xt.core.errors import XtError
 from xt.eval import calibration
 from xt.eval.ranked import Ranked
 from xt.eval.run import resource_of
@@ -55,11 +54,12 @@ def calibrate(
         given: direction -> method -> calibrator of another report, to apply here as they are.
         calibrating: told of every step before it is made.
 
-    Raises XtError where a query found no document at all.
+    A language in which a query has no document to be compared with is left out, and named in the notes.
     """
-    rankings = result.rankings
-    if bare := [code for code, r in rankings.items() if not np.isfinite(r.scores[:, 0]).all()]:
-        raise XtError(f"{', '.join(bare)}: a query has no document to be compared with.", "Give more documents.")
+    compared = {code: bool(np.isfinite(r.scores[:, 0]).all()) for code, r in result.rankings.items()}
+    rankings = {code: r for code, r in result.rankings.items() if compared[code]}
+    bare = [code for code in compared if not compared[code]]
+    lost = [f"not calibrated: {', '.join(bare)}: a query has no document to be compared with"] if bare else []
     tell = calibrating or (lambda *_: None)
     tell(0, 2, "fits")
     with threadpool_limits(1, user_api="blas"):
@@ -67,10 +67,11 @@ def calibrate(
             rankings, temperature, one_to_one=False, calibrate_on=calibrate_on, given=(given or {}).get(DIRECTION)
         )
         tell(1, 2, "measures")
-        methods = calibration.summary(made.methods, {code: resource_of(code) for code in rankings})
+        measured = made.methods if rankings else []
+        methods = calibration.summary(measured, {code: resource_of(code) for code in rankings})
     tell(2, 2, "")
     fitted_on = made.kept.get("zero-shot", {}).get("fitted_on", [])
-    section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": made.notes}}
+    section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": [*lost, *made.notes]}}
     return Trusted(section, {DIRECTION: made.kept}, _told(result.predictions, made.methods))
 
 
@@ -81,6 +82,9 @@ def _told(predictions: Sequence[dict[str, Any]], methods: Sequence[calibration.M
     out = []
     for row in predictions:
         i = seen[row["language"]] = seen.get(row["language"], -1) + 1
+        if row["language"] not in methods[0].scored:
+            out.append(dict(row))
+            continue
         p = {f"p_{m.key}": float(m.scored[row["language"]].confidence[i]) for m in methods}
         out.append({**row, **p, "probability": p[f"p_{chosen}"]})
     return out

@@ -49,13 +49,15 @@ def figure_of(table: Metrics, name: str, *keys: str) -> float | None:
 
 
 def beside(encoder: Metrics, way: str) -> Iterator[tuple[str, Metrics]]:
-    """Further means of one direction, by resource class: accuracy in pools of one size, and MTEB's F1."""
+    """Further means of one direction, by resource class: in pools of one size, MTEB's F1, by text."""
     data = get(encoder, "retrieval", way) or {}
     pool, means, f1 = data.get("pool"), data.get("pool_mean"), data.get("f1")
     if is_number(pool) and isinstance(means, Mapping):
         yield f"in equal pools of {fixed(pool, 0)}", means
     if isinstance(f1, Mapping):
         yield "F1, as MTEB reports it", f1
+    if isinstance(data.get("by_text"), Mapping):
+        yield "by text: an answer equal to the right one is right", data["by_text"]
 
 
 def conventions(metrics: Metrics, ways: Sequence[str]) -> str:

@@ -54,6 +54,7 @@ def ranked(metrics: Metrics) -> str:
             ]
             for code, row in rows.items()
         ]
+        parts += [f'<p class="note">{text(n)}</p>\n' for n in listed(section.get("notes"))]
         lead = f"{task}: measures" if task else "Measures"
         parts.append(means(section, f"{lead} of the ranking, means over languages"))
         head = ["Queries in", "n", *(text(k) for k in names)]
@@ -106,7 +107,8 @@ def mining(metrics: Metrics) -> str:
         how += " <b>Guaranteed</b>: with a threshold whose precision is certified on the development part."
     if any(p[0] == "fdr" for p in deep):
         how += " <b>Discoveries</b>: chosen by conformal p-values, which bound the share of wrong ones."
-    notes = [f"{language_name(metrics, c)}: {n}" for c, r in rows.items() for n in listed(r.get("notes"))]
+    notes = [str(n) for n in listed(data.get("notes"))]
+    notes += [f"{language_name(metrics, c)}: {n}" for c, r in rows.items() for n in listed(r.get("notes"))]
     told = "".join(f'<p class="note">{text(n)}</p>\n' for n in notes)
     head = ["Language", *({"n": "Gold", "pairs": "Mined"}[k] for k in plain), *MINED.values(), "threshold"]
     head += [NESTED[p] for p in deep] + [{"ece": "ECE", "ece_null": "perfect"}[k] for k in sure]

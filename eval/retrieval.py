@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.bitext import Bitext
+from xt.core.copies import Copies, count_copies, search_distinct
 from xt.core.errors import XtError
 from xt.core.search import top_k
 from xt.core.text import Encoded, Vectors
@@ -43,6 +44,7 @@ class Ranking:
     folds: npt.NDArray[np.int64]
     """(n,) the cross-fitting fold of each sentence pair."""
     candidates: int
+    """How many there are in all."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,36 @@ def fold_of(english: str) -> int:
     return int.from_bytes(digest[:4], "big") % FOLDS
 
 
+def sides(vectors: Encodings, direction: str) -> tuple[Vectors, Vectors]:
+    """Return the vectors of the queries and of the candidates of a direction."""
+    both = (vectors.foreign, vectors.english)
+    return both if direction == DIRECTIONS[0] else both[::-1]
+
+
+def texts_of(bitext: Bitext, direction: str) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the queries and the candidates of a direction."""
+    both = (bitext.foreign, bitext.english)
+    return both if direction == DIRECTIONS[0] else both[::-1]
+
+
+def rank_texts(bitext: Bitext, vectors: Encodings, direction: str, by_index: Ranking, k: int = CANDIDATES) -> Ranking:
+    """Rank the candidates of different text, for calibration: equal ones are one, and any copy of the gold is right.
+
+    Without copies that is `by_index`, the ranking of the same direction. `rows` has the first of the equal ones.
+    """
+    copies = Copies.find(texts_of(bitext, direction)[1])
+    if not copies.extra:
+        return by_index
+    query, corpus = sides(vectors, direction)
+    scores, found = search_distinct(lambda some, depth: top_k(query[some], corpus, depth), copies, len(query), k)
+    hits = found == copies.of[:, None]
+    gold = np.where(hits.any(1), hits.argmax(1), -1).astype(np.int64)
+    return Ranking(scores, copies.firsts[found], gold, by_index.folds, copies.candidates)
+
+
 def rank(bitext: Bitext, vectors: Encodings, direction: str, k: int = CANDIDATES) -> Ranking:
     """Rank the candidates of every sentence of a language in one direction."""
-    query, corpus = (
-        (vectors.foreign, vectors.english) if direction == DIRECTIONS[0] else (vectors.english, vectors.foreign)
-    )
+    query, corpus = sides(vectors, direction)
     scores, rows = top_k(query, corpus, k)
     hits = rows == np.arange(len(query))[:, None]  # (n, k)
     gold = np.where(hits.any(1), hits.argmax(1), -1)
@@ -107,8 +134,22 @@ def rank(bitext: Bitext, vectors: Encodings, direction: str, k: int = CANDIDATES
     return Ranking(scores, rows, gold.astype(np.int64), folds, len(corpus))
 
 
+def by_text(bitext: Bitext, direction: str, ranking: Ranking) -> dict[str, Any]:
+    """Measure a ranking of `rank_texts`: how often the answer's text is the gold one's, and how many copies there are.
+
+    Gives `accuracy_by_text` with its interval, and `copies`: texts that repeat another, of documents and of queries.
+    """
+    n, right = len(ranking.gold), int((ranking.gold == 0).sum())
+    queries, documents = texts_of(bitext, direction)
+    found = {"accuracy_by_text": right / n, "accuracy_by_text_ci": measures.wilson(right, n)}
+    return {**found, "copies": count_copies(documents, queries)}
+
+
 def scores_of(ranking: Ranking) -> dict[str, Any]:
-    """Accuracy at 1 with its 95 % interval (Wilson), and mean reciprocal rank (0 below the top candidates)."""
+    """Accuracy at 1 with its 95 % interval (Wilson), and mean reciprocal rank (0 below the top candidates).
+
+    Answers are judged by their place, as XTREME and MTEB do: a copy of the right sentence is wrong.
+    """
     n = len(ranking.gold)
     right = int((ranking.gold == 0).sum())
     reciprocal = np.where(ranking.gold >= 0, 1.0 / np.maximum(ranking.gold + 1, 1), 0.0)

@@ -19,7 +19,7 @@ from xt.core.artifact import Artifact, command_line, new_artifact, open_artifact
 from xt.core.bitext import Bitext
 from xt.core.cores import usable_cores
 from xt.core.errors import XtError
-from xt.eval import calibration, conventions, report, retrieval
+from xt.eval import calibration, conventions, groups, report, retrieval
 from xt.eval.retrieval import Encoder, Ranking
 from xt.eval.trust import Asked, calibrate_sides
 
@@ -141,26 +141,68 @@ def evaluate(
         direction: {b.language: retrieval.rank(b, vectors[b.language], direction) for b in corpus.pairs}
         for direction in retrieval.DIRECTIONS
     }
+    pairs = {b.language: b for b in corpus.pairs}
+    of_texts = {
+        direction: {c: retrieval.rank_texts(pairs[c], vectors[c], direction, r) for c, r in rankings.items()}
+        for direction, rankings in both.items()
+    }
     for direction, rankings in both.items():
         rows = {code: retrieval.scores_of(r) for code, r in rankings.items()}
         for code, ranking in rankings.items():
-            rows[code] |= conventions.figures(ranking, vectors[code], direction, pool)
+            rows[code] |= retrieval.by_text(pairs[code], direction, of_texts[direction][code])
+            documents = retrieval.texts_of(pairs[code], direction)[1]
+            rows[code] |= conventions.figures(ranking, vectors[code], direction, pool, documents)
         metrics["retrieval"][direction] = {"mean": retrieval.means(rows, resources), "languages": rows}
         metrics["retrieval"][direction] |= conventions.section(rows, direction, resources, pool)
+        if any(any(row["copies"].values()) for row in rows.values()):
+            texts = {code: row["accuracy_by_text"] for code, row in rows.items()}
+            metrics["retrieval"][direction]["by_text"] = groups.with_all(texts, resources)
+    notes = [note for way in metrics["retrieval"].values() for note in way.get("notes", ())]
+    notes += copies_note(metrics["retrieval"])
+    if notes:
+        metrics["notes"] = list(dict.fromkeys(notes))
     seconds["search"] = time.perf_counter() - started - sum(seconds.values())
     asked = Asked(temperature, calibrate_on, shots, given or {})
-    for direction, side in calibrate_sides(both, english, resources, asked, jobs=jobs, calibrating=calibrating).items():
+    for direction, side in calibrate_sides(
+        of_texts, english, resources, asked, jobs=jobs, calibrating=calibrating
+    ).items():
         calibrators[direction] = side.kept
         metrics["calibration"][direction] = side.section
         for name, section in (("none_of_these", side.none_of_these), ("conformal", side.conformal)):
             if section:
                 metrics.setdefault(name, {})[direction] = section
         for b in corpus.pairs:
-            predictions += _predictions(b, direction, both[direction][b.language], side.methods, entry["name"])
+            answers = of_texts[direction][b.language]
+            by_index = both[direction][b.language].gold == 0
+            predictions += _predictions(b, direction, answers, by_index, side.methods, entry["name"])
     seconds["calibrate"] = time.perf_counter() - started - sum(seconds.values())
     metrics["seconds"] = seconds
     metrics["kept_vectors"] = getattr(encoder, "hits", 0) - kept
     return Evaluation(metrics, predictions, calibrators)
+
+
+def copies_note(retrieved: Mapping[str, Any]) -> list[str]:
+    """Warn of texts that are there more than once; the accuracy by text where it differs. Empty without any."""
+    parts = []
+    for direction, way in retrieved.items():
+        rows = {code: row for code, row in way["languages"].items() if any(row["copies"].values())}
+        documents, queries = (sum(row["copies"][side] for row in rows.values()) for side in ("documents", "queries"))
+        apart = [c for c, row in rows.items() if abs(row["accuracy"] - row["accuracy_by_text"]) > 1e-12]
+        if not rows:
+            continue
+        told = [
+            f"{c} {100 * rows[c]['accuracy']:.1f} by index, {100 * rows[c]['accuracy_by_text']:.1f} by text"
+            for c in apart
+        ]
+        differ = f"accuracy differs: {'; '.join(told)}" if told else "accuracy by text is the same"
+        repeat = f"{documents} documents and {queries} queries repeat another text ({', '.join(rows)})"
+        parts.append(f"warning: {direction}: {repeat}; {differ}")
+    if parts:
+        parts.append(
+            "By index a copy of the right text counts as wrong, as in XTREME and MTEB; to calibration equal texts are "
+            "one candidate"
+        )
+    return parts
 
 
 def worst(predictions: Sequence[dict[str, Any]], count: int = 40) -> list[dict[str, Any]]:
@@ -194,11 +236,15 @@ def _confidence_of(row: dict[str, Any]) -> str:
 
 
 def _predictions(
-    pairs: Bitext, direction: str, ranking: Ranking, methods: Sequence[calibration.Method], name: str
+    pairs: Bitext,
+    direction: str,
+    ranking: Ranking,
+    by_index: Any,
+    methods: Sequence[calibration.Method],
+    name: str,
 ) -> list[dict[str, Any]]:
-    queries, answers = (
-        (pairs.foreign, pairs.english) if direction == retrieval.DIRECTIONS[0] else (pairs.english, pairs.foreign)
-    )
+    """List the answers; `correct`: its text is the gold one's, `correct_by_index`: it is the very sentence."""
+    queries, answers = retrieval.texts_of(pairs, direction)
     return [
         {
             "encoder": name,
@@ -208,6 +254,7 @@ def _predictions(
             "answer": answers[int(ranking.rows[i, 0])],
             "gold": answers[i],
             "correct": bool(ranking.gold[i] == 0),
+            "correct_by_index": bool(by_index[i]),
             "gold_position": int(ranking.gold[i]),
             "score": float(ranking.scores[i, 0]),
             **{f"p_{m.key}": float(m.scored[pairs.language].confidence[i]) for m in methods},
@@ -289,6 +336,9 @@ def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **se
     shown = examples(evaluations[-1].predictions)
     codes = [b.language for b in corpus.pairs]
     sections = {"worst": worst(evaluations[-1].predictions), "data": hashes(corpus), **sections}
+    notes = dict.fromkeys(note for e in evaluations for note in e.metrics.get("notes", ()))
+    if told := [*sections.get("notes", ()), *notes]:
+        sections["notes"] = told
     return describe_run(title, corpus.describe(), codes, encoders=entries, examples=shown, **sections)
 
 

@@ -31,7 +31,8 @@ def measure(
     """Measure ECE with k labelled queries a language: {"16": {"per-language": row, "shrunk": row}, ...}.
 
     A row has the means over languages and draws of ece, ece_null and ece_excess, the largest excess of a language, and
-    the number of languages; those with fewer than k queries outside of any fold are left out, and named. `known`: of
+    the number of languages; those with fewer than k queries outside of any fold are left out, and named; where nothing
+    is known that a temperature could be drawn to, all are, and `note` has the reason. `known`: of
     the fits of the same rankings (`xt.eval.calibration.CrossFit.known`), where they have been made.
     """
     if any(k < 1 for k in shots):
@@ -43,6 +44,12 @@ def measure(
 def _one(fits: CrossFit, k: int, seed: int) -> dict[str, Any]:
     figures: dict[str, dict[str, list[tuple[float, float]]]] = {"per-language": {}, "shrunk": {}}
     lacking = []
+    try:
+        for code in fits.rankings:
+            for fold in range(FOLDS):
+                fits.prior(code, fold)
+    except XtError as error:
+        return {key: {**_row({}, list(fits.rankings)), "note": error.message} for key in figures}
     for code, ranking in fits.rankings.items():
         if min(int(keep_others(ranking, f).sum()) for f in range(FOLDS)) < k:
             lacking.append(code)
@@ -54,7 +61,7 @@ def _one(fits: CrossFit, k: int, seed: int) -> dict[str, Any]:
                 by_fold = {}
                 for fold, rows in drawn.items():
                     spread = fits.spread(code, fold) if key == "shrunk" else float("inf")
-                    prior = fits.predicted(code, fold)
+                    prior = fits.prior(code, fold)
                     by_fold[fold] = fit_drawn(ranking.scores[rows], ranking.gold[rows], prior, spread)
                 figures[key].setdefault(code, []).append(_figures(apply(ranking, by_fold)))
     return {key: _row(found, lacking) for key, found in figures.items()}

@@ -137,16 +137,24 @@ def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
     """Put one direction together."""
     made: Calibrated = found[way, "fits"]
     missing, calibrator = found[way, "none of these"]
-    kept = {**made.kept, **({"none-of-these": calibrator} if missing else {})}
+    kept = {**made.kept, **({"none-of-these": calibrator} if missing.get("methods") else {})}
+    sets = found[way, "sets"]
+    notes = [*made.notes, *missing.get("notes", ()), *sets.get("notes", ())]
+    if not missing:
+        notes.append("none of these: too few queries, or a single candidate")
     section: dict[str, Any] = {
         "fit_languages": made.kept.get("zero-shot", {}).get("fitted_on", []),
         "methods": {m.key: found[way, m.key][m.key] for m in made.methods},
-        "notes": made.notes,
+        "notes": notes,
     }
     if asked.shots:
         section["shots"] = found[way, "shots"]
-    sets = found[way, "sets"]
-    return Side(made.methods, kept, section, missing, sets if sets["scopes"] else {})
+        notes += [
+            f"{k} labelled queries: {', '.join(row['left_out'])}: {row.get('note', 'they have fewer outside a fold')}"
+            for k, arms in section["shots"].items()
+            if (row := arms["shrunk"])["left_out"]
+        ]
+    return Side(made.methods, kept, section, missing if missing.get("methods") else {}, sets if sets["scopes"] else {})
 
 
 class _Team:
@@ -267,7 +275,10 @@ def _calibrate(
 def _missing(
     rankings: Rankings, english: Mapping[str, Sequence[str]], sources: Sequence[str], predicted: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    return unanswerable.measure(rankings, english, sources, predicted=Predicted(predicted) if predicted else None)
+    try:
+        return unanswerable.measure(rankings, english, sources, predicted=Predicted(predicted) if predicted else None)
+    except XtError as error:
+        return {"notes": [f"none of these: {error.message}"]}, {}
 
 
 def _sets(rankings: Rankings, sources: Sequence[str], predicted: Any) -> dict[str, Any]:

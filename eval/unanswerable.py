@@ -175,36 +175,44 @@ def measure(
     Args:
         rankings: language -> ranking.
         english: language -> the English side of its pairs, in order.
-        sources: the languages to fit on; none of them there: all.
+        sources: the languages to fit on; where they have too few queries: all.
         predicted: language and fold -> its temperature without a label of it (`xt.eval.calibration.CrossFit`).
         risk: of the answers given, with the threshold chosen on other queries.
         repeats: resamples behind an interval.
 
     Returns:
-        The section `none_of_these`: for "zero-shot" (fitted on the sources; "pooled" without any) and "predicted" (for
-        each language, labels drawn: `draw_missing`), AUROC of answerable against not by one minus the mass of "none of
-        these", ECE of that and of the answer's confidence, and what refusing below the threshold gives; and the
-        calibrator as calibration.json keeps it. Both are empty with too few queries or a single candidate.
+        The section `none_of_these`: for "zero-shot" (fitted on the sources; "pooled" where they are too few) and
+        "predicted" (for each language, labels drawn: `draw_missing`), AUROC of answerable against not by one minus the
+        mass of "none of these", ECE of that and of the answer's confidence, and what refusing below the threshold
+        gives; and the calibrator as calibration.json keeps it. Both are empty with too few queries or a single
+        candidate; languages that are left out are named in `notes`.
     """
     usable = {c: r for c, r in rankings.items() if r.scores.shape[1] > 1}
     without = {c: np.array([loses_answer(e) for e in english[c]]) for c in usable}
     cut = {c: take_out(r, without[c]) for c, r in usable.items()}
-    codes = [c for c in sources if c in cut] or list(cut)
+    named = [c for c in sources if c in cut]
+    codes = named if enough([cut[c] for c in named]) else list(cut)
     if not enough([cut[c] for c in codes]):
         return {}, {}
     shared, everything = _by_fold(lambda fold: [_others(cut[c], fold) for c in codes], risk)
     rows = {c: _one(r, without[c], shared, risk, repeats) for c, r in cut.items()}
-    scope = "zero-shot" if sources else "pooled"
+    alone = [c for c in rankings if c not in usable]
+    notes = [f"none of these: {', '.join(alone)} have a single candidate"] if alone else []
+    scope = "zero-shot" if codes == named else "pooled"
     found = {scope: {"label": f"fitted on {', '.join(codes)}", "languages": rows, "overall": _overall(rows)}}
     kept = {**everything.to_json(), "fitted_on": codes, "unanswerable": 0.5}
     if predicted is not None:
-        rows, kept["languages"] = {}, {}
+        rows, kept["languages"], lacking = {}, {}, []
         for code, ranking in usable.items():
             if len(set(ranking.folds.tolist())) < 2:  # without its fold there is nothing to draw from
+                lacking.append(code)
                 continue
             own, everything = _by_fold(partial(_drawn, ranking, partial(predicted, code)), risk)
             rows[code] = _one(cut[code], without[code], own, risk, repeats)
             kept["languages"][code] = everything.to_json()
         label = "for each language, to answers drawn from its predicted temperature; no labels"
-        found["predicted"] = {"label": label, "languages": rows, "overall": _overall(rows)}
-    return {"risk": risk, "methods": found}, kept
+        if rows:
+            found["predicted"] = {"label": label, "languages": rows, "overall": _overall(rows)}
+        if lacking:
+            notes.append(f"none of these, predicted: all queries of {', '.join(lacking)} are in one fold")
+    return {"risk": risk, "methods": found, **({"notes": notes} if notes else {})}, kept

@@ -104,17 +104,19 @@ def _metrics(file: Path) -> dict[str, Any]:
 
 
 def _facts(file: Path, entry: str, direction: str, fitted_on: Sequence[str]) -> dict[str, Any]:
-    """Give the corpus, and its smallest and largest number of candidates in the languages that were fitted on."""
+    """Return the corpus, and its least and most candidates (equal texts are one) in the languages fitted on."""
     metrics = _metrics(file)
     rows = [e for e in metrics.get("encoders", []) if e.get("name") == entry]
     if not rows:
         return {}
     if "ranked" in metrics:
-        count, role = metrics["ranked"]["documents"], metrics["ranked"].get("prefixes", {}).get("documents", "default")
+        role = metrics["ranked"].get("prefixes", {}).get("documents", "default")
+        count = metrics["ranked"]["documents"] - metrics["ranked"].get("copies", {}).get("documents", 0)
         known = {} if role == "default" else {"documents_prefix": role}
         return {"task": metrics["task"]["name"], "corpus_sizes": [count, count], **known}
     languages = rows[0]["retrieval"][direction]["languages"]
-    sizes = [row["candidates"] for code, row in languages.items() if code in fitted_on or not fitted_on]
+    chosen = [row for code, row in languages.items() if code in fitted_on or not fitted_on]
+    sizes = [row["candidates"] - row.get("copies", {}).get("documents", 0) for row in chosen]
     return {"task": metrics["task"]["name"], "corpus_sizes": [min(sizes), max(sizes)]}
 
 

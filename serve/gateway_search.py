@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, StrictBool
 
+from xt.core.copies import Copies, text_key
 from xt.core.index import role
 from xt.serve.gateway_body import Count, Name, Text, Texts, body_of, schema_of
 from xt.serve.gateway_models import Models, calibration_of
@@ -56,7 +57,10 @@ class RerankRequest(BaseModel):
 
 def answer_json(query: str, found: Found) -> dict[str, Any]:
     """Write the answers to one query."""
-    hits = [{"id": h.id, "score": h.score, "probability": h.probability, "document": h.document} for h in found.hits]
+    hits = [
+        {"id": h.id, "score": h.score, "probability": h.probability, "document": h.document, "copies": list(h.copies)}
+        for h in found.hits
+    ]
     return {
         "query": query,
         "results": hits,
@@ -99,7 +103,10 @@ async def search(request: Request, body: SearchRequest = body_of(SearchRequest))
 
 @router.post("/rerank", openapi_extra=schema_of(RerankRequest))
 async def rerank(request: Request, body: RerankRequest = body_of(RerankRequest)) -> dict[str, Any]:
-    """Order texts by how likely each is the answer to the query."""
+    """Order texts by how likely each is the answer to the query; equal texts are one candidate.
+
+    A result is named by the first of its texts (`index`); `copies` has the places of all. `top_n` counts results.
+    """
     state = state_of(request)
     if (body.documents is None) == (body.texts is None):
         raise InvalidRequest("Expected either documents or texts.", "Give one of them.")
@@ -112,21 +119,27 @@ async def rerank(request: Request, body: RerankRequest = body_of(RerankRequest))
         roles = role(prefixes, "query"), str(source.facts.get("index", {}).get("prefix", role(prefixes, "passage")))
         cosines, tokens = await similarities(state, model, body, documents, roles, request.state)
         calibration = calibration_of(source, body.language)
+    copies = Copies.find(documents)
+    best = np.full(copies.candidates, -np.inf)
+    np.maximum.at(best, copies.of, cosines)
     probabilities = none = None
     if calibration is not None:
-        mass = calibration[0](cosines[None])[0]  # (documents + 1,)
+        mass = calibration[0](best[None])[0]  # (candidates + 1,)
         probabilities, none = mass[:-1], float(mass[-1])
-    order = np.argsort(-cosines, kind="stable")[: body.top_n]
+    names = [text_key(documents[row]) for row in copies.firsts.tolist()]
+    order = sorted(range(copies.candidates), key=lambda c: (-best[c], names[c]))[: body.top_n]
     results = []
-    for index in order.tolist():
-        probability = float(probabilities[index]) if probabilities is not None else None
+    for candidate in order:
+        probability = float(probabilities[candidate]) if probabilities is not None else None
+        members = copies.members(candidate).tolist()
         results.append(
             {
-                "index": index,
-                "relevance_score": float(cosines[index]) if probability is None else probability,
-                "score": float(cosines[index]),
+                "index": members[0],
+                "relevance_score": float(best[candidate]) if probability is None else probability,
+                "score": float(best[candidate]),
                 "probability": probability,
-                **({"document": documents[index]} if body.return_documents else {}),
+                "copies": members,
+                **({"document": documents[members[0]]} if body.return_documents else {}),
             }
         )
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from xt.core.artifact import (
     remove_artifact,
     write_json,
 )
+from xt.core.copies import Copies
 from xt.core.errors import XtError, require
-from xt.core.index import DOCUMENTS_FILE, INDEX_FILE, OFFSETS_FILE, Index, Rows, shown, unit
+from xt.core.index import COPIES_FILE, DOCUMENTS_FILE, INDEX_FILE, OFFSETS_FILE, Index, Rows, shown, unit
 from xt.core.text import Vectors
 from xt.serve.encode_files import Encoder, Settings, encode_corpus, make_plan, npy, refuse_target, shards_of
 
@@ -127,39 +128,86 @@ def build_index(
     require("faiss", extra="cpu", purpose="Indexing")
     refuse_existing(out, force=force, kind="index", inputs=[encoded.path])
     facts = encoded.facts
-    count, dim = int(facts["texts"]), int(facts["dim"])
-    text = factory(kind, count)
+    texts, dim = int(facts["texts"]), int(facts["dim"])
+    copies = Copies.find(shown(json.loads(line)) for _, lines in shards_of(encoded) for line in _each(lines))
+    if copies.extra:
+        report(
+            f"warning: {copies.describe()}: they are {copies.candidates:,} candidates, each with the ids of its copies"
+        )
+    corpus = Distinct(encoded, copies)
+    text = factory(kind, len(corpus))
     index = _new_index(text, dim)
     if not index.is_trained:
-        sample = _rows(encoded, np.unique(np.linspace(0, count - 1, min(count, TRAINING_ROWS)).astype(np.int64)))
+        sample = corpus.rows(_spread(len(corpus), TRAINING_ROWS))
         report(f"training {text} on {len(sample)} vectors")
         _faiss_call(lambda: index.train(sample), f"FAISS cannot train {text!r} on {len(sample)} vectors")
     with new_artifact(out, kind="index", force=force) as draft:
         offsets = [0]
         with (draft.path / DOCUMENTS_FILE).open("wb") as documents:
-            for vectors, lines in shards_of(encoded):
-                _faiss_call(lambda: index.add(unit(vectors)), f"FAISS cannot add vectors to {text!r}")  # noqa: B023
+            for _, lines in shards_of(encoded):
                 documents.write(lines)
-                for line in lines.splitlines(keepends=True):  # JSON escapes what else would end a line
+                for line in _each(lines):
                     offsets.append(offsets[-1] + len(line))
+        for vectors in corpus.shards():
+            _faiss_call(lambda: index.add(vectors), f"FAISS cannot add vectors to {text!r}")  # noqa: B023
         (draft.path / OFFSETS_FILE).write_bytes(npy(np.asarray(offsets, np.int64)))
-        quality = _quality(index, encoded, text, report)
+        (draft.path / COPIES_FILE).write_bytes(npy(copies.of))
+        quality = _quality(index, corpus, text, report)
         import faiss
 
         faiss.write_index(index, str(draft.path / INDEX_FILE))
-        golden = np.unique(np.linspace(0, count - 1, GOLDEN_ROWS).astype(np.int64))
-        vectors = _rows(encoded, golden)
-        write_json(draft.path / GOLDEN_FILE, {"rows": golden.tolist(), "vectors": vectors.tolist()})
+        golden = _spread(len(corpus), GOLDEN_ROWS)
+        values = {"rows": copies.firsts[golden].tolist(), "vectors": corpus.rows(golden).tolist()}
+        write_json(draft.path / GOLDEN_FILE, values)
         kept = ("encoder", "opened", "prefix", "truncate", "truncated", "tokens", "texts", "dim", "source", "input")
         draft.facts = {
             **{name: facts[name] for name in kept},
             "left_out": facts.get("left_out", {}),
+            "candidates": copies.candidates,
+            "copies": texts - copies.candidates,
             "kind": kind,
             "factory": text,
             **quality,
         }
         draft.parents = encoded.manifest["parents"]
     return open_artifact(out, kind="index")
+
+
+def _each(lines: bytes) -> list[bytes]:
+    """The lines of a shard's documents, each with its end."""
+    return [line + b"\n" for line in lines.split(b"\n")[:-1]]  # JSON escapes what else would end a line
+
+
+def _spread(count: int, most: int) -> Rows:
+    """Rows of 0..count-1, evenly chosen, at most so many."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+class Distinct:
+    """The vectors of an encoded corpus, of unit length, one for each different text: that of its first document."""
+
+    def __init__(self, encoded: Artifact, copies: Copies) -> None:
+        self._encoded, self._copies = encoded, copies
+
+    def __len__(self) -> int:
+        return self._copies.candidates
+
+    def shards(self) -> Iterator[Vectors]:
+        """Yield the vectors in order, in bounded memory; a shard without a new text is left out."""
+        start, firsts = 0, self._copies.firsts
+        for vectors, _ in shards_of(self._encoded):
+            here = firsts[(firsts >= start) & (firsts < start + len(vectors))] - start
+            start += len(vectors)
+            if len(here):
+                yield unit(vectors[here])
+
+    def rows(self, wanted: Rows) -> Vectors:
+        """Return some vectors, by ascending candidate."""
+        found, start = [], 0
+        for vectors in self.shards():
+            found.append(vectors[wanted[(wanted >= start) & (wanted < start + len(vectors))] - start])
+            start += len(vectors)
+        return np.concatenate(found)
 
 
 def _new_index(text: str, dim: int) -> Any:
@@ -183,23 +231,13 @@ def _faiss_call(call: Callable[[], object], what: str) -> None:
         raise XtError(f"{what}: {said}", "Choose another --kind; flat always works.") from error
 
 
-def _rows(encoded: Artifact, wanted: Rows) -> Vectors:
-    """Give some vectors, of unit length, by ascending row."""
-    found, start = [], 0
-    for vectors, _ in shards_of(encoded):
-        inside = wanted[(wanted >= start) & (wanted < start + len(vectors))] - start
-        found.append(unit(vectors[inside]))
-        start += len(vectors)
-    return np.concatenate(found)
-
-
-def exact(encoded: Artifact, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
-    """Search every vector of an encoded corpus, shard by shard: cosines and rows (n, k), best first."""
+def exact(corpus: Distinct, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+    """Search every vector of a corpus, shard by shard: cosines and candidates (n, k), best first."""
     scores = np.empty((len(queries), 0), np.float32)
     rows = np.empty((len(queries), 0), np.int64)
     start = 0
-    for vectors, _ in shards_of(encoded):
-        scores = np.concatenate([scores, queries @ unit(vectors).T], axis=1)
+    for vectors in corpus.shards():
+        scores = np.concatenate([scores, queries @ vectors.T], axis=1)
         here = np.arange(start, start + len(vectors))
         rows = np.concatenate([rows, np.broadcast_to(here, (len(queries), len(here)))], axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -208,14 +246,14 @@ def exact(encoded: Artifact, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
     return scores, rows
 
 
-def _quality(index: Any, encoded: Artifact, text: str, report: Callable[[str], None]) -> dict[str, Any]:
+def _quality(index: Any, corpus: Distinct, text: str, report: Callable[[str], None]) -> dict[str, Any]:
     """Measure an index against exact search, documents being the queries, after choosing how hard it searches."""
     if text == "Flat":
         return {"recall_at_10": 1.0, "recall_queries": 0, "score_error_max": 0.0, "search": {}}
-    count = int(encoded.facts["texts"])
-    queries = _rows(encoded, np.unique(np.linspace(0, count - 1, min(count, RECALL_QUERIES)).astype(np.int64)))
+    count = len(corpus)
+    queries = corpus.rows(_spread(count, RECALL_QUERIES))
     k = min(RECALL_AT, count)
-    true_scores, true_rows = exact(encoded, queries, k)
+    true_scores, true_rows = exact(corpus, queries, k)
     name, values = _effort(index)
     recall, error, value = 0.0, 0.0, None
     for value in values:

@@ -22,6 +22,7 @@ from xt.core.artifact import (
 from xt.core.calibrators import CalibrationTable
 from xt.core.errors import XtError
 from xt.core.index import (
+    COPIES_FILE,
     DOCUMENTS_FILE,
     INDEX_FILE,
     OFFSETS_FILE,
@@ -95,7 +96,7 @@ def install(
         folder = draft.path / str(version)
         folder.mkdir()
         facts = _take_encoder(model, draft.path, version)
-        for file in (INDEX_FILE, DOCUMENTS_FILE, OFFSETS_FILE):
+        for file in (INDEX_FILE, DOCUMENTS_FILE, OFFSETS_FILE, *([COPIES_FILE] if index.grouped else [])):
             _copy(indexed, file, folder / file)
         if table is not None:
             write_json(folder / CALIBRATION_FILE, table.to_json())
@@ -107,6 +108,7 @@ def install(
         about = {
             "kind": "retriever",
             "documents": len(index),
+            "candidates": index.candidates,
             "index": {k: indexed.facts[k] for k in ("factory", "prefix", "recall_at_10")} | {"hash": indexed.hash},
             "calibrated": table.to_json() if table else None,
         }
@@ -149,7 +151,7 @@ def recalibrate(
         kept = {k: moved.get(v, v) if isinstance(v, str) else v for k, v in facts.items()}
         draft.facts = {**kept, "calibration": f"{version}/{CALIBRATION_FILE}", "calibrated": table.to_json()}
         draft.parents = installed.manifest["parents"]
-        keys = ("encoder", "precision", "checkpoint", "kind", "documents", "index", "calibrated")
+        keys = ("encoder", "precision", "checkpoint", "kind", "documents", "candidates", "index", "calibrated")
         told = {k: draft.facts[k] for k in keys if k in draft.facts}
         template = (installed.path / "config.pbtxt").read_text(encoding="utf-8")
         (draft.path / "config.pbtxt").write_text(_config(template, name, told), encoding="utf-8")

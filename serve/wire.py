@@ -119,6 +119,8 @@ class Hit:
     """Calibrated, over the candidates and "none of these"; None where the retriever has no calibration."""
     document: str
     """Its text."""
+    copies: tuple[str, ...] = ()
+    """The ids of all documents of the index that have this text, its own among them. They are one candidate."""
 
 
 @dataclass(frozen=True)
@@ -399,7 +401,8 @@ def languages_of(languages: str | Sequence[str] | None, count: int) -> list[str]
 def search_outputs(model: Served) -> list[str]:
     """Give the outputs to ask a retriever for: one without a calibration refuses to give probabilities."""
     calibrated = ["probabilities", "none"] if model.facts.get("calibrated") else []
-    return ["ids", "documents", "scores", *calibrated, "calibration", "tokens", "truncated"]
+    copies = ["copies"] if "copies" in model.outputs else []  # one installed by an earlier release has none
+    return ["ids", "documents", *copies, "scores", *calibrated, "calibration", "tokens", "truncated"]
 
 
 def read_found(result: Any, calibrated: bool) -> list[Found]:
@@ -407,6 +410,7 @@ def read_found(result: Any, calibrated: bool) -> list[Found]:
     ids, scores, documents = result.as_numpy("ids"), result.as_numpy("scores"), result.as_numpy("documents")
     probabilities = result.as_numpy("probabilities") if calibrated else None
     none = result.as_numpy("none")[:, 0] if calibrated else None
+    copies = result.as_numpy("copies")
     calibration = result.as_numpy("calibration")[:, 0]
     tokens, cut = result.as_numpy("tokens")[:, 0], result.as_numpy("truncated")[:, 0]
     found = []
@@ -417,6 +421,7 @@ def read_found(result: Any, calibrated: bool) -> list[Found]:
                 float(scores[row, j]),
                 float(probabilities[row, j]) if probabilities is not None else None,
                 documents[row, j].decode(),
+                tuple(json.loads(copies[row, j])) if copies is not None else (ids[row, j].decode(),),
             )
             for j in range(ids.shape[1])
             if ids[row, j]

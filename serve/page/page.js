@@ -55,7 +55,8 @@ function show(hits, none, note) {
   list.replaceChildren();
   for (const hit of hits) {
     const text = hit.document ?? hit.id;
-    const place = hit.id !== undefined && hit.document != null ? `${hit.id} · ` : "";
+    const copies = (hit.copies || []).length > 1 ? ` and ${hit.copies.length - 1} more with this text` : "";
+    const place = hit.id !== undefined && hit.document != null ? `${hit.id}${copies} · ` : "";
     const calibrated = hit.probability !== null && hit.probability !== undefined;
     const cosine = `cosine ${hit.score.toFixed(3)}`;
     if (calibrated) list.append(row(text, percent(hit.probability), hit.probability, place + cosine));

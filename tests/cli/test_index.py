@@ -92,6 +92,28 @@ def work(tmp_path_factory, tiny_repository):
     return folder
 
 
+def test_a_search_names_every_copy_of_a_document_that_it_finds(work):
+    rows = [*ROWS, ROWS[1], f"  {ROWS[1]}"]
+    lines = [json.dumps({"id": f"d{i}", "text": t}) for i, t in enumerate(rows)]
+    (work / "repeated.jsonl").write_text("\n".join(lines) + "\n")
+    answer = xt("index", "repeated.jsonl", "--encoder", "repository", "--out", "repeated", "--json", cwd=work)
+    assert (answer.returncode, json.loads(answer.stdout)["copies"], json.loads(answer.stdout)["candidates"]) == (
+        0,
+        2,
+        5,
+    )
+    assert "warning: 2 of 7 texts repeat another: 5 candidates" in " ".join(answer.stderr.split())
+    found, alone = (
+        done("search", name, ROWS[1], "--calibration", "calibration.json", "--allow-other-encoder", cwd=work)
+        for name in ("repeated", "index")
+    )
+    for key in ("id", "document", "score", "probability"):
+        assert [h[key] for h in found["hits"]] == [h[key] for h in alone["hits"]]
+    assert {h["id"]: h["copies"] for h in found["hits"]}["d1"] == ["d1", "d5", "d6"]
+    assert found["none"] == alone["none"]
+    assert "d1 (+2)" in xt("search", "repeated", ROWS[1], cwd=work).stderr
+
+
 def test_encode_writes_the_encoders_vectors_and_says_how_many(work, tiny_repository):
     told = done("encode", "corpus.jsonl", "--encoder", "repository/encoder", "--out", "vectors", cwd=work)
     assert (told["texts"], told["dim"], told["dtype"], told["prefix"], told["shards"]) == (

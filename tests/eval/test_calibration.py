@@ -309,12 +309,15 @@ def test_with_few_queries_only_the_fixed_temperatures_are_left():
     assert found.notes == [
         "zero-shot: too few queries",
         "pooled: too few queries",
+        "predicted: 39 queries are too few to fit a temperature.",
         "per-language: too few queries in deu",
+        "shrunk: 39 queries are too few to fit a temperature.",
+        "platt, isotonic, histogram, beta: the corpus has too few queries to fit them",
     ]
     with pytest.raises(XtError, match="scope"):
         calibrate({"deu": ranking(50, 0.02)}, 0.01, calibrate_on="other")
-    with pytest.raises(XtError, match="too few queries to calibrate on pooled"):
-        calibrate({"deu": ranking(50, 0.02)}, 0.01, calibrate_on="pooled")
+    named = calibrate({"deu": ranking(50, 0.02)}, 0.01, calibrate_on="pooled")
+    assert named.notes[-1].endswith("the corpus has too few queries to fit them on pooled")
 
 
 def test_a_corpus_of_one_repeated_sentence_is_calibrated_without_a_fit():

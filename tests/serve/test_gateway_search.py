@@ -42,9 +42,13 @@ def sentences(count, seed=0):
 CORPUS = sentences(120)
 
 
+COPIES = [CORPUS[i % 3] if i < 90 else f" {CORPUS[3]}  " for i in range(95)]
+"""Further documents: thirty copies of each of three texts, and five of one in other white space."""
+
+
 @pytest.fixture(scope="module")
 def served(tiny_repository, tmp_path_factory):
-    """A Triton with the encoder, a calibrated retriever made with it, and one without a calibration."""
+    """A Triton with the encoder, a calibrated retriever, one of a corpus with copies, and one without a calibration."""
     folder = tmp_path_factory.mktemp("search")
     encoder, artifact = load_model(tiny_repository / "encoder", device="cpu")
     here = model_identity(artifact)
@@ -57,6 +61,10 @@ def served(tiny_repository, tmp_path_factory):
     repository.mkdir()
     install(folder / "index", tiny_repository / "encoder", repository, table=TABLE)
     install(folder / "index", tiny_repository / "encoder", repository, name="plain", uncalibrated=True)
+    rows = [("d", i, t) for i, t in enumerate(CORPUS)] + [("c", i, t) for i, t in enumerate(COPIES)]
+    source.write_text("".join(json.dumps({"id": f"{kind}{i}", "text": t}) + "\n" for kind, i, t in rows))
+    index_corpus(source, folder / "repeated", encoder, identity, settings=Settings("passage"), opened={})
+    install(folder / "repeated", tiny_repository / "encoder", repository, name="repeated", table=TABLE)
     shutil.copytree(tiny_repository / "encoder", repository / "encoder")
     with TritonServer(repository) as server:
         yield server
@@ -112,6 +120,45 @@ def test_search_gives_the_nearest_with_the_calibrators_probabilities(http, cosin
         assert [h["probability"] for h in found["results"]] == pytest.approx(expected[:5].tolist(), rel=0.02)
         assert found["none"] == pytest.approx(expected[-1], rel=0.02)
         assert all(CORPUS[int(h["id"][1:])] == h["document"] for h in found["results"])
+
+
+@pytest.mark.parametrize("language", [None, "fra"])
+def test_copies_share_one_place_and_the_probability_is_that_without_copies(http, served, language):
+    body = {"queries": [*QUERIES, CORPUS[0]], "k": 100, "language": language}
+    found, alone = (
+        http.post("/search", json={**body, "model": name}).json()["answers"] for name in ("repeated", "retriever")
+    )
+    for one, other in zip(found, alone, strict=True):
+        hits, singles = one["results"], other["results"]
+        assert len(hits) == len({h["document"].strip() for h in hits}) == 100
+        assert [h["id"] for h in hits] == [h["id"] for h in singles]
+        assert [h["score"] for h in hits] == pytest.approx([h["score"] for h in singles], abs=1e-6)
+        assert [h["probability"] for h in hits] == pytest.approx([h["probability"] for h in singles], abs=1e-5)
+        assert one["none"] == pytest.approx(other["none"], abs=1e-5)
+        assert all(h["copies"] == [h["id"]] for h in singles)
+        for hit in hits:
+            number = int(hit["id"][1:])
+            same = [f"c{i}" for i, text in enumerate(COPIES) if text.strip() == CORPUS[number]]
+            assert hit["copies"] == [hit["id"], *same]
+    with xt.serve.Client(served.url, "repeated") as client:
+        (first,) = client.search([CORPUS[0]], k=1)
+    assert first.hits[0].copies == ("d0", *(f"c{i}" for i in range(0, 90, 3)))
+
+
+def test_equal_documents_are_one_candidate_of_a_reranking(http):
+    some = CORPUS[:3]
+    body = {"query": QUERIES[0], "model": "encoder", "language": "fra"}
+    alone = http.post("/rerank", json={**body, "documents": some}).json()
+    repeated = [some[2], *some, f" {some[0]} ", some[2]]
+    found = http.post("/rerank", json={**body, "documents": repeated}).json()
+    assert found["none"] == pytest.approx(alone["none"], abs=1e-9)
+    named = [(r["document"].strip(), r["copies"]) for r in found["results"]]
+    assert dict(named) == {some[0]: [1, 4], some[1]: [2], some[2]: [0, 3, 5]}
+    assert [text for text, _ in named] == [r["document"] for r in alone["results"]]
+    assert [r["probability"] for r in found["results"]] == pytest.approx(
+        [r["probability"] for r in alone["results"]], abs=1e-6
+    )
+    assert all(r["index"] == r["copies"][0] for r in found["results"])
 
 
 def test_a_retriever_without_a_calibration_gives_cosines_and_says_so(http, cosines):
@@ -179,7 +226,7 @@ def test_a_wrong_search_is_told_what_is_wrong(http, body, status, says):
 
 def test_the_models_are_listed_by_kind(http):
     kinds = {m["id"]: m["kind"] for m in http.get("/v1/models").json()["data"]}
-    assert kinds == {"encoder": "encoder", "retriever": "retriever", "plain": "retriever"}
+    assert kinds == {"encoder": "encoder", **dict.fromkeys(("retriever", "plain", "repeated"), "retriever")}
     answer = http.post("/v1/embeddings", json={"model": "retriever", "input": "good"})
     assert answer.status_code == 400
     assert "kind retriever; expected: encoder" in answer.json()["error"]["message"]

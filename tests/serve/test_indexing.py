@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from xt.core.artifact import MANIFEST, open_artifact
+from xt.core.copies import Copies
 from xt.core.errors import XtError
 from xt.core.index import Index, open_index, shown
 from xt.core.onnx_engine import load_model
 from xt.serve import encode_files
 from xt.serve.encode_files import Settings, encode_corpus, shards_of, work_folder
-from xt.serve.indexing import build_index, exact, index_corpus
+from xt.serve.indexing import Distinct, build_index, exact, index_corpus
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
 OPENED = {"encoder": "somewhere", "model": None}
@@ -261,12 +262,17 @@ def test_a_flat_index_finds_what_numpy_finds(tmp_path, encoded, encoder):
     assert artifact.facts["prefix"] == "passage"
     assert artifact.facts["encoder"] == encoded.facts["encoder"]
     names = {p.name for p in (tmp_path / "index").iterdir()}
-    assert names == {"index.faiss", "documents.jsonl", "offsets.npy", "golden.json", MANIFEST}
+    assert names == {"index.faiss", "documents.jsonl", "offsets.npy", "copies.npy", "golden.json", MANIFEST}
+
+
+def whole(encoded):
+    """An encoded corpus, every text of which is there once."""
+    return Distinct(encoded, Copies(np.arange(encoded.facts["texts"])))
 
 
 def test_exact_search_by_shards_is_that_of_the_whole(encoded):
     vectors = all_vectors(encoded)
-    scores, rows = exact(encoded, vectors[:7], 5)
+    scores, rows = exact(whole(encoded), vectors[:7], 5)
     cosines = vectors[:7] @ vectors.T
     np.testing.assert_allclose(scores, -np.sort(-cosines, axis=1)[:, :5], atol=1e-5)
     assert rows[:, 0].tolist() == list(range(7))
@@ -278,7 +284,7 @@ def test_an_approximate_index_states_the_recall_that_it_has(tmp_path, encoded, k
     index, _ = open_index(tmp_path / "index")
     stated = artifact.facts["recall_at_10"]
     queries = all_vectors(encoded)[np.unique(np.linspace(0, 1499, 200).astype(int))]
-    true = exact(encoded, queries, 10)[1]
+    true = exact(whole(encoded), queries, 10)[1]
     found = index.search(queries, 10)[1]  # as it is opened again: how hard it searches is in the file
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(true, found, strict=True)])
     assert recall == pytest.approx(stated, abs=0.005)
