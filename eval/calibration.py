@@ -110,6 +110,7 @@ class Calibrated:
 
 
 PREDICTED, SPREADS, UNPREDICTED = "predicted", "spreads", "unpredicted"
+TOO_FEW = "too few queries"
 NOT_ONE_TO_ONE = "it needs one right candidate for every query, and one query for every candidate"
 Made = TypeVar("Made")
 
@@ -168,6 +169,8 @@ class CrossFit:
         def make() -> str:
             if not self.one_to_one:
                 return NOT_ONE_TO_ONE
+            if not enough([self.rankings[c] for c in self.base]):
+                return TOO_FEW
             try:
                 for fold in (*range(FOLDS), None):
                     self.line(fold)
@@ -292,6 +295,8 @@ def calibrate(
         kept["predicted"] = {"line": fits.line(None).to_json(), "languages": line, "fitted_on": list(fits.base)}
 
     def shrink() -> None:
+        if not ready:
+            raise XtError(TOO_FEW)
         shrunk = {c: fits.shrunk(c, None).to_json() for c in rankings}
         drawn_to = "that of the others" if fits.unpredicted() else "the predicted one"
         fitted("shrunk", f"a temperature for each language, drawn to {drawn_to}", fits.shrunk, None)

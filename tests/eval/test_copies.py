@@ -18,12 +18,12 @@ from xt.eval.run import Corpus
 
 
 class Near(Vectors):
-    """Nearly all right: every so-manieth sentence means another."""
+    """Nearly all right: one sentence means another."""
 
     def vector(self, text):
         language, number = text.split()[:2]
         number = int(number)
-        if language != "eng" and number % 60 == 7:
+        if language != "eng" and number == 7:
             number += 1
         return np.random.default_rng(number).normal(size=32)
 
@@ -42,12 +42,7 @@ def evaluate(tmp_path, capsys, pairs, encoder):
     return *written(out), " ".join(capsys.readouterr().err.split())
 
 
-PAIRS = [(f"deu {i}", f"eng {i}") for i in range(60)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("copies")
+PAIRS = [(f"deu {i}", f"eng {i}") for i in range(40)]
 
 
 def test_pairs_repeated_once_are_half_right_by_index_and_as_right_as_without_copies_by_text(tmp_path, capsys):
@@ -56,29 +51,25 @@ def test_pairs_repeated_once_are_half_right_by_index_and_as_right_as_without_cop
     (entry,), (alone,) = metrics["encoders"], once["encoders"]
     for direction in retrieval.DIRECTIONS:
         row, single = (e["retrieval"][direction]["languages"]["deu"] for e in (entry, alone))
-        assert single["accuracy"] == single["accuracy_by_text"] == pytest.approx(59 / 60)
+        assert single["accuracy"] == single["accuracy_by_text"] == pytest.approx(39 / 40)
         assert single["copies"] == {"documents": 0, "queries": 0}
-        assert row["accuracy"] == pytest.approx(59 / 120)  # one of two equal sentences is found first
-        assert row["accuracy_by_text"] == pytest.approx(59 / 60)
-        assert row["copies"] == {"documents": 60, "queries": 60}
-        assert (row["n"], row["candidates"]) == (120, 120)
-        assert entry["retrieval"][direction]["by_text"]["all"] == pytest.approx(59 / 60)
+        assert row["accuracy"] == pytest.approx(39 / 80)  # one of two equal sentences is found first
+        assert row["accuracy_by_text"] == pytest.approx(39 / 40)
+        assert row["copies"] == {"documents": 40, "queries": 40}
+        assert (row["n"], row["candidates"]) == (80, 80)
+        assert entry["retrieval"][direction]["by_text"]["all"] == pytest.approx(39 / 40)
         cosine, one = (e["calibration"][direction]["methods"]["cosine"]["overall"] for e in (entry, alone))
-        assert cosine["accuracy"] == one["accuracy"] == pytest.approx(59 / 60)
+        assert cosine["accuracy"] == one["accuracy"] == pytest.approx(39 / 40)
         assert cosine["mean_confidence"] == pytest.approx(one["mean_confidence"], abs=1e-6)
         assert cosine["nll"] == pytest.approx(one["nll"], abs=1e-6)
-        sets, alone_sets = (
-            e["conformal"][direction]["scopes"]["per-language"]["languages"]["deu"] for e in (entry, alone)
-        )
-        assert sets["mean_size"] <= 60 and sets["coverage"] >= 0.9 and alone_sets["n"] == 60
     warning = (
-        "warning: foreign-english: 60 documents and 60 queries repeat another text (deu); accuracy differs: deu 49.2 by "
-        "index, 98.3 by text"
+        "warning: foreign-english: 40 documents and 40 queries repeat another text (deu); accuracy differs: deu 48.8 by "
+        "index, 97.5 by text"
     )
     assert metrics["notes"][0] == warning and warning in said and plain(warning) in page
     assert "notes" not in once or not any("repeat" in n for n in once["notes"])
     assert "repeat" not in before and "by text" not in before
-    assert "f-e by text" in said or "by text: all 98.3" in said
+    assert "f-e by text" in said or "by text: all 97.5" in said
 
 
 def test_variants_in_white_space_and_composition_are_copies_too(tmp_path, capsys):
@@ -106,7 +97,7 @@ def test_a_ranking_of_texts_holds_each_once_and_is_that_of_the_index_without_cop
     np.testing.assert_allclose(found.scores.max(1), by_index.scores.max(1), atol=1e-6)
     other = retrieval.rank(some, vectors, "english-foreign")
     assert retrieval.rank_texts(some, vectors, "english-foreign", other) is other
-    assert distinct_share(found) == pytest.approx(len(set(found.rows[:, 0].tolist())) / 4 or 1)
+    assert distinct_share(found) == 1 - 0.5 / 4  # all four are found; half a candidate is left for doubt
 
 
 def test_a_thousand_copies_of_one_sentence_leave_room_for_the_others():
@@ -126,7 +117,7 @@ def test_a_thousand_copies_of_one_sentence_leave_room_for_the_others():
 
 def test_copies_of_a_relevant_document_are_right_by_text_and_counted(tmp_path, capsys):
     documents = {f"a{i}": f"eng {i}" for i in range(6)} | {f"b{i}": f"eng {i}" for i in range(6)}
-    judged = {f"q{i}": [f"b{i}"] for i in range(6)}
+    judged = {f"q{i}": [f"{'a' if i < 3 else 'b'}{i}"] for i in range(6)}
     folder = beir(tmp_path / "twice", documents, judged)
     evaluate_ranked(
         (Vectors("all right"), ENTRY, 0.05, {}), f"beir:{folder}", tmp_path / "r", data_dir=None, languages="all",
@@ -135,15 +126,17 @@ def test_copies_of_a_relevant_document_are_right_by_text_and_counted(tmp_path, c
     metrics, page = written(tmp_path / "r")
     section, said = metrics["ranked"], " ".join(capsys.readouterr().err.split())
     assert section["copies"] == {"documents": 6, "queries": 0}
-    assert section["languages"]["swh"]["accuracy"] == 0  # the first of the copies is found, the second is judged
+    assert (
+        section["languages"]["swh"]["accuracy"] == 0.5
+    )  # one of two copies is found, and by turns the other is judged
     assert section["languages"]["swh"]["accuracy_by_text"] == section["mean"]["accuracy_by_text"]["all"] == 1
     cosine = metrics["encoders"][0]["calibration"]["queries-documents"]["methods"]["cosine"]["overall"]
     assert cosine["accuracy"] == 1
     (note,) = [n for n in section["notes"] if n.startswith("warning")]
-    assert "6 documents and 0 queries repeat another text (accuracy 0.000, accuracy by text 1.000)" in note
+    assert "6 documents and 0 queries repeat another text (accuracy 0.500, accuracy by text 1.000)" in note
     assert note in said and plain(note) in page
     rows = [json.loads(line) for line in (tmp_path / "r" / "predictions.jsonl").read_text().splitlines()]
-    assert all(row["correct"] and not row["correct_by_id"] for row in rows)
+    assert all(row["correct"] for row in rows) and sum(row["correct_by_id"] for row in rows) == 3
 
 
 # --- mining ---
