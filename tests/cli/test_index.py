@@ -102,7 +102,7 @@ def test_a_search_names_every_copy_of_a_document_that_it_finds(work):
         2,
         5,
     )
-    assert "warning: 2 of 7 texts repeat another: 5 candidates" in " ".join(answer.stderr.split())
+    assert "warning: 2 of 7 texts repeat another: they are 5 candidates" in " ".join(answer.stderr.split())
     found, alone = (
         done("search", name, ROWS[1], "--calibration", "calibration.json", "--allow-other-encoder", cwd=work)
         for name in ("repeated", "index")
