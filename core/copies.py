@@ -7,12 +7,13 @@ have the same vector, so that no search can tell them apart.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from xt.core.characters import compose
 
 Rows = npt.NDArray[np.int64]
 
@@ -23,7 +24,7 @@ def text_key(text: str) -> str:
     >>> text_key(f" cafe{chr(0x301)} ") == text_key("café")
     True
     """
-    return unicodedata.normalize("NFC", text).strip()
+    return compose(text).strip()
 
 
 class Copies:
