@@ -11,7 +11,6 @@ from scipy.special import softmax
 
 from tests.eval.test_ranked import Meaning, numbered
 from xt.core.calibrators import CalibrationTable, Rescaled, read_calibrator
-from xt.core.errors import XtError
 from xt.eval import measures
 from xt.eval.ranked import Ranked, rank_collection
 from xt.eval.ranked_trust import DIRECTION, calibrate
@@ -74,7 +73,7 @@ def test_judgements_of_a_fold_have_no_part_in_its_probabilities(result, trusted,
     assert (np.abs(before - after)[folds != 0] > 1e-6).mean() > 0.9
 
 
-def test_a_short_ranking_is_calibrated_over_what_it_has_and_an_empty_one_is_refused(result, trusted):
+def test_a_short_ranking_is_calibrated_over_what_it_has_and_an_empty_one_is_named(result, trusted):
     one = result.rankings["deu"]
     scores, rows = one.scores.copy(), one.rows.copy()
     scores[7, 1:], rows[7, 1:] = -np.inf, -1
@@ -88,8 +87,9 @@ def test_a_short_ranking_is_calibrated_over_what_it_has_and_an_empty_one_is_refu
     others = [p["p_training"] for p in found.predictions if p["id"] != "7-deu"]
     assert others == [p["p_training"] for p in trusted.predictions if p["id"] != "7-deu"]
     scores[7] = -np.inf
-    with pytest.raises(XtError, match="deu: a query has no document"):
-        calibrate(replace(result, rankings={"deu": replace(one, scores=scores)}), None)
+    empty = calibrate(replace(result, rankings={"deu": replace(one, scores=scores)}, predictions=[]), None)
+    (section,) = empty.section.values()
+    assert section["methods"] == {} and section["notes"][0].startswith("not calibrated: deu: a query has no document")
 
 
 def test_another_reports_fits_are_applied_as_they_are(result, trusted):
