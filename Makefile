@@ -34,9 +34,10 @@ bench: $(STAMP) ## measure the bundled encoder, served and in process, on this m
 	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
 	$(BIN)/xt bench --repository bench/repository --encoder multilingual-e5-small --force --out bench/results
 
-slow: $(STAMP)-dev ## half an hour of mixed load on a server: nothing lost, memory flat; with DATA=folder also fairness (40 minutes)
+slow: $(STAMP)-dev ## half an hour of mixed load on a server, kills and restarts under load: nothing lost, memory flat; with DATA=folder also fairness (40 minutes)
 	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
 	$(BIN)/python -m tests.serve.soak bench/repository --minutes 30
+	$(BIN)/python -m tests.serve.restarts bench/repository
 	$(if $(DATA),$(BIN)/python -m tests.serve.fairness bench/repository --seconds 600 --data $(DATA))
 
 gpu-libraries: $(UV) requirements/gpu.txt ## show, without a GPU, that the CUDA provider's libraries are found (8 GB in .venv-gpu)

@@ -7,7 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from xt.cli.console import DataDir, Force, Json, Model, Seed, StartTimeout, Truncate, Url, emit, say, table
+from xt.cli.console import (
+    DataDir,
+    Force,
+    Json,
+    Model,
+    Seed,
+    StartTimeout,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    Truncate,
+    Url,
+    emit,
+    say,
+    table,
+    tls_of,
+)
 
 EPILOG = """Examples:
 
@@ -41,6 +57,9 @@ def numbers(option: str, value: str | None, *, words: tuple[str, ...] = ()) -> l
 
 def bench(
     url: Url = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     repository: Annotated[
         Path | None, typer.Option("--repository", help="Start Triton on this repository, measure it, and stop it.")
     ] = None,
@@ -131,6 +150,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure throughput and latency: a server under load, an encoder in process, and peers on the same texts."""
+    tls = tls_of(url, tls_ca, tls_cert, tls_key)
     if url is not None and repository is not None:
         raise typer.BadParameter("give --url or --repository, not both")
     if url is None and repository is None and encoder is None and not against:
@@ -155,6 +175,7 @@ def bench(
         refuse_existing(out, force=force, kind="bench", inputs=inputs)
     settings = Settings(
         url=url,
+        tls=tls,
         repository=repository,
         encoder=encoder,
         model=model,

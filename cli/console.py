@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from xt.core.triton_connection import Tls
 
 stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 
@@ -40,6 +43,17 @@ Languages = Annotated[
     ),
 ]
 Url = Annotated[str | None, typer.Option("--url", help="HOST:PORT of a Triton server's gRPC endpoint.")]
+TlsCa = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-ca",
+        help="Encrypt the connection to --url: PEM certificates to trust, or the word system for the system's own.",
+    ),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option("--tls-cert", help="PEM certificate to show to a server that asks callers for one.")
+]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of --tls-cert.")]
 Model = Annotated[
     str | None, typer.Option("--model", help="Which model of the server or repository, when it holds several.")
 ]
@@ -53,6 +67,26 @@ StartTimeout = Annotated[
         "--start-timeout", min=0, help="Seconds a server may take until all its models are ready; 0: no limit."
     ),
 ]
+
+
+def tls_of(url: str | None, ca: str | None, cert: Path | None, key: Path | None) -> Tls | None:
+    """Return what --tls-ca, --tls-cert and --tls-key say of the connection to `url`; None: it is not encrypted.
+
+    Raises a usage error for options that nothing would heed, and XtError for a file that is no PEM file.
+    """
+    if ca is None and cert is None and key is None:
+        return None
+    from xt.core.triton_connection import Tls
+
+    if url is None:
+        raise typer.BadParameter("--tls-ca, --tls-cert and --tls-key are of the connection to a server: give --url")
+    if ca is None:
+        raise typer.BadParameter("--tls-cert and --tls-key need --tls-ca: FILE, or the word system")
+    if (cert is None) != (key is None):
+        raise typer.BadParameter("--tls-cert and --tls-key belong together: give both")
+    tls = Tls(ca=None if ca == "system" else Path(ca).expanduser(), key=key, certificate=cert)
+    tls.options()  # a file that is not there is named before any work
+    return tls
 
 
 def say(message: str) -> None:

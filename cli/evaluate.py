@@ -8,7 +8,23 @@ from typing import Annotated, Any
 import typer
 
 from xt.cli import tasks
-from xt.cli.console import Counter, DataDir, Device, Force, Json, Languages, Model, Out, Truncate, Url, emit
+from xt.cli.console import (
+    Counter,
+    DataDir,
+    Device,
+    Force,
+    Json,
+    Languages,
+    Model,
+    Out,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    Truncate,
+    Url,
+    emit,
+    tls_of,
+)
 from xt.cli.evaluate_kinds import (
     Trust,
     evaluate_corpus,
@@ -48,6 +64,8 @@ xt eval tatoeba-mining xquad-r --encoder repository --data-dir data --languages 
 
 xt eval beir:scifact --url 127.0.0.1:8001 --out reports/scifact
 
+xt eval django --url 127.0.0.1:8001 --tls-ca ca.pem --out reports/encrypted
+
 xt eval --summary reports/tatoeba reports/xnli --benchmark xtreme --out reports/xtreme
 
 xt eval --compare reports/before reports/after --out reports/difference"""
@@ -77,6 +95,9 @@ def evaluate(
         typer.Option("--encoder", help="A checkpoint, model or repository folder, a short name or a hub id."),
     ] = None,
     url: Url = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     model: Model = None,
     languages: Languages = "all",
     data_dir: DataDir = None,
@@ -177,6 +198,7 @@ def evaluate(
 
     if head is not None and not any(name.partition(":")[0] in OWN_FORMATS for name in task):
         raise typer.BadParameter("--head is for your own data, FORMAT:PATH; none of the tasks is")
+    tls = tls_of(url, tls_ca, tls_cert, tls_key)
     if summary or compare:
         if summary and compare:
             raise typer.BadParameter("give one of --summary and --compare")
@@ -215,11 +237,11 @@ def evaluate(
     only = model if len(asked) == len(work) else None  # else --model names the encoder
     heads = None
     if any(row.own for row in asked.values()):  # the labels of a user's own data are those of the head
-        heads = open_heads(encoder, url, only, device)
+        heads = open_heads(encoder, url, only, device, tls)
     tests = {f: read_test(row, data_dir, languages, heads=heads, head=head) for f, row in asked.items()}
     corpora = {f: load_corpus(t, data_dir, languages) for t, kind, f in work if kind == "bitext"}
     if len(tests) < len(work):
-        opened = open_encoder(encoder, url, model, device)
+        opened = open_encoder(encoder, url, model, device, tls)
         kept = with_cache(opened, device) if cache and url is None else opened
         sweep = None if layers is None else layer_sweep(opened[0], encoder, numbers, truncate)
     for name, kind, folder in work:
@@ -251,7 +273,7 @@ def evaluate(
                 kept, name, folder, data_dir=data_dir, languages=languages, cut=cut, trust=trust, force=force
             )
     if tests:
-        documents |= evaluate_heads(heads or open_heads(encoder, url, only, device), tests, force=force)
+        documents |= evaluate_heads(heads or open_heads(encoder, url, only, device, tls), tests, force=force)
     if json:
         emit(documents[folders[0]] if len(folders) == 1 else [documents[f] for f in folders])
 

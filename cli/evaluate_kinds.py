@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xt.core.tasks import Task
+    from xt.core.triton_connection import Tls
     from xt.eval.head_engines import HeadEngine
     from xt.eval.retrieval import Encoder
     from xt.eval.run import Corpus
@@ -26,7 +27,7 @@ Opened = tuple["Encoder", dict[str, Any], float | None, dict[str, str]]
 
 
 def open_encoder(
-    encoder: str | None, url: str | None, model: str | None, device: str
+    encoder: str | None, url: str | None, model: str | None, device: str, tls: Tls | None = None
 ) -> tuple[Encoder, dict[str, Any], float | None, dict[str, str]]:
     """Open what --encoder or --url names: the encoder, its entry for a report, its training temperature, its parent."""
     from xt.core.artifact import exported_model
@@ -36,7 +37,7 @@ def open_encoder(
     if url is not None:
         from xt.core.triton_engine import TritonEncoder
 
-        served = TritonEncoder(url, model)
+        served = TritonEncoder(url, model, tls=tls)
         entry = _entry(served.spec, served.model, served.facts["precision"], "triton")
         return served, entry, served.spec.temperature, served.facts["checkpoint"]
     assert encoder is not None
@@ -366,11 +367,13 @@ def read_test(
     return test
 
 
-def open_heads(encoder: str | None, url: str | None, model: str | None, device: str) -> HeadEngine:
+def open_heads(
+    encoder: str | None, url: str | None, model: str | None, device: str, tls: Tls | None = None
+) -> HeadEngine:
     """Open the heads that --encoder or --url names."""
     from xt.eval import head_engines
 
-    return head_engines.open_heads(encoder, url=url, model=model, device=device)
+    return head_engines.open_heads(encoder, url=url, model=model, device=device, tls=tls)
 
 
 def evaluate_heads(heads: HeadEngine, tests: dict[Path, Target], *, force: bool) -> dict[Path, dict[str, Any]]:

@@ -7,10 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xt.cli.console import Counter, Device, Force, Json, Model, Truncate, Url, emit, say, stderr, table
+from xt.cli.console import (
+    Counter,
+    Device,
+    Force,
+    Json,
+    Model,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    Truncate,
+    Url,
+    emit,
+    say,
+    stderr,
+    table,
+    tls_of,
+)
 
 if TYPE_CHECKING:
     from xt.core.calibrators import CalibrationTable
+    from xt.core.triton_connection import Tls
 
 ENCODE_EPILOG = """Examples:
 
@@ -84,14 +101,14 @@ def register(app: typer.Typer) -> None:
 
 
 def open_identified(
-    encoder: str | None, url: str | None, model: str | None, device: str
+    encoder: str | None, url: str | None, model: str | None, device: str, tls: Tls | None = None
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Open an encoder: it, which one it is (as manifests keep it), and how it was opened."""
     from xt.cli.evaluate import open_encoder
     from xt.core.artifact import read_manifest
 
     opened: Any
-    opened, entry, _, parent = open_encoder(encoder, url, model, device)
+    opened, entry, _, parent = open_encoder(encoder, url, model, device, tls)
     checkpoint = parent["hash"]
     if parent["kind"] == "model":
         checkpoint = read_manifest(Path(parent["path"]))["facts"]["checkpoint"].get("hash", "")
@@ -117,6 +134,9 @@ def encode(
     out: Annotated[Path, typer.Option("--out", help="Folder to write; a run that was cut short is continued.")],
     encoder: Encoder = None,
     url: Url = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     model: Model = None,
     prefix: Prefix = None,
     dtype: Dtype = "float32",
@@ -131,8 +151,9 @@ def encode(
     from xt.core.replacing import named_paths
     from xt.serve.encode_files import Settings, encode_corpus, refuse_target
 
+    tls = tls_of(url, tls_ca, tls_cert, tls_key)
     refuse_target(out, source, force=force, inputs=named_paths(encoder))
-    opened, identity, how = open_identified(encoder, url, model, device)
+    opened, identity, how = open_identified(encoder, url, model, device, tls)
     settings = Settings(prefix or role(opened.spec.prefixes, "passage"), truncate, dtype, shard_size)
     say(f"encoding {source} with {identity['name']} ({identity['precision']}), prefix {settings.prefix}")
     artifact = encode_corpus(
@@ -164,6 +185,9 @@ def index(
     ] = None,
     encoder: Encoder = None,
     url: Url = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     model: Model = None,
     kind: Annotated[
         str, typer.Option("--kind", help='flat (exact), ivf, hnsw, or a FAISS factory string such as "IVF64,SQ8".')
@@ -192,6 +216,7 @@ def index(
     from xt.core.replacing import named_paths
     from xt.serve.indexing import build_index, refuse_index
 
+    tls = tls_of(url, tls_ca, tls_cert, tls_key)
     made = read_manifest(corpus)["kind"] if (corpus / MANIFEST).is_file() else "corpus"
     if made == "index":
         if install is None or out is not None:
@@ -213,7 +238,7 @@ def index(
         artifact = build_index(open_artifact(corpus, kind="vectors"), out, kind=kind, force=force, report=say)
     elif made != "index":
         assert out is not None
-        artifact = _index_text(corpus, out, encoder, url, model, device, prefix, truncate, shard_size, kind, force)
+        artifact = _index_text(corpus, out, encoder, url, model, tls, device, prefix, truncate, shard_size, kind, force)
     facts = artifact.facts
     repeated = f" ({facts['copies']} of them copies)" if facts.get("copies") else ""
     quality = f"{facts['factory']}, recall@10 {facts['recall_at_10']:.4f}"
@@ -252,6 +277,7 @@ def _index_text(
     encoder: str | None,
     url: str | None,
     model: str | None,
+    tls: Tls | None,
     device: str,
     prefix: str | None,
     truncate: bool,
@@ -263,7 +289,7 @@ def _index_text(
     from xt.serve.encode_files import Settings
     from xt.serve.indexing import index_corpus
 
-    opened, identity, how = open_identified(encoder, url, model, device)
+    opened, identity, how = open_identified(encoder, url, model, device, tls)
     settings = Settings(prefix or role(opened.spec.prefixes, "passage"), truncate, shard_texts=shard_size)
     say(f"indexing {corpus} with {identity['name']} ({identity['precision']}), prefix {settings.prefix}")
     return index_corpus(
@@ -304,6 +330,9 @@ def search(
     top_k: Annotated[int, typer.Option("--top-k", help="Documents to show, 1 to 100.")] = 10,
     encoder: Encoder = None,
     url: Url = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     model: Model = None,
     language: Annotated[
         str | None, typer.Option("--language", help="Of the query; it may have a calibrator of its own.")
@@ -330,7 +359,7 @@ def search(
         from xt.core.calibrators import CalibrationTable
         from xt.core.onnx_engine import load_model
 
-        if encoder or url or calibration:
+        if encoder or url or calibration or tls_ca or tls_cert or tls_key:
             raise typer.BadParameter("an installed retriever has its own encoder and calibration")
         opened, artifact = load_model(folder, device=device)
         if artifact.facts.get("kind") != "retriever":
@@ -344,7 +373,8 @@ def search(
         if not encoder and not url:
             how = facts["opened"]
             encoder, url, model = how.get("encoder"), how.get("url"), model or how.get("model")
-        opened, identity, _ = open_identified(encoder, url, model, device)
+        tls = tls_of(url, tls_ca, tls_cert, tls_key)
+        opened, identity, _ = open_identified(encoder, url, model, device, tls)
         searched = Index(folder)
         _check_same(opened, identity, searched, artifact)
         if calibration is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xt.cli.console import Json, TrustCode, emit, say
+from xt.cli.console import Json, TlsCa, TlsCert, TlsKey, TrustCode, emit, say, tls_of
 
 EPILOG = """Examples:
 
@@ -37,6 +37,9 @@ def reload(
     http_port: Annotated[
         int | None, typer.Option("--http-port", help="Its HTTP port. Known like --repository.")
     ] = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     start_timeout: Annotated[
         float,
         typer.Option("--start-timeout", min=0, help="Seconds the new version may take to load; 0: no limit."),
@@ -50,6 +53,9 @@ def reload(
     from xt.serve.reload import reload as run
 
     key = read_key(admin_key) if admin_key else None
+    tls = tls_of(url, tls_ca, tls_cert, tls_key)
+    if tls is not None and http_port is not None:
+        raise typer.BadParameter("--http-port is of a connection without TLS: give it, or the TLS options")
     done = run(
         url,
         model,
@@ -60,6 +66,7 @@ def reload(
         force=again,
         start_seconds=start_timeout,
         report=say,
+        tls=tls,
     )
     before = done.before[:16] if done.before else "unknown"
     if done.changed:

@@ -238,11 +238,11 @@ def _gateway_tls(url: str, tls: Any, ca: Path | None) -> Any:
     import tritonclient.grpc as grpc
 
     from xt.core.errors import XtError
-    from xt.serve.wire import Tls
+    from xt.core.triton_connection import Tls, client_options
 
     shown = {} if tls.root is None else {"key": tls.key, "certificate": tls.cert}
     files = Tls(ca=ca or tls.root or tls.cert, **shown)
-    client = grpc.InferenceServerClient(url, **files.options())
+    client = grpc.InferenceServerClient(url, **client_options(url, files))
     try:
         client.is_server_live(client_timeout=10)
     except grpc.InferenceServerException as error:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from xt.core import languages
+from xt.core.arguments import as_list
 from xt.core.errors import XtError
 from xt.core.rows import decode, packed, raw_lines
 from xt.core.text import check_text
@@ -37,6 +38,8 @@ class Bitext:
     """Sentences of either side that had no partner, where pairs are found by identifiers."""
 
     def __post_init__(self) -> None:
+        for name in ("foreign", "english"):
+            object.__setattr__(self, name, tuple(as_list(getattr(self, name), name)))
         if len(self.foreign) != len(self.english):
             raise XtError(f"{self.language}: {len(self.foreign)} sentences against {len(self.english)} English ones.")
         if not self.foreign:

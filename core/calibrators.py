@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core import confidence_maps, languages
+from xt.core.arguments import as_scores
 from xt.core.errors import XtError, unknown
 
 Floats = npt.NDArray[np.float64]
@@ -107,9 +108,7 @@ def _in_place(calibrate: Callable[[Floats], Floats], scores: npt.NDArray[Any]) -
 
     Sums are always taken in the same order, so that a candidate's probability does not depend on its place by a bit.
     """
-    scores = np.asarray(scores, np.float64)
-    if scores.ndim != 2:
-        raise XtError(f"Similarities have shape {scores.shape}; expected (queries, candidates).", "Give a row a query.")
+    scores = as_scores(scores)
     n, k = scores.shape
     ordered, places = scores, None
     if not confidence_maps.is_sorted(scores):

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core import languages, rows
+from xt.core.arguments import as_list
 from xt.core.artifact import MANIFEST, new_artifact, open_artifact, refuse_existing, sha256
 from xt.core.errors import XtError, require
 from xt.core.examples import CaptionExample
@@ -55,7 +56,8 @@ class ImageText:
     def examples(self, split: str, codes: Sequence[str] | None = None) -> list[CaptionExample]:
         """List the captions of a split, of the languages given (None: of all), language after language."""
         found = self.captions[split]
-        return [caption for code in (found if codes is None else codes) for caption in found.get(code, ())]
+        wanted = found if codes is None else as_list(codes, "codes", "language codes")
+        return [caption for code in wanted for caption in found.get(code, ())]
 
 
 def split_of(name: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.arguments import as_list, whole_number
 from xt.core.artifact import Artifact, open_artifact
 from xt.core.calibrators import CalibrationTable
 from xt.core.copies import Copies, search_distinct
@@ -285,8 +286,8 @@ def retrieve(
         language: of the queries, where known.
         repeat: equal documents each by itself (see `Index.search`).
     """
-    check_k(k)
-    encoded = encode(list(queries), prefix=prefix, truncate=truncate)
+    k = check_k(k)
+    encoded = encode(as_list(queries, "queries"), prefix=prefix, truncate=truncate)
     scores, rows = index.search(encoded.vectors, depth(table), repeat=repeat)
     answers = [
         answer(index.documents, s, r, k=k, table=table, language=language, ids=index.ids)
@@ -297,9 +298,7 @@ def retrieve(
 
 def check_k(k: object) -> int:
     """Give `k`, or raise XtError that names the limit."""
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
-        raise XtError(f"k is {k!r}, expected a whole number from 1 to {MAX_K}.")
-    return k
+    return whole_number(k, "k", 1, MAX_K)
 
 
 def role(prefixes: Mapping[str, str], wanted: str) -> str:

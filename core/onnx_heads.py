@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.arguments import as_list, flag
 from xt.core.artifact import Artifact, open_artifact, read_json
 from xt.core.buckets import Buckets, bucket, micro_batches
 from xt.core.cores import usable_cores
@@ -192,12 +193,15 @@ class HeadModel:
 
         Raises TooLong for the first input over the encoder's length, XtError for what cannot be read, naming it.
         """
+        items = as_list(items, "items", "inputs")
         return self.read_examples(
-            [_example(self.task, item, index) for index, item in enumerate(items)], truncate=truncate
+            [_example(self.task, item, index) for index, item in enumerate(items)],
+            truncate=flag(truncate, "truncate"),
         )
 
     def read_examples(self, examples: list[Example], *, truncate: bool = False) -> Read:
         """Tokenise examples of the task's format; raises TooLong as `read` does."""
+        examples = as_list(examples, "examples", "examples")
         with self._lock:
             units = self.inputs.units(self.task, examples)
         rows = [0] * len(examples)
@@ -345,6 +349,7 @@ class HeadModel:
     def predict(self, items: Sequence[Any], *, truncate: bool = False, token_budget: int | None = None) -> list[Reply]:
         """Answer inputs (see `read`), in their order."""
         replies: list[Reply] = []
+        items = as_list(items, "items", "inputs")
         for at in range(0, len(items), READ_AHEAD):
             read = self.read(items[at : at + READ_AHEAD], truncate=truncate)
             replies += self.replies(read, self.logits(read.rows, token_budget))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from xt.core.arguments import as_list
 from xt.core.buckets import micro_batches
 from xt.core.decode import LONGEST_ANSWER, Prediction, best_span, decode, softmax
 from xt.core.examples import Example
@@ -44,7 +45,7 @@ def predict(model: MultiTaskModel, inputs: Inputs, task: Task, examples: Sequenc
     model.eval()
     found: list[Prediction] = []
     with torch.inference_mode():
-        for some in chunks(examples, READ_AHEAD):
+        for some in chunks(as_list(examples, "examples", "examples"), READ_AHEAD):
             units = inputs.units(task, some)
             logits: list[Any] = [None] * len(units)
             for positions, _, output in forward(model, inputs, task, units):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.arguments import as_id_rows, as_list, flag
 from xt.core.buckets import Buckets, bucket, micro_batches
 from xt.core.characters import Composed, compose, is_empty, place
 from xt.core.errors import XtError
@@ -155,8 +157,7 @@ class TextTokenizer:
 
         Raises TooLong for the first text over `max_length` tokens unless `truncate`, XtError for what is not text.
         """
-        for index, text in enumerate(texts):
-            check_text(text, f"text {index}")
+        texts = as_texts(texts)
         ids = [np.asarray(row, np.int64) for row in self._tokenize([prefix + text for text in texts])]
         cut = np.array([len(row) > self.max_length for row in ids], bool)
         if cut.any() and not truncate:
@@ -191,6 +192,8 @@ def check_text(text: object, where: str, *, word: bool = False) -> None:
     What holds nothing is in `xt.core.characters.is_empty`. Of a `word` among others (treebanks have such of one format
     character) it is enough that it is not white space.
     """
+    if is_missing(text):
+        raise XtError(f"{where} is missing ({text}), expected text.", "Remove it, or give its text.")
     if not isinstance(text, str):
         raise XtError(f"{where} is {type(text).__name__}, expected text.")
     if not text.strip():
@@ -207,6 +210,29 @@ def check_text(text: object, where: str, *, word: bool = False) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise XtError(f"{where} is not valid Unicode: {error.reason} at {error.start}.", "Repair it.") from None
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none: None, NaN (as pandas marks an empty cell), pandas' NA and NaT."""
+    named = type(value).__name__ in ("NAType", "NaTType")
+    return value is None or named or (isinstance(value, float) and math.isnan(value))
+
+
+def as_texts(values: object, name: str = "texts", one: str = "text") -> list[str]:
+    """Return a sequence of texts as a list in its own order (see `as_list`), each checked by `check_text`.
+
+    Args:
+        values: the sequence.
+        name: what errors call it.
+        one: what errors call one of it, before its place.
+
+    >>> as_texts(text for text in ("guten Morgen", "hello"))
+    ['guten Morgen', 'hello']
+    """
+    texts = as_list(values, name)
+    for index, text in enumerate(texts):
+        check_text(text, f"{one} {index}")
+    return texts
 
 
 def pad(
@@ -261,11 +287,12 @@ class TextEncoder:
             truncate: cut a text that is too long, and flag it, instead of raising.
             token_budget: tokens, padding included, of one forward pass (None: what suits the engine).
         """
-        ids, cut = self.tokenizer(texts, prefix=self.spec.prefix(prefix), truncate=truncate)
+        ids, cut = self.tokenizer(texts, prefix=self.spec.prefix(prefix), truncate=flag(truncate, "truncate"))
         return Encoded(self.encode_ids(ids, token_budget), np.array([len(r) for r in ids], np.int32), cut)
 
     def encode_ids(self, ids: Sequence[npt.NDArray[np.int64]], token_budget: int | None = None) -> Vectors:
         """Run the network over rows of token ids: (rows, dim), in the order given."""
+        ids = as_id_rows(ids)
         out = np.empty((len(ids), self.spec.dim), np.float32)
         budget = token_budget or self.token_budget
         batches: Iterable[list[int]] = micro_batches([len(row) for row in ids], budget, self.buckets)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.arguments import as_list
 from xt.core.cores import usable_cores
 from xt.core.encoders import Resolved, resolve
 from xt.core.errors import XtError
@@ -152,6 +153,7 @@ def encode_layers(
     from xt.core.layers import check_layers, stack
 
     network = network_of(encoder)
+    layers = as_list(layers, "layers", "layer numbers")
     check_layers(layers, len(stack(network)))
     dim = encoder.spec.dim
     engine = LayerEngine(network, encoder.spec, layers, device=network_device(network))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,17 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from xt.core.errors import XtError, require, unknown
+from xt.core.arguments import as_list
+from xt.core.errors import XtError, unknown
 from xt.core.onnx_heads import CLASSIFIER
-from xt.core.server_state import KEY_VARIABLE, admin_headers
+from xt.core.server_state import KEY_VARIABLE
+from xt.core.triton_connection import Connection, Tls, check_model, connect_seconds, named_models, request_seconds
+from xt.core.triton_errors import InvalidRequest, Patience, Tries, UnknownModel
 
 IN_FLIGHT = 2
 """Requests under way at once: the server tokenises one while it computes another."""
 REQUEST_TEXTS = 64
 REQUEST_CHARACTERS = 8000
 """A request holds at most so much, one text at least: small ones, which a server has room for."""
-RETRIES = 8
-LONGEST_PAUSE_SECONDS = 2.0
+TIMEOUT_SECONDS = 600.0
+"""Of one request: an evaluation of hours outlives a server that is started again."""
 
 
 @dataclass(frozen=True)
@@ -37,76 +38,63 @@ class ServedHead:
 
 
 class TritonHeads:
-    """The classifiers of one server; sends again what the server had no room for, and nothing else."""
+    """The classifiers of one server; sends again what it had no room for, and what a lost server left."""
 
-    def __init__(self, url: str, model: str | None = None, *, timeout_seconds: float = 120.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        wait_seconds: float | None = None,
+        tls: Tls | None = None,
+        admin_key: str | None = None,
+    ) -> None:
         """Connect to the gRPC endpoint `url` (HOST:PORT) and read what the server says of its heads.
 
         Without `model` they are all that the server has loaded; where their list is behind an admin key that is not
         known (`xt.core.server_state`), the one called `classifier`.
 
+        The other arguments are those of `xt.core.triton_engine.TritonEncoder`.
+
         Raises XtError when nothing answers, for an unknown model, and when there is no head.
         """
-        require("tritonclient", extra="serve", purpose="Asking a Triton server")
-        import tritonclient.grpc as grpc
-
-        host, _, port = url.rpartition(":")
-        if not host or not port.isdigit():
-            raise XtError(f"{url!r} is no address.", "Expected HOST:PORT of the gRPC endpoint, e.g. 127.0.0.1:8001.")
-        self._grpc, self.url, self.timeout_seconds = grpc, url, timeout_seconds
-        self._caller = secrets.token_hex(8)
-        self.client = grpc.InferenceServerClient(url)
+        patience = Patience(connect_seconds(wait_seconds, timeout_seconds))
+        self.timeout_seconds = request_seconds(timeout_seconds, TIMEOUT_SECONDS)
+        check_model(model)
+        self._connection = Connection(url, tls=tls, admin_key=admin_key)
+        self.url = url
+        self.client = self._connection.client
         try:
-            if not self.client.is_server_ready(client_timeout=10):
-                raise XtError(f"The server at {url} is not ready.", "Wait for its models to load, or read its log.")
-            names = self._loaded()
+            tries = Tries(patience)
+            names = named_models(self._connection, tries)
             if model is not None and names is not None and model not in names:
                 raise unknown("model", model, names)
             asked = [model] if model is not None else [CLASSIFIER] if names is None else names
-            found = [self._describe(name) for name in asked]
-        except grpc.InferenceServerException as error:
-            raise self._explain(error, model or CLASSIFIER) from error
+            found = [self._describe(name, tries) for name in asked]
+        except BaseException:
+            self.close()
+            raise
         self.heads: dict[str, ServedHead] = {head.name: head for head in found if head is not None}
         if not self.heads:
+            self.close()
             raise XtError(
                 f"The server at {url} has no trained heads (it holds {', '.join(asked) or 'no model'}).",
                 "Export one with `xt export --task TASK`, or choose it by --model.",
             )
 
-    def _loaded(self) -> list[str] | None:
-        """Name the models that are ready; None where the list is behind a key that is not known."""
-        headers = admin_headers(self.url)
+    def _describe(self, name: str, tries: Tries) -> ServedHead | None:
         try:
-            index = self.client.get_model_repository_index(headers=headers, as_json=True, client_timeout=10)
-        except self._grpc.InferenceServerException as error:
-            if "restricted" in str(error.message()):
-                return None
-            raise
-        return sorted({m["name"] for m in index.get("models", []) if m.get("state", "READY") == "READY"})
-
-    def _describe(self, name: str) -> ServedHead | None:
-        config = self.client.get_model_config(name, as_json=True, client_timeout=10)["config"]
+            config = self._connection.config(name, tries)
+        except UnknownModel:
+            raise UnknownModel(
+                f"The server at {self.url} has no model {name!r} that can be seen.",
+                f"Choose by --model, or give the key of its list by {KEY_VARIABLE}.",
+            ) from None
         if "xt" not in config.get("parameters", {}):
             return None
         facts = json.loads(config["parameters"]["xt"]["string_value"])
         return ServedHead(name, facts, int(config["max_batch_size"])) if facts.get("serves") == CLASSIFIER else None
-
-    def _explain(self, error: Exception, model: str) -> XtError:
-        status = str(getattr(error, "status", lambda: "")() or "")
-        message = str(getattr(error, "message", lambda: error)() or error)
-        if "UNAVAILABLE" in status and any(word in message for word in ("connect", "Socket", "resolv")):
-            return XtError(f"No server answers at {self.url}.", "Start one with `xt serve REPO`, or check --url.")
-        if "unknown model" in message:
-            return XtError(
-                f"The server at {self.url} has no model {model!r} that can be seen.",
-                f"Choose by --model, or give the key of its list by {KEY_VARIABLE}.",
-            )
-        if "parameter 'details'" in message or 'parameter "details"' in message:
-            return XtError(
-                f"The model {model!r} at {self.url} cannot give the logits of its answers: an older xt exported it.",
-                "Export it again.",
-            )
-        return XtError(f"The server at {self.url} answered {status}: {message}")
 
     def answers(
         self, head: ServedHead, texts: Sequence[str], pairs: Sequence[str] | None = None
@@ -115,6 +103,14 @@ class TritonHeads:
 
         They hold `logits`; what is too long is cut, and `truncated` says so.
         """
+        texts = as_list(texts, "texts")
+        pairs = None if pairs is None else as_list(pairs, "pairs")
+        if pairs is not None and len(pairs) != len(texts):
+            raise XtError(f"There are {len(texts)} texts and {len(pairs)} pairs.", "Give one each.")
+        for name, values in (("text", texts), ("text_pair", pairs or [])):
+            for index, text in enumerate(values):
+                if not isinstance(text, str):  # an empty second text is the server's to judge: it depends on the format
+                    raise XtError(f"{name} {index} is {type(text).__name__}, expected text.")
         sizes = [len(text) + (len(pairs[i]) if pairs is not None else 0) for i, text in enumerate(texts)]
         requests: list[list[int]] = []
         characters = 0
@@ -139,31 +135,31 @@ class TritonHeads:
             inputs = [self._strings("text", [texts[i] for i in chunk])]
             if pairs is not None:
                 inputs.append(self._strings("text_pair", [pairs[i] for i in chunk]))
-            return self._infer(head.name, inputs)
+            return self._infer(head.name, inputs, chunk)
 
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             yield from pool.map(send, requests)
 
     def _strings(self, name: str, values: Sequence[str]) -> Any:
         data = np.array([[value.encode("utf-8")] for value in values], dtype=np.object_)
-        tensor = self._grpc.InferInput(name, list(data.shape), "BYTES")
+        tensor = self._connection.grpc.InferInput(name, list(data.shape), "BYTES")
         tensor.set_data_from_numpy(data)
         return tensor
 
-    def _infer(self, model: str, inputs: list[Any]) -> Any:
-        outputs = [self._grpc.InferRequestedOutput(name) for name in ("answer", "truncated")]
-        parameters = {"truncate": True, "details": True, "caller": self._caller}
-        for attempt in range(RETRIES + 1):
-            try:
-                return self.client.infer(
-                    model, inputs, outputs=outputs, parameters=parameters, client_timeout=self.timeout_seconds
-                )
-            except self._grpc.InferenceServerException as error:
-                if attempt == RETRIES or "UNAVAILABLE" not in str(error.status()):
-                    raise self._explain(error, model) from error
-                time.sleep(min(LONGEST_PAUSE_SECONDS, 0.2 * 2**attempt))
-        raise AssertionError("unreachable")
+    def _infer(self, model: str, inputs: list[Any], rows: Sequence[int]) -> Any:
+        outputs = [self._connection.grpc.InferRequestedOutput(name) for name in ("answer", "truncated")]
+        parameters = {"truncate": True, "details": True}
+        patience = Patience(self.timeout_seconds)
+        try:
+            return self._connection.infer(model, inputs, outputs, parameters, patience, rows=rows)
+        except InvalidRequest as error:
+            if "parameter 'details'" not in error.message and 'parameter "details"' not in error.message:
+                raise
+            raise XtError(
+                f"The model {model!r} at {self.url} cannot give the logits of its answers: an older xt exported it.",
+                "Export it again.",
+            ) from error
 
     def close(self) -> None:
         """Close the connection."""
-        self.client.close()
+        self._connection.close()

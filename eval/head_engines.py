@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from xt.core.arguments import as_list
 from xt.core.artifact import MANIFEST, open_repository, read_manifest
 from xt.core.decode import Array, Prediction, decode, softmax
 from xt.core.encoders import resolve
@@ -27,6 +28,7 @@ from xt.core.spec import EncoderSpec
 from xt.core.tasks import Task
 from xt.core.text import check_text
 from xt.core.torch_engine import load_network, pick_device
+from xt.core.triton_connection import Tls
 from xt.core.triton_heads import ServedHead, TritonHeads
 from xt.eval.targets import LABELLED
 
@@ -176,7 +178,7 @@ class OnnxHeads:
         """See `HeadEngine.answers`; what is too long is cut, as PyTorch's is."""
         head = self.heads[head_for(task, self.tasks)]
         found: list[Prediction] = []
-        for some in chunks(examples, READ_AHEAD):
+        for some in chunks(as_list(examples, "examples", "examples"), READ_AHEAD):
             read = head.read_examples(list(some), truncate=True)
             logits = head.unit_logits(read, head.logits(read.rows))
             found += decode(task, read.examples, read.units, logits, temperature=head.temperature)
@@ -202,7 +204,7 @@ class ServedHeads:
         """See `HeadEngine.answers`; what is too long is cut, as PyTorch's is."""
         head = self.heads[head_for(task, self.tasks)]
         texts, pairs = [], []
-        for example in examples:
+        for example in as_list(examples, "examples", "examples"):
             one, two = _TEXTS[task.format](example)
             for text in _strings(example):
                 check_text(text, f"{task.name}, example {example.id!r}: a text" if hasattr(example, "id") else "a text")
@@ -257,7 +259,12 @@ def _prediction(task: Task, answer: Mapping[str, Any], temperature: float) -> Pr
 
 
 def open_heads(
-    encoder: str | None = None, *, url: str | None = None, model: str | None = None, device: str = "auto"
+    encoder: str | None = None,
+    *,
+    url: str | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    tls: Tls | None = None,
 ) -> Heads | OnnxHeads | ServedHeads:
     """Open the trained heads that --encoder or --url names.
 
@@ -266,13 +273,14 @@ def open_heads(
         url: instead, HOST:PORT of a Triton server's gRPC endpoint.
         model: the name of the exported or served head; without it all that there are, one for each task.
         device: for a checkpoint: auto, cpu, cuda; for an exported head `auto` and `cpu` are what it was proven with.
+        tls: the files of an encrypted connection to `url`; None: not encrypted.
 
     Raises XtError when there are none.
     """
     if (encoder is None) == (url is None):
         raise XtError("Heads are in a folder or on a server.", "Give one of --encoder and --url.")
     if url is not None:
-        return _served(url, model)
+        return _served(url, model, tls)
     assert encoder is not None
     path = Path(encoder).expanduser()
     if path.is_dir() and (path / MANIFEST).is_file() and read_manifest(path)["kind"] == "model":
@@ -318,8 +326,8 @@ def _exported(folders: Mapping[str, Path], path: Path, model: str | None) -> Onn
     return OnnxHeads(heads, _entry(spec, label, facts["precision"], "onnxruntime"), artifacts[0].as_parent())
 
 
-def _served(url: str, model: str | None) -> ServedHeads:
-    server = TritonHeads(url, model)
+def _served(url: str, model: str | None, tls: Tls | None) -> ServedHeads:
+    server = TritonHeads(url, model, tls=tls)
     heads: dict[str, ServedHead] = {}
     names: dict[str, str] = {}
     for name, head in server.heads.items():

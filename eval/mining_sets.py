@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from xt.core import languages
+from xt.core.arguments import as_list
 from xt.core.bitext import ENGLISH, Bitext, data_folder, read_tatoeba
 from xt.core.errors import XtError
 from xt.core.rows import decode, packed, raw_lines
@@ -38,7 +39,10 @@ class Sentences:
     texts: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        assert len(self.ids) == len(self.texts)
+        for name in ("ids", "texts"):
+            object.__setattr__(self, name, tuple(as_list(getattr(self, name), name, name)))
+        if len(self.ids) != len(self.texts):
+            raise XtError(f"There are {len(self.texts)} sentences and {len(self.ids)} ids.", "Give one each.")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.arguments import as_list
 from xt.core.artifact import exported_model
 from xt.core.characters import compose, is_empty
 from xt.core.errors import XtError, require, unknown
@@ -26,6 +27,8 @@ from xt.eval.retrieval import Encoder
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
+
+    from xt.core.triton_connection import Tls
 
 ROLES = {"query": "query", "document": "passage"}
 """mteb's prompt types, to the role whose prefix goes before the text where the encoder has it."""
@@ -111,7 +114,7 @@ class MtebEncoder:
                     f"mteb gave {', '.join(batch) or 'nothing'}; {self.spec.name} reads text alone.",
                     "Choose tasks of the modality text.",
                 )
-            texts += batch["text"]
+            texts += as_list(batch["text"], "text")
         texts = [compose(text.replace("\0", " ")) for text in texts]
         full = [index for index, text in enumerate(texts) if not is_empty(text)]
         vectors = np.zeros((len(texts), self.spec.dim), np.float32)
@@ -156,7 +159,12 @@ class MtebEncoder:
 
 
 def open_for_mteb(
-    encoder: str | None = None, *, url: str | None = None, model: str | None = None, device: str = "auto"
+    encoder: str | None = None,
+    *,
+    url: str | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    tls: Tls | None = None,
 ) -> MtebEncoder:
     """Open what --encoder or --url names, for mteb.
 
@@ -165,6 +173,7 @@ def open_for_mteb(
         url: instead, HOST:PORT of a Triton server's gRPC endpoint.
         model: which of several exported or served encoders.
         device: auto, cpu, cuda.
+        tls: the files of an encrypted connection to `url`; None: not encrypted.
     """
     require("mteb", extra="mteb", purpose="Running MTEB's tasks")
     if (encoder is None) == (url is None):
@@ -172,7 +181,7 @@ def open_for_mteb(
     if url is not None:
         from xt.core.triton_engine import TritonEncoder
 
-        served = TritonEncoder(url, model)
+        served = TritonEncoder(url, model, tls=tls)
         digest = str(served.facts.get("content") or vectors_hash(served))[:12]
         return MtebEncoder(served, served.spec, revision=f"{digest}-triton-{served.facts['precision']}")
     assert encoder is not None

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core import languages, rows
+from xt.core.arguments import as_list
 from xt.core.copies import Copies, count_copies
 from xt.core.corpus import BEIR_CORPUS, BEIR_QRELS, BEIR_QUERIES, CorpusLog, beir_file, read_corpus, read_queries
 from xt.core.errors import XtError, require
@@ -46,10 +47,20 @@ class Texts:
     texts: tuple[str, ...]
     languages: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        for name in ("ids", "texts", "languages"):
+            object.__setattr__(self, name, tuple(as_list(getattr(self, name), name, name)))
+        if not len(self.ids) == len(self.texts) == len(self.languages):
+            raise XtError(
+                f"There are {len(self.texts)} texts, {len(self.ids)} ids and {len(self.languages)} languages.",
+                "Give one each.",
+            )
+
     @classmethod
     def of(cls, found: Sequence[tuple[str, str, str]]) -> Texts:
         """Put (id, text, language) triples into columns."""
-        return cls(*(tuple(row[i] for row in found) for i in range(3)))
+        rows = as_list(found, "found", "(id, text, language)")
+        return cls(*(tuple(row[i] for row in rows) for i in range(3)))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.arguments import as_list
 from xt.core.bitext import Bitext
 from xt.core.copies import Copies, count_copies, search_distinct
 from xt.core.errors import XtError
@@ -65,6 +66,7 @@ def encode_corpus(
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Encodings]:
     """Encode both sides of every language; an English sentence that several languages share is encoded once."""
+    corpus = as_list(corpus, "corpus", "Bitext")
     known: dict[str, Vectors] = {}
     out = {}
     for done, bitext in enumerate(corpus):

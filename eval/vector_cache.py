@@ -26,7 +26,7 @@ import numpy.typing as npt
 from xt.core.cache_folder import HINT, cache_folder
 from xt.core.characters import compose
 from xt.core.replacing import remove
-from xt.core.text import Encoded
+from xt.core.text import Encoded, as_texts
 from xt.eval.retrieval import Encoder
 
 SCHEMA = 2
@@ -109,7 +109,7 @@ class CachedEncoder:
 
     def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
         """Encode `texts`, composed (NFC); those seen before come from the disk, bit for bit as they were."""
-        texts = [compose(text) for text in texts]
+        texts = [compose(text) for text in as_texts(texts)]
         keys = [key_of(text, prefix, truncate) for text in texts]
         new: dict[bytes, str] = {}
         for key, text in zip(keys, texts, strict=True):

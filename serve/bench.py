@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -15,10 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from xt.core import rows, server_state
+from xt.core.arguments import as_list
 from xt.core.bitext import Bitext
 from xt.core.characters import compose, is_empty
 from xt.core.errors import XtError, unknown
+from xt.core.proxies import read_url
 from xt.core.text import Encoded
+from xt.core.triton_connection import Tls
 from xt.core.triton_engine import TritonEncoder
 from xt.serve.bench_http import Ids, Input, TritonGrpc, TritonHttp, split_address
 from xt.serve.bench_load import Deck, Endpoint, Seen, closed_loop, open_loop, poisson, run
@@ -39,7 +41,7 @@ class Encoder(Protocol):
 
 def mixed(texts: Sequence[str], count: int | None = None, seed: int = 0) -> list[str]:
     """Give each different text once, in a fixed mixed order; at most `count` of them."""
-    some = sorted(set(texts))
+    some = sorted(set(as_list(texts, "texts")))
     random.Random(seed).shuffle(some)
     return some[:count]
 
@@ -319,9 +321,9 @@ def find_places(url: str, *, http_port: int | None = None, metrics_port: int | N
 
 def _answers(url: str, words: bytes = b"") -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as page:  # noqa: S310 - http, built here
-            # The metrics port answers every path that it does not know with an empty page.
-            return bool(page.status == 200 and words in page.read())
+        status, page = read_url(url, timeout=2)
+        # The metrics port answers every path that it does not know with an empty page.
+        return status == 200 and words in page
     except (OSError, ValueError):
         return False
 
@@ -339,6 +341,7 @@ def triton_target(
     http_port: int | None = None,
     metrics_port: int | None = None,
     seed: int = 0,
+    tls: Tls | None = None,
 ) -> Target:
     """Prepare to measure an encoder that Triton serves at `url` (HOST:PORT of gRPC).
 
@@ -346,7 +349,8 @@ def triton_target(
     """
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
-    known = TritonEncoder(url, model)
+    texts = as_list(texts, "texts")
+    known = TritonEncoder(url, model, tls=tls)
     facts, name = known.facts, known.model
     known.close()
     places = find_places(url, http_port=http_port, metrics_port=metrics_port)
@@ -354,7 +358,7 @@ def triton_target(
     rows: dict[str, Any] = {"texts": texts, "ids": ids, "kind": kind, "parameters": parameters}
     endpoint: Endpoint
     if protocol == "grpc":
-        endpoint = TritonGrpc(url, name, **rows)
+        endpoint = TritonGrpc(url, name, tls=tls, **rows)
     elif places.http is None:
         raise XtError(
             f"The HTTP port of the server at {url} was not found.", "Name it by --http-port, or use --protocol grpc."
@@ -390,7 +394,8 @@ def served(url: str, model: str | None, texts: Sequence[str], concurrency: int, 
 
 def in_process(encoder: Encoder, texts: Sequence[str], engine: str, model: str, batch: int, seconds: float) -> Row:
     """Measure `encode` in this process, `batch` sentences a call, for `seconds`."""
-    encoder.encode(list(texts[:batch]))
+    texts = as_list(texts, "texts")
+    encoder.encode(texts[:batch])
     latencies: list[float] = []
     tokens, position = 0, 0
     cpu, start = time.process_time(), time.perf_counter()

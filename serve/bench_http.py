@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from xt.core.errors import XtError, unknown
 from xt.core.packed import pack
+from xt.core.triton_connection import Tls, channel_options
 from xt.serve.bench_load import Answer, Link
 
 Input = Literal["text", "ids", "packed"]
@@ -246,9 +247,11 @@ class TritonGrpc:
         ids: Ids | None = None,
         kind: Input = "text",
         parameters: Mapping[str, Any] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.address = address
         self.model = model
+        self._tls = tls
         self._rows = Rows(kind, texts, ids)
         self._parameters = dict(parameters or {})
         self._call: Any = None
@@ -276,7 +279,11 @@ class TritonGrpc:
         import grpc
 
         if self._open == 0:
-            self._channel = grpc.aio.insecure_channel(self.address)
+            options = channel_options(self.address)
+            if self._tls is None:
+                self._channel = grpc.aio.insecure_channel(self.address, options=options)
+            else:
+                self._channel = grpc.aio.secure_channel(self.address, self._tls.credentials(), options=options)
             try:
                 await asyncio.wait_for(self._channel.channel_ready(), CONNECT_SECONDS)
             except asyncio.TimeoutError:

@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from xt.core.proxies import read_url
 
 TICKS = os.sysconf("SC_CLK_TCK")
 METRICS_SECONDS = 5.0
@@ -110,8 +111,7 @@ def read_metrics(url: str | None) -> dict[str, float]:
     if url is None:
         return {}
     try:
-        with urllib.request.urlopen(url, timeout=METRICS_SECONDS) as page:  # noqa: S310 - http, built by us
-            return parse_metrics(page.read().decode("utf-8", "replace"))
+        return parse_metrics(read_url(url, timeout=METRICS_SECONDS)[1].decode("utf-8", "replace"))
     except (OSError, ValueError):
         return {}
 

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from xt.core.cores import WAITING, usable_cores
 from xt.core.errors import XtError, unknown
+from xt.core.proxies import read_url
 from xt.serve.bench import Row, Target, _row
 from xt.serve.bench_http import OpenAIHttp
 from xt.serve.bench_load import Deck
@@ -355,11 +355,11 @@ class Infinity:
                 tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-12:])
                 raise XtError(f"{self.name} ended before it was ready:\n{tail}", "The lines above say why.")
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as page:
-                    if page.status == 200:
-                        return
+                if read_url(f"http://127.0.0.1:{self.port}/health", timeout=2)[0] == 200:
+                    return
             except OSError:
-                time.sleep(0.2)
+                pass
+            time.sleep(0.2)
         raise XtError(
             f"{self.name} was not ready within {self._start_seconds:g} s; its log: {self._log}",
             too_slow(self._start_seconds),

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.arguments import as_list
 from xt.core.artifact import MANIFEST, new_artifact, open_artifact, read_json, read_manifest, write_json
 from xt.core.cache_folder import cache_folder, explained
 from xt.core.encoders import resolve
 from xt.core.errors import XtError
 from xt.core.spec import EncoderSpec
 from xt.core.text import TextTokenizer
+from xt.core.triton_connection import Tls
 from xt.serve import bench, bench_peers
 from xt.serve.bench import Row
 from xt.serve.bench_plot import plot
@@ -38,6 +40,8 @@ class Settings:
 
     url: str | None = None
     """HOST:PORT of the gRPC endpoint of a running server."""
+    tls: Tls | None = None
+    """The files of an encrypted connection to it; its HTTP is never encrypted."""
     repository: Path | None = None
     """Start Triton on this repository and stop it in the end."""
     encoder: str | None = None
@@ -166,7 +170,7 @@ class Document:
 
 def measure(settings: Settings, texts: Sequence[str], report: Report = lambda line: None) -> Document:
     """Start what is compared, measure it in interleaved turns, stop it."""
-    texts = list(texts)[: settings.texts]
+    texts = as_list(texts, "texts")[: settings.texts]
     known = know(settings)
     pythons = bench_peers.pythons(settings.pythons)
     ids: list[npt.NDArray[np.int64]] = []
@@ -204,6 +208,7 @@ def measure(settings: Settings, texts: Sequence[str], report: Report = lambda li
                 http_port=http_port,
                 metrics_port=metrics_port,
                 seed=settings.seed,
+                tls=settings.tls,
             )
             measurements += bench.measurements_of(target, wanted)
         for name, job in engines(settings, known, prepared, pythons, report):

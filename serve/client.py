@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from xt.core.errors import XtError
+from xt.core.arguments import seconds, whole_number
+from xt.core.triton_connection import (
+    META_SECONDS,
+    Connection,
+    check_address,
+    check_headers,
+    check_model,
+    client_options,
+    connect_seconds,
+    meta_error,
+    request_seconds,
+)
+from xt.core.triton_errors import Patience, Tries, UnderWay
 from xt.serve import wire
+from xt.serve.plans import Plan, plan_classify, plan_encode, plan_search
 from xt.serve.wire import Classified, Found, Served, Tls, Vectors
 
 T = TypeVar("T")
@@ -21,114 +33,37 @@ TIMEOUT_SECONDS = 60.0
 RETRIES = 5
 IN_FLIGHT = 4
 """Requests of one call under way at once: the server tokenises some while it computes others."""
+MAX_RETRIES = 10_000
+MAX_IN_FLIGHT = 256
 
 
 @dataclass(frozen=True)
-class Plan(Generic[T]):
-    """One call: the requests it is cut into, and how their answers become what the caller gets."""
+class Options:
+    """What both clients are made with, checked."""
 
-    model: Served
-    requests: list[list[int]]
-    """The places, in the caller's list, of the texts of each request."""
-    inputs: Callable[[list[int]], list[Any]]
-    parameters: dict[str, Any]
-    outputs: Sequence[str]
-    finish: Callable[[Sequence[Any]], T]
+    timeout_seconds: float
+    retries: int
+    in_flight: int
+    wait_seconds: float
+    """How long a server that does not answer yet is waited for at the first connection."""
 
-
-def plan_encode(
-    model: Served,
-    grpc: Any,
-    texts: Sequence[str] | None,
-    ids: Sequence[Sequence[int]] | None,
-    prefix: str | None,
-    truncate: bool,
-    dimensions: int | None,
-    dtype: str,
-) -> Plan[Vectors]:
-    """Plan the encoding of `texts`, or of rows of token `ids`."""
-    if (texts is None) == (ids is None):
-        raise wire.InvalidRequest("Expected either texts or ids.", "Give one of them.")
-    outputs = wire.encode_outputs(dtype)
-    if texts is not None:
-        wire.check_texts(texts)
-    rows: Sequence[Any] = texts if texts is not None else ids or []
-    for index, row in enumerate(ids or []):
-        if not len(row):
-            raise wire.InvalidRequest(f"text {index} has no token ids.", "Remove it.")
-    requests = wire.request_order([len(r) * (1 if ids is None else 4) for r in rows], model.max_texts)
-
-    def inputs(places: list[int]) -> list[Any]:
-        chosen = [rows[i] for i in places]
-        return [wire.strings("text", chosen, grpc) if ids is None else wire.token_ids(chosen, grpc)]
-
-    dim = dimensions or int(model.facts.get("encoder", {}).get("dim", 0))
-    parameters = wire.encode_parameters(prefix, truncate, dimensions)
-    return Plan(model, requests, inputs, parameters, outputs, lambda r: wire.gather_vectors(requests, r, dtype, dim))
-
-
-def plan_search(
-    model: Served,
-    grpc: Any,
-    texts: Sequence[str],
-    k: int | None,
-    languages: str | Sequence[str] | None,
-    prefix: str | None,
-    truncate: bool,
-) -> Plan[list[Found]]:
-    """Plan the search for `texts` by a retriever."""
-    wire.check_texts(texts)
-    spoken = wire.languages_of(languages, len(texts))
-    requests = wire.request_order([len(t) for t in texts], model.max_texts)
-    outputs = wire.search_outputs(model)
-
-    def inputs(places: list[int]) -> list[Any]:
-        tensors = [wire.strings("text", [texts[i] for i in places], grpc)]
-        if spoken is not None:
-            tensors.append(wire.strings("language", [spoken[i] for i in places], grpc))
-        return tensors
-
-    parameters = wire.encode_parameters(prefix, truncate, None) | ({} if k is None else {"k": int(k)})
-    return Plan(
-        model,
-        requests,
-        inputs,
-        parameters,
-        outputs,
-        lambda results: wire.gather(requests, [wire.read_found(r, "none" in outputs) for r in results]),
-    )
-
-
-def plan_classify(
-    model: Served, grpc: Any, texts: Sequence[str], pairs: Sequence[str] | None, truncate: bool
-) -> Plan[Classified]:
-    """Plan the classification of `texts`, each together with its row of `pairs` where the model reads two."""
-    wire.check_texts(texts)
-    if pairs is not None:
-        wire.check_texts(pairs)
-        if len(pairs) != len(texts):
-            raise wire.InvalidRequest(f"There are {len(texts)} texts and {len(pairs)} pairs.", "Give one each.")
-    requests = wire.request_order([len(t) for t in texts], model.max_texts)
-
-    def inputs(places: list[int]) -> list[Any]:
-        tensors = [wire.strings("text", [texts[i] for i in places], grpc)]
-        if pairs is not None:
-            tensors.append(wire.strings("text_pair", [pairs[i] for i in places], grpc))
-        return tensors
-
-    outputs = [o for o in ("label", "probabilities", "answer") if o in model.outputs]
-    parameters = {"truncate": True} if truncate else {}
-    names = wire.label_names(model)
-    return Plan(
-        model, requests, inputs, parameters, outputs, lambda r: wire.gather_classes(requests, r, outputs, names)
-    )
+    @classmethod
+    def of(cls, timeout_seconds: Any, retries: Any, in_flight: Any, wait_seconds: Any) -> Options:
+        """Check them; XtError names the first that is not what it should be."""
+        return cls(
+            request_seconds(timeout_seconds, TIMEOUT_SECONDS),
+            whole_number(retries, "retries", 0, MAX_RETRIES),
+            whole_number(in_flight, "in_flight", 1, MAX_IN_FLIGHT),
+            connect_seconds(wait_seconds, timeout_seconds),
+        )
 
 
 class Client:
     """A connection to a served model.
 
-    A long list goes out as several requests under way at once. What the server had no room for, and what a broken
-    connection lost, is sent again, after a pause that grows; what it refused is not.
+    A long list goes out as several requests under way at once. What a lost or restarting server left unanswered is
+    sent again until the deadline, what it had no room for as often as `retries` says, after pauses that grow; what it
+    refused is not.
     """
 
     def __init__(
@@ -136,9 +71,10 @@ class Client:
         url: str,
         model: str | None = None,
         *,
-        timeout_seconds: float = TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
         retries: int = RETRIES,
         in_flight: int = IN_FLIGHT,
+        wait_seconds: float | None = None,
         tls: Tls | None = None,
         admin_key: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -149,8 +85,12 @@ class Client:
             url: HOST:PORT.
             model: its name; without it the server must hold exactly one, or one named `encoder`.
             timeout_seconds: of each request, its retries included; the server drops what it cannot answer by then.
-            retries: how often a request is sent again.
+                None: 60.
+            retries: how often a request is sent again to a server that is full. One that is lost or restarting is
+                waited for until the deadline, whatever this is.
             in_flight: requests of one call under way at once.
+            wait_seconds: how long a server that does not answer yet is waited for here; None: `timeout_seconds` where
+                that is given, else 5.
             tls: the files of an encrypted connection; None: not encrypted.
             admin_key: of a server that lists its models only to who has it; None: XT_ADMIN_KEY, or what this
                 machine's server noted for this user.
@@ -159,21 +99,19 @@ class Client:
         Raises:
             Unreachable: nothing answers at `url`.
             UnknownModel: the server does not hold `model`.
+            XtError: an argument that is none of the above.
         """
-        import tritonclient.grpc as grpc
-
-        wire.check_address(url)
-        self._grpc = grpc
+        options = Options.of(timeout_seconds, retries, in_flight, wait_seconds)
+        check_model(model)
+        self._connection = Connection(url, tls=tls, admin_key=admin_key, headers=headers)
+        self._grpc, self._client = self._connection.grpc, self._connection.client
         self.url = url
-        self.timeout_seconds, self.retries = timeout_seconds, retries
-        self._caller = wire.new_caller()
-        self._headers = dict(headers or {})
-        self._admin = wire.admin_headers(url, admin_key)
-        self._client = grpc.InferenceServerClient(url, **(tls.options() if tls else {}))
-        self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="xt-client")
+        self.timeout_seconds, self.retries = options.timeout_seconds, options.retries
+        self._pool = ThreadPoolExecutor(options.in_flight, thread_name_prefix="xt-client")
         try:
-            self.model = model or wire.default_model(self._index, self.url)
-            self.served = self.describe(self.model)
+            tries = Tries(Patience(options.wait_seconds))
+            self.model = model or wire.default_model(lambda: self._connection.models(tries), self.url)
+            self.served = wire.describe(self._connection.config(self.model, tries), self.url)
         except BaseException:
             self.close()
             raise
@@ -189,27 +127,16 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
-
-    def _index(self) -> list[str]:
-        headers = {**self._headers, **self._admin}
-        try:
-            index = self._client.get_model_repository_index(headers=headers, as_json=True, client_timeout=10)
-        except self._grpc.InferenceServerException as error:
-            raise wire.explain(error, self.url, None) from error
-        return wire.ready_names(index)
+        self._connection.close()
 
     def describe(self, model: str) -> Served:
         """Ask the server what it says of a model."""
-        try:
-            answer = self._client.get_model_config(model, headers=self._headers, as_json=True, client_timeout=10)
-        except self._grpc.InferenceServerException as error:
-            raise wire.explain(error, self.url, model) from error
-        return wire.describe(answer["config"], self.url)
+        check_model(model)
+        return wire.describe(self._connection.config(model, Tries(Patience(self.timeout_seconds))), self.url)
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         prefix: str | None = None,
         truncate: bool = False,
@@ -221,9 +148,9 @@ class Client:
 
     def encode_full(
         self,
-        texts: Sequence[str] | None = None,
+        texts: Iterable[str] | None = None,
         *,
-        ids: Sequence[Sequence[int]] | None = None,
+        ids: Iterable[Iterable[int]] | None = None,
         prefix: str | None = None,
         truncate: bool = False,
         dimensions: int | None = None,
@@ -249,10 +176,10 @@ class Client:
 
     def search(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         k: int | None = None,
-        languages: str | Sequence[str] | None = None,
+        languages: str | Iterable[str] | None = None,
         prefix: str | None = None,
         truncate: bool = False,
     ) -> list[Found]:
@@ -263,7 +190,7 @@ class Client:
         return self._run(plan_search(self.served, self._grpc, texts, k, languages, prefix, truncate))
 
     def classify(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, truncate: bool = False
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, truncate: bool = False
     ) -> Classified:
         """Ask a classifier, tagger or reader about `texts`; `pairs`: the second text of each, where it reads two."""
         return self._run(plan_classify(self.served, self._grpc, texts, pairs, truncate))
@@ -271,8 +198,8 @@ class Client:
     def _run(self, plan: Plan[T]) -> T:
         outputs = wire.wanted(plan.model, plan.outputs, self._grpc)
         if len(plan.requests) == 1:  # no thread: one text shall cost little
-            return plan.finish([self._send(plan, plan.requests[0], outputs, wire.UnderWay())])
-        under_way = wire.UnderWay()
+            return plan.finish([self._send(plan, plan.requests[0], outputs, UnderWay())])
+        under_way = UnderWay()
         futures = [self._pool.submit(self._send, plan, rows, outputs, under_way) for rows in plan.requests]
         try:
             return plan.finish([f.result() for f in futures])
@@ -280,30 +207,16 @@ class Client:
             for future in futures:
                 future.cancel()
 
-    def _send(self, plan: Plan[T], rows: list[int], outputs: list[Any], under_way: wire.UnderWay) -> Any:
-        """Send one request until it is answered, refused, or out of time."""
-        tensors = plan.inputs(rows)
-        end = time.monotonic() + self.timeout_seconds
-        waits = wire.pauses(self.retries)
-        while True:
-            left = end - time.monotonic()
-            try:
-                with under_way:
-                    return self._client.infer(
-                        plan.model.name,
-                        tensors,
-                        outputs=outputs,
-                        parameters={**plan.parameters, "caller": self._caller},
-                        timeout=max(1, int(left * 1e6)),
-                        client_timeout=max(0.0, left) + wire.GRACE_SECONDS,
-                        headers=self._headers,
-                    )
-            except self._grpc.InferenceServerException as error:
-                explained = wire.explain(error, self.url, plan.model.name, rows)
-                pause = under_way.pause(explained, waits)
-                if pause is None or time.monotonic() + pause >= end:
-                    raise explained from error
-                time.sleep(pause)
+    def _send(self, plan: Plan[T], rows: list[int], outputs: list[Any], under_way: UnderWay) -> Any:
+        return self._connection.infer(
+            plan.model.name,
+            plan.inputs(rows),
+            outputs,
+            plan.parameters,
+            Patience(self.timeout_seconds, self.retries),
+            rows=rows,
+            under_way=under_way,
+        )
 
 
 class AsyncClient:
@@ -314,23 +227,33 @@ class AsyncClient:
         url: str,
         model: str | None = None,
         *,
-        timeout_seconds: float = TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
         retries: int = RETRIES,
         in_flight: int = IN_FLIGHT,
+        wait_seconds: float | None = None,
+        lost_seconds: float | None = None,
         tls: Tls | None = None,
         admin_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Take the arguments of `Client`; only the address is checked here."""
-        wire.check_address(url)
+        """Take the arguments of `Client`; only they are checked here.
+
+        `wait_seconds` holds for the first call; `lost_seconds` is how long any call waits for a server that is lost or
+        restarting (None: until its deadline).
+        """
+        options = Options.of(timeout_seconds, retries, in_flight, wait_seconds)
+        check_address(url)
         self.url = url
-        self.model = model
-        self.timeout_seconds, self.retries, self.in_flight = timeout_seconds, retries, in_flight
+        self.model = check_model(model)
+        self.timeout_seconds, self.retries, self.in_flight = options.timeout_seconds, options.retries, options.in_flight
+        self.wait_seconds = options.wait_seconds
+        self.lost_seconds = None if lost_seconds is None else seconds(lost_seconds, "lost_seconds")
         self._caller = wire.new_caller()
-        self._options = tls.options() if tls else {}
-        self._headers = dict(headers or {})
+        self._options = client_options(url, tls)
+        self._headers = check_headers(headers)
         self._admin = wire.admin_headers(url, admin_key)
         self._connection: Any = None
+        self._answered = False
         self._served: dict[str, Served] = {}
 
     async def __aenter__(self) -> AsyncClient:
@@ -362,31 +285,56 @@ class AsyncClient:
         if connection is not None:
             await connection.close()
 
-    async def models(self) -> list[str]:
-        """Give the names of the ready models; Restricted when the server tells them only to who has its key."""
-        headers = {**self._headers, **self._admin}
-        try:
-            index = await self.client.get_model_repository_index(headers=headers, as_json=True, client_timeout=10)
-        except self._grpc.InferenceServerException as error:
-            raise wire.explain(error, self.url, None) from error
-        return wire.ready_names(index)
+    async def models(self, *, lost_seconds: float | None = None) -> list[str]:
+        """Return the names of the ready models; Restricted when the server tells them only to who has its key.
 
-    async def describe(self, model: str | None = None) -> Served:
-        """Ask the server what it says of a model (None: the client's)."""
+        `lost_seconds`: how long a server that does not answer is waited for; None: as this client does.
+        """
+        headers = {**self._headers, **self._admin}
+
+        async def ask(timeout: float) -> list[str]:
+            index = await self.client.get_model_repository_index(headers=headers, as_json=True, client_timeout=timeout)
+            return wire.ready_names(index, self.url)
+
+        return await self._meta(ask, None, lost_seconds)
+
+    async def describe(self, model: str | None = None, *, lost_seconds: float | None = None) -> Served:
+        """Ask the server what it says of a model (None: the client's); `lost_seconds`: see `models`."""
         if model is None:
             if self.model is None:
                 try:
-                    names = await self.models()
+                    names = await self.models(lost_seconds=lost_seconds)
                 except wire.Restricted as restricted:
                     names = wire.unlisted(restricted)
                 self.model = wire.choose_default(names, self.url)
             model = self.model
-        try:
-            answer = await self.client.get_model_config(model, headers=self._headers, as_json=True, client_timeout=10)
-        except self._grpc.InferenceServerException as error:
-            raise wire.explain(error, self.url, model) from error
-        self._served[model] = wire.describe(answer["config"], self.url)
-        return self._served[model]
+        name = model
+
+        async def ask(timeout: float) -> Served:
+            headers = self._headers
+            answer = await self.client.get_model_config(name, headers=headers, as_json=True, client_timeout=timeout)
+            return wire.describe(answer["config"], self.url)
+
+        self._served[name] = await self._meta(ask, name, lost_seconds)
+        return self._served[name]
+
+    async def _meta(self, ask: Callable[[float], Awaitable[T]], model: str | None, lost_seconds: float | None) -> T:
+        """Ask for facts until they are given, refused, or the time is over."""
+        bound = self.lost_seconds if lost_seconds is None else lost_seconds
+        longest = META_SECONDS if bound is None else max(1.0, min(META_SECONDS, bound))
+        tries = Tries(Patience(self.timeout_seconds if self._answered else self.wait_seconds, lost_seconds=bound))
+        while True:
+            try:
+                answer = await ask(max(0.1, min(longest, tries.left)))
+            except (self._grpc.InferenceServerException, wire.Unreachable) as error:
+                explained = meta_error(error, self.url, model)
+                pause = tries.pause(explained)
+                if pause is None:
+                    raise tries.last(explained) from error
+                await asyncio.sleep(pause)
+            else:
+                self._answered = True
+                return answer
 
     async def _known(self, model: str | Served | None) -> Served:
         if isinstance(model, Served):
@@ -395,7 +343,7 @@ class AsyncClient:
 
     async def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         prefix: str | None = None,
         truncate: bool = False,
@@ -408,9 +356,9 @@ class AsyncClient:
 
     async def encode_full(
         self,
-        texts: Sequence[str] | None = None,
+        texts: Iterable[str] | None = None,
         *,
-        ids: Sequence[Sequence[int]] | None = None,
+        ids: Iterable[Iterable[int]] | None = None,
         prefix: str | None = None,
         truncate: bool = False,
         dimensions: int | None = None,
@@ -430,10 +378,10 @@ class AsyncClient:
 
     async def search(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         k: int | None = None,
-        languages: str | Sequence[str] | None = None,
+        languages: str | Iterable[str] | None = None,
         prefix: str | None = None,
         truncate: bool = False,
         model: str | Served | None = None,
@@ -447,8 +395,8 @@ class AsyncClient:
 
     async def classify(
         self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
+        texts: Iterable[str],
+        pairs: Iterable[str] | None = None,
         *,
         truncate: bool = False,
         model: str | Served | None = None,
@@ -462,7 +410,7 @@ class AsyncClient:
     async def _run(self, plan: Plan[T], request_id: str, caller: str | None) -> T:
         outputs = wire.wanted(plan.model, plan.outputs, self._grpc)
         free = asyncio.Semaphore(self.in_flight)
-        under_way = wire.UnderWay()
+        under_way = UnderWay()
 
         async def send(rows: list[int]) -> Any:
             async with free:
@@ -482,13 +430,12 @@ class AsyncClient:
         outputs: list[Any],
         request_id: str,
         caller: str | None,
-        under_way: wire.UnderWay,
+        under_way: UnderWay,
     ) -> Any:
         tensors = plan.inputs(rows)
-        end = time.monotonic() + self.timeout_seconds
-        waits = wire.pauses(self.retries)
+        tries = Tries(Patience(self.timeout_seconds, self.retries, self.lost_seconds))
         while True:
-            left = end - time.monotonic()
+            left = tries.left
             try:
                 with under_way:
                     return await self.client.infer(
@@ -502,8 +449,8 @@ class AsyncClient:
                         headers=self._headers,
                     )
             except self._grpc.InferenceServerException as error:
-                explained: XtError = wire.explain(error, self.url, plan.model.name, rows)
-                pause = under_way.pause(explained, waits)
-                if pause is None or time.monotonic() + pause >= end:
-                    raise explained from error
+                explained = wire.explain(error, self.url, plan.model.name, rows)
+                pause = tries.pause(explained, siblings=under_way.count > 0)
+                if pause is None:
+                    raise tries.last(explained) from error
                 await asyncio.sleep(pause)

@@ -23,6 +23,8 @@ MAX_BODY_BYTES = 8 * 2**20
 MAX_TEXTS = 2048
 """Texts of one request: OpenAI's own limit."""
 TIMEOUT_SECONDS = 60.0
+LOST_SECONDS = 20.0
+"""How long a request waits for a Triton that is lost or restarting (8 to 17 s) before it is answered 503."""
 READY_SECONDS = 20.0
 STOP_SECONDS = 10.0
 BACKLOG = 2048
@@ -38,6 +40,7 @@ def create_app(
     max_body_bytes: int = MAX_BODY_BYTES,
     max_texts: int = MAX_TEXTS,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    lost_seconds: float = LOST_SECONDS,
     tls: Tls | None = None,
     admin_key: str | None = None,
     hosts: frozenset[str] | None = None,
@@ -52,6 +55,7 @@ def create_app(
         max_body_bytes: larger requests are refused (413).
         max_texts: of one request (400).
         timeout_seconds: of one request to Triton.
+        lost_seconds: how long a request waits for a Triton that is lost or restarting before it is answered 503.
         tls: the files of an encrypted connection to Triton.
         admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does.
         hosts: names that callers may call it by (the header Host); others are told 421. None: any.
@@ -62,8 +66,15 @@ def create_app(
     from xt.serve.gateway_models import Models
     from xt.serve.gateway_stats import Stats
 
-    # A caller who is refused is told so at once, and knows better than the gateway whether to come back.
-    client = AsyncClient(triton_url, timeout_seconds=timeout_seconds, retries=0, tls=tls, admin_key=admin_key)
+    # A caller who is refused for want of room knows at once, and knows better than the gateway whether to come back.
+    client = AsyncClient(
+        triton_url,
+        timeout_seconds=timeout_seconds,
+        retries=0,
+        lost_seconds=lost_seconds,
+        tls=tls,
+        admin_key=admin_key,
+    )
     stats = Stats(metrics_url)
     known = Models(client, stats, models)
     return build(client, stats, known, token=token, max_body_bytes=max_body_bytes, max_texts=max_texts, hosts=hosts)

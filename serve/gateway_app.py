@@ -27,6 +27,8 @@ PAGE = {
     "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+PROBE_SECONDS = 0.5
+"""How long /ready waits for a Triton that does not answer: a probe's own deadline is a second or more."""
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -113,7 +115,7 @@ async def health() -> dict[str, str]:
 async def ready(request: Request) -> Response:
     """Whether Triton answers and has a model of xt."""
     try:
-        models = [m.name for m in await state_of(request).models.all()]
+        models = [m.name for m in await state_of(request).models.all(lost_seconds=PROBE_SECONDS)]
     except XtError as error:
         return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)
     if not models:

@@ -42,24 +42,24 @@ class Models:
         self._given = list(names) if names is not None else None
         self._known: dict[str, tuple[float, Served | None]] = {}
 
-    async def names(self) -> list[str]:
-        """Give the names: those given, else the server's list, else (when that is secret) those its metrics count."""
+    async def names(self, *, lost_seconds: float | None = None) -> list[str]:
+        """Return the names: those given, else the server's list, else (when that is secret) those its metrics count."""
         if self._given is not None:
             return self._given
         try:
-            return await self.client.models()
+            return await self.client.models(lost_seconds=lost_seconds)
         except wire.Restricted:
             try:
                 return model_names(await self._stats.text())
             except OSError as error:
                 raise XtError(f"The server does not list its models, and {error}.", "Name them (models=).") from None
 
-    async def get(self, name: str) -> Served:
-        """Give one; UnknownModel with what there is, when it is not served or not by xt."""
+    async def get(self, name: str, *, lost_seconds: float | None = None) -> Served:
+        """Return one; UnknownModel with what there is, when it is not served or not by xt."""
         at, served = self._known.get(name, (-math.inf, None))
         if time.monotonic() - at > FRESH_SECONDS:
             try:
-                served = await self.client.describe(name)
+                served = await self.client.describe(name, lost_seconds=lost_seconds)
             except (wire.Unreachable, wire.Restricted, wire.DeadlinePassed, wire.ServerFull):
                 raise
             except XtError:  # not there, not ready, or not made by xt: nothing that can be asked
@@ -72,10 +72,14 @@ class Models:
             raise wire.UnknownModel(error.message, error.hint)
         return served
 
-    async def all(self, *, but: str | None = None) -> list[Served]:
-        """Give those that xt made, by name, without `but`."""
-        names = [n for n in await self.names() if n != but]
-        found = await asyncio.gather(*(self.get(n) for n in names), return_exceptions=True)
+    async def all(self, *, but: str | None = None, lost_seconds: float | None = None) -> list[Served]:
+        """Return those that xt made, by name, without `but`.
+
+        `lost_seconds`: how long a server that does not answer is waited for; None: as the client does.
+        """
+        names = [n for n in await self.names(lost_seconds=lost_seconds) if n != but]
+        asked = (self.get(n, lost_seconds=lost_seconds) for n in names)
+        found = await asyncio.gather(*asked, return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException) and not isinstance(one, wire.UnknownModel):
                 raise one

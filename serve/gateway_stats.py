@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import urllib.request
 from collections import deque
 from typing import Any
+
+from xt.core.proxies import read_url
 
 WINDOW_SECONDS = 10.0
 """Rates are means over about this long."""
@@ -122,5 +123,7 @@ class Stats:
 
 
 def _fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http, from our own launcher
-        return str(answer.read().decode("utf-8", errors="replace"))
+    status, page = read_url(url, timeout=5)
+    if status != 200:
+        raise OSError(f"{url} answered with status {status}")
+    return page.decode("utf-8", errors="replace")

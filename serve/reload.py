@@ -17,6 +17,8 @@ from typing import Any
 from xt.core import server_state
 from xt.core.artifact import Artifact, open_artifact, read_manifest
 from xt.core.errors import XtError, unknown
+from xt.core.triton_connection import Connection, Tls
+from xt.core.triton_errors import DeadlinePassed, Restricted, Unreachable, explain
 from xt.serve.model_code import check_data, refuse_code
 from xt.serve.processes import remove_bytecode
 from xt.serve.starting import OPTION, START_SECONDS, check_limit, progress
@@ -48,6 +50,7 @@ def reload(
     force: bool = False,
     start_seconds: float = START_SECONDS,
     report: Callable[[str], None] = lambda line: None,
+    tls: Tls | None = None,
 ) -> Reloaded:
     """Check the folder of `model` on disk and have the server at `url` serve it.
 
@@ -61,6 +64,7 @@ def reload(
         force: load again also when the same content serves already.
         start_seconds: how long the new version may take to load; 0: no limit.
         report: gets a line every half minute of waiting.
+        tls: the files of an encrypted connection, over which the server is then told by gRPC; HTTP has none.
 
     Raises XtError when the folder is incomplete, damaged, holds such code or gives other vectors than at export, and
     when the server refuses it. In each of these cases the old version goes on serving.
@@ -70,8 +74,9 @@ def reload(
     key = admin_key or server_state.admin_key(url)
     if state is not None:
         repository, http_port = repository or Path(state.repository), http_port or state.http
-    missing = [o for o, v in (("--repository", repository), ("--admin-key", key), ("--http-port", http_port)) if not v]
-    if repository is None or key is None or http_port is None:
+    needed = {"--repository": repository, "--admin-key": key, "--http-port": http_port if tls is None else True}
+    missing = [option for option, value in needed.items() if not value]
+    if repository is None or key is None or (http_port is None and tls is None):
         raise XtError(
             f"The server at {url} was not started by this user on this machine, so its state is not known here.",
             f"Check --url, or give {', '.join(missing)}.",
@@ -88,7 +93,10 @@ def reload(
         host = state.http_host or host
     try:
         with progress(start_seconds, report, f"the server at {url} to load {name}"):
-            _load(f"{host}:{http_port}", name, key, start_seconds)
+            if tls is None:
+                _load(f"{host}:{http_port}", name, key, start_seconds)
+            else:
+                _load_encrypted(url, name, key, start_seconds, tls)
     finally:
         remove_bytecode(repository)
     after = _opened(folder, trust_code=trust_code).hash
@@ -154,6 +162,38 @@ def _renew(folder: Path) -> None:
         ) from error
 
 
+def _load_encrypted(url: str, model: str, key: str, seconds: float, tls: Tls) -> None:
+    connection = Connection(url, tls=tls, admin_key=key)
+    try:
+        connection.client.load_model(model, headers=connection.admin, client_timeout=seconds or None)
+    except connection.grpc.InferenceServerException as error:
+        explained = explain(error, url, model)
+        if isinstance(explained, DeadlinePassed):
+            raise _too_slow(url, model, seconds) from error
+        if isinstance(explained, Unreachable):
+            raise explained from error
+        if isinstance(explained, Restricted):
+            raise XtError(f"The server at {url} refused the admin key.", "Give the key it was started with.") from error
+        raise _refused(model, str(error.message())) from error
+    finally:
+        connection.close()
+
+
+def _too_slow(address: str, model: str, seconds: float) -> XtError:
+    return XtError(
+        f"The server at {address} did not load {model!r} within {seconds:g} s. It may still do so, and then serves "
+        "the new version.",
+        f"Give it more time by {OPTION} (0: no limit); `xt reload --again` tells whether it loads.",
+    )
+
+
+def _refused(model: str, text: str) -> XtError:
+    return XtError(
+        f"The server refused the new version of {model!r}; the old one goes on serving:\n{text.strip()}",
+        "Mend the folder, or put the old one back, and reload.",
+    )
+
+
 def _load(address: str, model: str, key: str, seconds: float) -> None:
     connection = http.client.HTTPConnection(address, timeout=seconds or None)
     try:
@@ -162,11 +202,7 @@ def _load(address: str, model: str, key: str, seconds: float) -> None:
         answer = connection.getresponse()
         status, text = answer.status, answer.read().decode(errors="replace")
     except TimeoutError as error:
-        raise XtError(
-            f"The server at {address} did not load {model!r} within {seconds:g} s. It may still do so, and then serves "
-            "the new version.",
-            f"Give it more time by {OPTION} (0: no limit); `xt reload --again` tells whether it loads.",
-        ) from error
+        raise _too_slow(address, model, seconds) from error
     except (OSError, http.client.HTTPException) as error:
         raise XtError(f"The server at {address} did not answer: {error}", "Does it run? Read its log.") from error
     finally:
@@ -179,7 +215,4 @@ def _load(address: str, model: str, key: str, seconds: float) -> None:
         pass
     if status == 403:
         raise XtError(f"The server at {address} refused the admin key.", "Give the key it was started with.")
-    raise XtError(
-        f"The server refused the new version of {model!r}; the old one goes on serving:\n{text.strip()}",
-        "Mend the folder, or put the old one back, and reload.",
-    )
+    raise _refused(model, text)

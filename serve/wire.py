@@ -4,22 +4,54 @@ from __future__ import annotations
 
 import base64
 import json
-import random
-import re
-import secrets
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.arguments import MAX_ID, as_name, as_names, flag, whole_number
 from xt.core.errors import XtError, unknown
-from xt.core.server_state import GRPC_KEY_HEADER
-from xt.core.server_state import admin_headers as find_headers
-from xt.core.text import check_text
+from xt.core.text import as_texts
+from xt.core.triton_connection import GRACE_SECONDS, Tls, admin_headers, check_address, new_caller, ready_names
+from xt.core.triton_errors import (
+    BadConnection,
+    DeadlinePassed,
+    InvalidRequest,
+    Restricted,
+    ServerFull,
+    UnknownModel,
+    Unreachable,
+    explain,
+    may_retry,
+    pauses,
+)
+
+__all__ = [
+    "GRACE_SECONDS",
+    "BadConnection",
+    "Classified",
+    "DeadlinePassed",
+    "Found",
+    "Hit",
+    "InvalidRequest",
+    "Restricted",
+    "Served",
+    "ServerFull",
+    "Tls",
+    "UnknownModel",
+    "Unreachable",
+    "Vectors",
+    "admin_headers",
+    "check_address",
+    "explain",
+    "may_retry",
+    "new_caller",
+    "pauses",
+    "ready_names",
+]
 
 DTYPES = {"float32": "embedding", "float16": "embedding_fp16", "int8": "embedding_int8"}
 """The output of an encoder that holds vectors of a type."""
@@ -29,54 +61,6 @@ DEFAULT_MODEL = "encoder"
 """What `xt export` calls a model when it is not told another name."""
 REQUEST_CHARACTERS = 16384
 """Characters of one request of several, about four thousand tokens: what any server lets wait."""
-PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 2.0
-GRACE_SECONDS = 0.25
-"""How much longer than the server the client waits, so that the answer to a passed deadline is the server's."""
-
-
-class Unreachable(XtError):
-    """Nothing answers at the address, or the connection was lost."""
-
-
-class ServerFull(XtError):
-    """The server has no room for the request now; the same request may be sent again later."""
-
-
-class DeadlinePassed(XtError):
-    """The answer did not come within the time the request was given."""
-
-
-class InvalidRequest(XtError):
-    """The server refused the request; sent again it would be refused again."""
-
-
-class UnknownModel(XtError):
-    """The server does not hold the model."""
-
-
-class Restricted(XtError):
-    """The server answers this only to who has its admin key."""
-
-
-@dataclass(frozen=True)
-class Tls:
-    """The files of an encrypted connection, all PEM."""
-
-    ca: Path | None = None
-    """Certificates to trust; None: those of the system."""
-    key: Path | None = None
-    """The client's private key, where the server asks for one."""
-    certificate: Path | None = None
-    """The client's certificate chain, where the server asks for one."""
-
-    def options(self) -> dict[str, Any]:
-        """As tritonclient takes them."""
-        names = {"root_certificates": self.ca, "private_key": self.key, "certificate_chain": self.certificate}
-        for file in names.values():
-            if file is not None and not file.is_file():
-                raise XtError(f"There is no file {file}.", "Name a PEM file.")
-        return {"ssl": True, **{name: str(file) for name, file in names.items() if file is not None}}
 
 
 @dataclass(frozen=True)
@@ -150,23 +134,6 @@ class Classified:
     """(texts,) the whole answer of the model for each text: tags, a span with its text, a number, a label."""
 
 
-def new_caller() -> str:
-    """Return the name by which a server knows the requests of one client, to share its work fairly between clients."""
-    return secrets.token_hex(8)
-
-
-def check_address(url: str) -> None:
-    """Raise XtError unless `url` is HOST:PORT."""
-    host, _, port = url.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
-        raise XtError(f"{url!r} is no address.", "Expected HOST:PORT of the gRPC endpoint, e.g. 127.0.0.1:8001.")
-
-
-def admin_headers(url: str, key: str | None) -> dict[str, str]:
-    """Give the headers that open a server's restricted calls, with the key given or else found."""
-    return {GRPC_KEY_HEADER: key} if key is not None else find_headers(url)
-
-
 def describe(config: Mapping[str, Any], url: str) -> Served:
     """Read a model's configuration (JSON of the protobuf); XtError when it is not a model of xt."""
     name = str(config["name"])
@@ -184,71 +151,6 @@ def describe(config: Mapping[str, Any], url: str) -> Served:
         inputs=tuple(str(i["name"]) for i in config.get("input", [])),
         outputs=outputs,
     )
-
-
-def explain(error: Exception, url: str, model: str | None, rows: Sequence[int] | None = None) -> XtError:
-    """Say what an error of tritonclient means. `rows` are the places, in the whole list, of the texts of the request.
-
-    Triton answers a restricted call, a lost connection and a full queue with one code, UNAVAILABLE; the words differ.
-    """
-    status = str(getattr(error, "status", lambda: "")() or "")
-    message = str(getattr(error, "message", lambda: error)() or error)
-    if "restricted" in message:
-        return Restricted(
-            f"The server at {url} does not tell this without its key.", "Give admin_key, or set XT_ADMIN_KEY."
-        )
-    if "no available versions" in message:  # known, and not ready: being loaded anew, or the server is ending
-        return Unreachable(
-            f"The model {model!r} at {url} is not ready ({message.splitlines()[0][:160]}).",
-            "Send it again when the model is loaded; `xt serve` prints why one does not load.",
-        )
-    if "CANCELLED" in status or "Server is stopping" in message:  # neither client cancels a call it waits for
-        return Unreachable(f"The server at {url} is ending ({message.splitlines()[0][:160]}).", "Send it again later.")
-    if "unknown model" in message or ("NOT_FOUND" in status and "model" in message):
-        return UnknownModel(f"The server at {url} holds no model {model!r}.", "Name one that it serves.")
-    if "UNAVAILABLE" in status:
-        if re.search(r"connect|[Ss]ocket|resol|recvmsg|Broken pipe|GOAWAY|handshake|shut ?down", message):
-            return Unreachable(
-                f"No server answers at {url} ({message.splitlines()[0][:160]}).",
-                "Start one with `xt serve REPO`, or check the address: it is the gRPC port.",
-            )
-        if re.search(r"deadline|expired", message, re.IGNORECASE):
-            return DeadlinePassed(f"The server at {url}: {message}", "Give the request more time, or send less.")
-        return ServerFull(f"The server at {url} is full: {message}", "Send it again later, or send less at once.")
-    if "DEADLINE_EXCEEDED" in status:
-        return DeadlinePassed(f"No answer from {url} in time.", "Give the request more time (timeout_seconds).")
-    if "Stub process" in message:  # the model's process died; Triton starts another
-        return Unreachable(f"The model {model!r} at {url} lost its process: {message}", "Send it again.")
-    if "INVALID_ARGUMENT" in status:
-        return InvalidRequest(*_renumber(message, rows))
-    return XtError(f"The server at {url} answered {status}: {message}")
-
-
-def _renumber(message: str, rows: Sequence[int] | None) -> tuple[str, str]:
-    """Let "text 3" and the like mean the caller's fourth text, not that of the request; message and hint apart."""
-
-    def place(match: re.Match[str]) -> str:
-        index = int(match[2])
-        return f"{match[1]} {rows[index] if rows is not None and index < len(rows) else index}"
-
-    first, _, rest = re.sub(r"\b(text|text_pair|ids) (\d+)\b", place, message).partition("\n")
-    return first, rest
-
-
-def may_retry(error: XtError) -> bool:
-    """Whether the same request may succeed when sent again: encoding changes nothing, so a lost answer may be."""
-    return isinstance(error, (ServerFull, Unreachable))
-
-
-def pauses(retries: int) -> Iterator[float]:
-    """Seconds to wait before each retry: doubling, and spread so that callers refused together come back apart."""
-    for attempt in range(retries):
-        yield min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2**attempt) * random.uniform(0.5, 1.5)
-
-
-def ready_names(index: Mapping[str, Any]) -> list[str]:
-    """Read the names of the ready models from a repository index."""
-    return sorted({str(m["name"]) for m in index.get("models", []) if m.get("state", "READY") == "READY"})
 
 
 def unlisted(restricted: Restricted) -> list[str]:
@@ -294,38 +196,21 @@ def request_order(lengths: Sequence[int], size: int) -> list[list[int]]:
     return requests
 
 
-class UnderWay:
-    """How many requests of one call wait for their answer: one that is refused then waits for its own siblings."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._count += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._count -= 1
-
-    def pause(self, error: XtError, waits: Iterator[float]) -> float | None:
-        """Seconds to wait before the request is sent again; None: give up."""
-        if not may_retry(error):
-            return None
-        siblings = isinstance(error, ServerFull) and self._count > 0
-        return LONGEST_PAUSE_SECONDS / 10 if siblings else next(waits, None)
+@contextmanager
+def refused_as_invalid() -> Iterator[None]:
+    """Let what an argument is refused for be an InvalidRequest, as the server's own refusal would be."""
+    try:
+        yield
+    except InvalidRequest:
+        raise
+    except XtError as error:
+        raise InvalidRequest(error.message, error.hint) from None
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Raise InvalidRequest for the first that is not text, before anything is sent."""
-    if isinstance(texts, str):
-        raise InvalidRequest("texts is one string, expected a list of them.", "Put it in a list.")
-    for index, text in enumerate(texts):
-        try:
-            check_text(text, f"text {index}")
-        except XtError as error:
-            raise InvalidRequest(error.message, error.hint) from None
+def check_texts(texts: Iterable[str], name: str = "texts", one: str = "text") -> list[str]:
+    """Return any sequence of texts as a list in its own order; InvalidRequest for the first that is not text."""
+    with refused_as_invalid():
+        return as_texts(texts, name, one)
 
 
 def strings(name: str, values: Sequence[str], grpc: Any) -> Any:
@@ -336,7 +221,7 @@ def strings(name: str, values: Sequence[str], grpc: Any) -> Any:
     return tensor
 
 
-def token_ids(rows: Sequence[Sequence[int]], grpc: Any) -> Any:
+def token_ids(rows: Sequence[npt.NDArray[np.int64]], grpc: Any) -> Any:
     """Make the input tensor `ids`, (texts, longest) of INT32, padded with -1."""
     data = np.full((len(rows), max(len(r) for r in rows)), -1, np.int32)
     for index, row in enumerate(rows):
@@ -356,18 +241,33 @@ def wanted(model: Served, names: Sequence[str], grpc: Any) -> list[Any]:
 
 def encode_parameters(prefix: str | None, truncate: bool, dimensions: int | None) -> dict[str, Any]:
     """Give the request parameters of an encoder; what is not asked for is left to the model."""
-    parameters: dict[str, Any] = {"truncate": True} if truncate else {}
-    if prefix is not None:
-        parameters["prefix"] = prefix
-    if dimensions is not None:
-        parameters["dimensions"] = int(dimensions)
+    with refused_as_invalid():
+        parameters: dict[str, Any] = {"truncate": True} if flag(truncate, "truncate") else {}
+        if prefix is not None:
+            parameters["prefix"] = as_name(prefix, "prefix")
+        if dimensions is not None:
+            parameters["dimensions"] = whole_number(dimensions, "dimensions", 1, MAX_ID)
     return parameters
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a type of vectors, given by its name or as numpy's; InvalidRequest for another.
+
+    >>> dtype_name(np.float16)
+    'float16'
+    """
+    try:
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name if dtype is not None else "None"
+    except TypeError:
+        name = type(dtype).__name__
+    if name not in DTYPES:
+        error = unknown("dtype", name[:60], DTYPES)
+        raise InvalidRequest(error.message, error.hint)
+    return name
 
 
 def encode_outputs(dtype: str) -> list[str]:
     """Give the names of the outputs that vectors of `dtype` need."""
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
     return [DTYPES[dtype], "tokens", "truncated", *(["scale"] if dtype == "int8" else [])]
 
 
@@ -387,15 +287,14 @@ def gather_vectors(requests: Sequence[Sequence[int]], results: Sequence[Any], dt
     return Vectors(vectors, tokens, cut, scale)
 
 
-def languages_of(languages: str | Sequence[str] | None, count: int) -> list[str] | None:
-    """Give one language for each text: one for all, or one each."""
+def languages_of(languages: str | Iterable[str] | None, count: int) -> list[str] | None:
+    """Return one language for each text, given one for all, or one each ("" where it is not known)."""
     if languages is None:
         return None
-    if isinstance(languages, str):
-        return [languages] * count
-    if len(languages) != count:
-        raise InvalidRequest(f"There are {count} texts and {len(languages)} languages.", "Give one, or one each.")
-    return list(languages)
+    with refused_as_invalid():
+        if isinstance(languages, str):
+            return [as_name(languages, "languages")] * count
+        return as_names(languages, "languages", "language", count)
 
 
 def search_outputs(model: Served) -> list[str]:

@@ -87,10 +87,21 @@ def test_the_shared_options_mean_the_same_everywhere():
                 "data_dir",
                 "url",
                 "model",
+                "tls_ca",
+                "tls_cert",
+                "tls_key",
             ):
                 meanings.setdefault(parameter.name, set()).add(str(getattr(parameter, "help", "")))
-    assert len(meanings) == 7
+    assert len(meanings) == 10
     assert {name: len(texts) for name, texts in meanings.items()} == dict.fromkeys(meanings, 1)
+
+
+def test_every_command_that_reaches_a_server_by_url_has_the_options_of_its_encryption():
+    reaching = [c for c in COMMANDS if any(p.name == "url" for p in leaf(c).params)]
+    assert len(reaching) >= 6
+    for command in reaching:
+        names = {p.name for p in leaf(command).params}
+        assert {"tls_ca", "tls_cert", "tls_key"} <= names, command
 
 
 def test_help_of_xt_lists_every_command():

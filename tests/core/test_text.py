@@ -153,7 +153,7 @@ NO_TEXT = {
     "a\0b": "text 1 holds a NUL",
     "a\ud800b": "text 1 is not valid Unicode: surrogates not allowed at 1",
     b"bytes": "text 1 is bytes, expected text",
-    None: "text 1 is NoneType, expected text",
+    None: r"text 1 is missing \(None\), expected text",
     3.5: "text 1 is float, expected text",
 }
 

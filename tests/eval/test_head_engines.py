@@ -273,7 +273,7 @@ def test_what_has_no_heads_says_so(tiny_folder, tiny_repository, server):
     with pytest.raises(XtError, match=r"'localhost' is no address"):
         open_heads(url="localhost")
     with pytest.raises(XtError, match="No server answers at 127.0.0.1:9"):
-        open_heads(url="127.0.0.1:9")
+        open_heads(url="127.0.0.1:9")  # waits its five seconds
 
 
 def test_an_example_that_cannot_be_sent_is_named(engines):

@@ -186,7 +186,7 @@ def test_a_server_that_stays_full_is_said_to_be_full_not_absent(server):
         assert len(proxy.seen) == 3
     (port,) = free_ports(1)
     with pytest.raises(wire.Unreachable, match="No server answers") as absent:
-        xt.serve.Client(f"127.0.0.1:{port}")
+        xt.serve.Client(f"127.0.0.1:{port}", wait_seconds=0.2)
     assert "xt serve" in absent.value.hint
     assert "again later" in full.value.hint
 
@@ -203,10 +203,16 @@ def test_what_an_ending_server_and_a_model_that_is_loaded_anew_leave_undone_is_s
     with Refusing(server.url, 2, words, code) as proxy, xt.serve.Client(proxy.url, "encoder") as client:
         assert client.encode(["good"]).shape == (1, 32)
         assert len(proxy.seen) == 3
-    with Refusing(server.url, 99, words, code) as proxy, xt.serve.Client(proxy.url, "encoder", retries=1) as client:
-        with pytest.raises(wire.Unreachable, match=says):
+    with (
+        Refusing(server.url, 99, words, code) as proxy,
+        xt.serve.Client(proxy.url, "encoder", timeout_seconds=1, retries=0) as client,
+    ):
+        start = time.monotonic()
+        with pytest.raises(wire.Unreachable, match=says) as error:
             client.encode(["good"])
-        assert len(proxy.seen) == 2
+        assert time.monotonic() - start < 1.5  # until the deadline, however few the retries of a full server
+        assert f"tried {len(proxy.seen)} times" in error.value.message
+        assert 3 < len(proxy.seen) < 20
 
 
 @pytest.mark.parametrize(

@@ -316,11 +316,13 @@ def test_triton_gets_the_trace_id_its_refusals_pass_on_and_a_client_that_left_is
 
 def test_health_ready_and_a_server_that_is_not_there():
     port, nothing = free_ports(2)
-    with Gateway(f"127.0.0.1:{nothing}", port=port) as gateway:
+    with Gateway(f"127.0.0.1:{nothing}", port=port, lost_seconds=1.0) as gateway:
         assert httpx.get(gateway.url + "/health").json() == {"status": "ok"}
         ready = httpx.get(gateway.url + "/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        start = time.monotonic()
         answer = httpx.post(gateway.url + "/v1/embeddings", json={"model": "encoder", "input": "good"})
+        assert 0.3 < time.monotonic() - start < 4  # it waited, but not for long
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "server_unreachable"
         assert answer.headers["retry-after"] == "1"

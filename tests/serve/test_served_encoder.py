@@ -23,6 +23,7 @@ from xt.core.onnx_engine import load_model
 from xt.core.packed import pack
 from xt.core.torch_engine import load_encoder
 from xt.core.triton_engine import TritonEncoder
+from xt.core.triton_errors import DeadlinePassed, ServerFull
 from xt.serve.launcher import TritonServer, free_ports
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
@@ -182,7 +183,7 @@ def test_each_caller_gets_his_own_error_and_the_others_their_vectors(client, onn
 
 
 def test_a_text_that_is_too_long_is_an_error_that_names_the_limit(encoder):
-    with pytest.raises(XtError, match=r"INVALID_ARGUMENT: text 1 has 65 tokens; the encoder reads at most 64") as error:
+    with pytest.raises(XtError, match=r"^text 1 has 65 tokens; the encoder reads at most 64") as error:
         encoder.infer(["good", " ".join(["good"] * 62)])
     assert "truncate=true" in str(error.value)
     assert encoder.encode([" ".join(["good"] * 61)]).tokens.tolist() == [64]
@@ -246,16 +247,16 @@ def test_an_address_without_host_or_port_is_refused(url):
 
 def test_a_server_that_is_not_there_is_named():
     (port,) = free_ports(1)
-    for url in (f"127.0.0.1:{port}", f"http://127.0.0.1:{port}", "no.such.host.invalid:8001"):
+    for url in (f"127.0.0.1:{port}", "no.such.host.invalid:8001"):
         with pytest.raises(XtError) as error:
-            TritonEncoder(url)
-        assert error.value.message == f"No server answers at {url}."
+            TritonEncoder(url, wait_seconds=0.3)
+        assert error.value.message.startswith(f"No server answers at {url} (")
         assert "xt serve" in error.value.hint
 
 
 def test_the_http_port_is_not_the_grpc_port(server):
     with pytest.raises(XtError, match=f"No server answers at 127.0.0.1:{server.ports.http}"):
-        TritonEncoder(f"127.0.0.1:{server.ports.http}")
+        TritonEncoder(f"127.0.0.1:{server.ports.http}", wait_seconds=0.3)
 
 
 def post(server, body):
@@ -309,7 +310,7 @@ def test_no_request_sleeps_in_the_batcher(server):
 
 def test_a_callers_own_deadline_is_an_error_of_its_name(server):
     impatient = TritonEncoder(server.url, timeout_seconds=0.0005)
-    with pytest.raises(XtError, match="DEADLINE_EXCEEDED"):
+    with pytest.raises(DeadlinePassed):
         impatient.infer(sentences(200, longest=50))
     impatient.close()
 
@@ -336,7 +337,8 @@ def test_a_full_queue_is_refused_at_once_and_tried_again(tiny_repository, tmp_pa
         assert refusals
         assert all("UNAVAILABLE" in o and "The queue is full" in o for o in refusals)
 
-        ours = TritonEncoder(server.url)
+        ours = TritonEncoder(server.url, timeout_seconds=0.3)
+        patient = TritonEncoder(server.url)
         stop = threading.Event()
 
         def keep_full():
@@ -348,15 +350,17 @@ def test_a_full_queue_is_refused_at_once_and_tried_again(tiny_repository, tmp_pa
             thread.start()
         try:
             patience = time.monotonic() + 60  # each try may slip in between two of the others' requests
-            with pytest.raises(XtError, match=r"UNAVAILABLE: .*The queue is full"):
+            with pytest.raises((ServerFull, DeadlinePassed), match="queue is full|deadline"):  # whichever comes last
                 while time.monotonic() < patience:
                     ours.infer(["good"])
+            assert patient.encode(["good"]).vectors.shape == (1, 32)  # it asks until its own deadline
         finally:
             stop.set()
             for thread in load:
                 thread.join()
         assert ours.encode(["good"]).vectors.shape == (1, 32)  # and when the rush is over, all is well
         ours.close()
+        patient.close()
         raw.close()
 
 
