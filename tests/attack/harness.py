@@ -100,8 +100,9 @@ class Attack:
                 return "wrong", f"answered instead of refused ({answer.body[:120]!r})"
             problem = self.check(answer, target) if self.check else ""
             return ("wrong", problem) if problem else ("answered", "")
-        if answer.status >= 500 and not (answer.status in (501, 503, 505) and self.expect != ANSWER):
-            return "failed", told
+        own = answer.status == 500 and self.group.startswith("Triton") and "arse" in answer.message
+        if answer.status >= 500 and not own and not (answer.status in (501, 503, 505) and self.expect != ANSWER):
+            return "failed", told  # Triton calls JSON that it cannot parse an internal error, and says what it is
         if self.expect == ANSWER:
             return "wrong", f"refused instead of answered ({told})"
         if self.says and self.says not in answer.message:

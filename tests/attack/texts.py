@@ -99,9 +99,12 @@ TEXTS = [
     Attack("empty texts", "the third of three", REFUSE, gateway(["a", "b", "\u200b"]), says="2"),
     *[Attack("odd texts", f"{name} (gateway)", ANSWER, gateway([text]), finite()) for name, text in READABLE.items()],
     *[Attack("odd texts", f"{name} (Triton)", ANSWER, triton([text])) for name, text in READABLE.items()],
-    *[Attack("long texts", name, REFUSE, gateway([text]), says="token") for name, text in LONG.items()],
     *[
-        Attack("long texts", f"{name}, cut", ANSWER, gateway([text], truncate=True), was_cut)
+        Attack("long texts", name, REFUSE, gateway([text]), says="token", slow="letters" in name)
+        for name, text in LONG.items()
+    ],
+    *[
+        Attack("long texts", f"{name}, cut", ANSWER, gateway([text], truncate=True), was_cut, slow="letters" in name)
         for name, text in LONG.items()
     ],
     Attack(
