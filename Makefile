@@ -8,6 +8,8 @@ ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 DATA ?= $(XT_DATA)
 STAMP := $(VENV)/.$(ACCELERATOR)
+# Without compiled files each of the many processes that the tests start would compile torch anew: half a minute each.
+unexport PYTHONDONTWRITEBYTECODE
 ROOMS := core train export serve eval studies cli model_repository
 
 .PHONY: help env env-dev quickstart test lint check bench slow gpu-libraries results bench-train lock format clean
@@ -34,8 +36,9 @@ bench: $(STAMP) ## measure the bundled encoder, served and in process, on this m
 	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
 	$(BIN)/xt bench --repository bench/repository --encoder multilingual-e5-small --force --out bench/results
 
-slow: $(STAMP)-dev ## half an hour of mixed load on a server, kills and restarts under load: nothing lost, memory flat; with DATA=folder also fairness (40 minutes)
+slow: $(STAMP)-dev ## attacks, faults, restarts and half an hour of mixed load on a server; with DATA=folder also fairness (40 minutes)
 	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
+	$(BIN)/python -m tests.attack.run bench/repository/encoder --out docs/attacks.md
 	$(BIN)/python -m tests.serve.soak bench/repository --minutes 30
 	$(BIN)/python -m tests.serve.restarts bench/repository
 	$(if $(DATA),$(BIN)/python -m tests.serve.fairness bench/repository --seconds 600 --data $(DATA))
