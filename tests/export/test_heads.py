@@ -239,7 +239,9 @@ def test_every_measure_sees_its_own_fault(checkpoint: encoders.Resolved, corpus:
     assert any("batch_difference_max" in line for line in apart.failures(limits))
     wrong = stage(Known(shift=100.0))
     assert wrong.difference_max > 0.5
-    assert wrong.agreement == np.mean([reply.value == 0 for reply in expected]) < 1
+    both = heads.in_both_forms(items, heads.DECOMPOSED)  # these are measured a second time, decomposed
+    assert len(both) == 2
+    assert wrong.agreement == np.mean([reply.value == 0 for reply in (*expected, *(expected[i] for i in both))]) < 1
     assert [line.split()[1] for line in wrong.failures(limits)] == ["difference_max", "difference_p99", "agreement"]
     nothing = stage(Known(shift=math.nan))
     assert len(nothing.failures(limits)) >= 3  # not a number keeps to no limit
@@ -291,7 +293,7 @@ def test_parity_is_measured_on_sentences_of_every_language_long_and_short(form: 
         ({"task": "pair", "temperature": math.nan}, "must be positive; found nan"),
         ({"task": "regression", "temperature": 2.0}, "has no temperature"),
         ({"task": "regression", "temperature": "fit"}, "has no temperature"),
-        ({"task": "pair", "temperature": Path("nowhere.json")}, "nowhere.json is no readable JSON"),
+        ({"task": "pair", "temperature": Path("nowhere.json")}, "nowhere.json cannot be read"),
         ({"task": "pair", "corpus": []}, "There is no text to measure parity on"),
     ],
 )

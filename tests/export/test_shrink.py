@@ -18,7 +18,7 @@ from xt.core import encoders
 from xt.core.bitext import Bitext, read_tatoeba
 from xt.core.encoders import Resolved, from_folder, resolve
 from xt.core.errors import XtError
-from xt.core.text import open_tokenizer
+from xt.core.text import Pieces, open_tokenizer
 from xt.core.torch_engine import load_encoder
 from xt.export import vocabulary
 from xt.export.shrink import check, corpus_texts, shrink
@@ -136,7 +136,7 @@ def test_kept_texts_are_cut_into_the_same_pieces_and_give_the_same_vectors(some,
     _kind, resolved = some
     texts = corpus_texts(corpus)
     small, report = shrink(resolved, tmp_path / "small", languages=["de", "eng"], corpus=texts)
-    before, after = (open_tokenizer(r.path / "tokenizer.json") for r in (resolved, small))
+    before, after = (open_tokenizer(r.path / "tokenizer.json").tokenizer for r in (resolved, small))
     kept = [text for language, text in texts if language in ("deu", "eng")]
     assert len(kept) == 8
     behind = [prefix + text for prefix in ("", *resolved.spec.prefixes.values()) for text in kept]
@@ -176,7 +176,7 @@ def test_all_numbers_of_tokens_fit_each_other(some, corpus, tmp_path):
 def test_unseen_words_of_a_kept_script_and_digits_have_no_unknown_characters(some, corpus, tmp_path):
     kind, resolved = some
     small, _ = shrink(resolved, tmp_path / "small", languages=["deu"], corpus=corpus_texts(corpus))
-    before, after = (open_tokenizer(r.path / "tokenizer.json") for r in (resolved, small))
+    before, after = (open_tokenizer(r.path / "tokenizer.json").tokenizer for r in (resolved, small))
     for text in ("paka habari", "nous bonjour", "maisonpain"):
         if kind != "WordLevel":  # it knows words alone
             assert (unknowns(before, text), unknowns(after, text)) == (0, 0)
@@ -188,11 +188,11 @@ def test_unseen_words_of_a_kept_script_and_digits_have_no_unknown_characters(som
 def test_what_unlike_text_loses_is_counted(all_texts):
     tokenizer = make_tokenizer("Unigram", all_texts)
     document = json.loads(tokenizer.to_str())
-    used = vocabulary.used_ids(tokenizer, ["guten morgen welt"], [""])
+    used = vocabulary.used_ids(Pieces(tokenizer), ["guten morgen welt"], [""])
     pruned = vocabulary.prune(document, used, {"LATIN"})
-    after = pruned.open()
+    after = pruned.open().tokenizer
     texts = ["guten morgen", "paka analala leo", "кошка"]
-    row = vocabulary.compare(tokenizer, document, pruned, {"x": texts})["x"]
+    row = vocabulary.compare(Pieces(tokenizer), document, pruned, {"x": texts})["x"]
     old = [t for text in texts for t in tokenizer.encode(text, add_special_tokens=False).tokens]
     new = [t for text in texts for t in after.encode(text, add_special_tokens=False).tokens]
     kept = set(after.get_vocab())
@@ -327,7 +327,7 @@ def test_the_bundled_encoder_keeps_its_vectors_in_the_languages_that_are_kept(bu
     some_texts = [text for _, text in texts[::100]]
     vectors = [load_encoder(r, device="cpu").encode(some_texts).vectors for r in (bundled, small)]
     assert ((vectors[0] * vectors[1]).sum(1) > 0.99999).all()
-    old, new = (open_tokenizer(r.path / "tokenizer.json") for r in (bundled, small))
+    old, new = (open_tokenizer(r.path / "tokenizer.json").tokenizer for r in (bundled, small))
     assert [strings(old, t) for _, t in texts] == [strings(new, t) for _, t in texts]
     file = data_dir / "sib200" / "deu_Latn" / "test.tsv"
     with file.open(encoding="utf-8") as lines:
