@@ -17,7 +17,7 @@ ROOMS := core train export serve eval studies cli model_repository
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-quickstart: $(STAMP) ## train, export, serve, retrieve, calibrate and report, small; the page is quickstart/report/report.html
+quickstart: $(STAMP) ## a calibrated answer, then training, measuring and a page, small: quickstart/report/report.html
 	$(BIN)/xt quickstart --out quickstart
 
 test: $(STAMP)-dev ## run the tests

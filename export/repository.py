@@ -36,6 +36,8 @@ MIN_COSINE = 0.99
 DEV_PAIRS = 1536
 """For `--precision auto`: sentence pairs that accuracy is measured on."""
 SPEED_TEXTS = 512
+QUICK_SENTENCES = 4
+"""Sentences of each language that parity is measured on, with `quick`."""
 
 
 def export_model(
@@ -48,6 +50,7 @@ def export_model(
     provider: str = "auto",
     runtime: str = "python",
     exact: bool = False,
+    quick: bool = False,
     min_cosine: float | None = None,
     max_loss: float = 0.3,
     dev_corpus: Sequence[Bitext] | None = None,
@@ -71,6 +74,8 @@ def export_model(
         runtime: `python` (ONNX Runtime inside Triton's Python backend) or `onnxruntime` (its own backend, in NVIDIA's
             container).
         exact: ask that a text's vector be the same bit for bit in any batch.
+        quick: measure the served graph alone, not the fp32 graphs before it, and on half of the sentences of every
+            language; its thresholds are the same.
         min_cosine: another threshold for the first percentile of the cosine to PyTorch.
         max_loss: for `auto`, points of mean retrieval accuracy that may be lost.
         dev_corpus: for `auto`, what accuracy is measured on; default: `corpus`.
@@ -109,7 +114,7 @@ def export_model(
             # What tells vectors apart is the smaller encoder, not the checkpoint that others are made of as well.
             of = resolved.parent["hash"]
             resolved = replace(small, parent={**small.parent, "hash": open_artifact(folder).hash, "of": of})
-        maker = _Maker(resolved, Path(scratch), corpus, report)
+        maker = _Maker(resolved, Path(scratch), corpus, report, quick=quick)
         rows: list[Candidate] = []
         if precision == "auto":
             rows = maker.candidates(provider, dev_corpus or corpus)
@@ -140,7 +145,7 @@ def export_model(
             shutil.move(part, version / part.name)
         shutil.copyfile(resolved.path / "tokenizer.json", version / "tokenizer.json")
         write_json(draft.path / "parity.json", result)
-        draft.facts = {"candidates": [c.to_json() for c in rows], "shrunk": shrunk, "exact": exact}
+        draft.facts = {"candidates": [c.to_json() for c in rows], "shrunk": shrunk, "exact": exact, "quick": quick}
         _complete(resolved, draft, name, precision, provider, result, maker.texts)
         draft.parents = [parent]
         if runtime == "onnxruntime":
@@ -155,7 +160,13 @@ class _Maker:
     """Makes and measures the graphs of one encoder."""
 
     def __init__(
-        self, resolved: Resolved, scratch: Path, corpus: Sequence[Bitext], report: Callable[[str], None]
+        self,
+        resolved: Resolved,
+        scratch: Path,
+        corpus: Sequence[Bitext],
+        report: Callable[[str], None],
+        *,
+        quick: bool = False,
     ) -> None:
         from xt.core import torch_engine
 
@@ -167,8 +178,9 @@ class _Maker:
         folder = scratch / "graphs"
         folder.mkdir()
         texts = [t for b in corpus for t in (*b.foreign, *b.english)]
+        self.quick = quick
         self.graphs = Graphs(resolved, network, self.torch_encoder.tokenizer, folder, texts)
-        self.texts = parity.ParityTexts.sample(corpus)
+        self.texts = parity.ParityTexts.sample(corpus, QUICK_SENTENCES if quick else parity.SENTENCES_A_LANGUAGE)
 
     def open(self, file: Path, provider: str, precision: str) -> TextEncoder:
         """Open a graph as it is served."""
@@ -194,6 +206,9 @@ class _Maker:
 
         # A provider that fuses by itself gets the traced graph; the fused stage is then what it makes of it, in fp32.
         fuses = provider in ("openvino", "tensorrt")
+        if self.quick and precision != "fp32":
+            made = self.graphs.get(precision, provider, self.torch_encoder.pad_id)
+            return stages, check(precision, made, provider, precision)
         file = check("onnx", self.graphs.raw(), "cpu", "fp32")
         file = check("fused", *((file, provider) if fuses else (self.graphs.fused(), "cpu")), "fp32")
         if precision != "fp32":

@@ -29,6 +29,7 @@ COMMANDS = {  # every command with --force, and the folder that it would write
         f"{OUT}/retriever",
     ),
     "quickstart": (["--out", OUT], f"{OUT}/report"),
+    "quickstart --full": (["--full", "--out", OUT], f"{OUT}/full/trained"),
     "study run": (["training-speed", "--out", OUT], OUT),
     "train": (["--encoder", "absent/model", "--intermediate", "sample-nli", "--out", OUT], OUT),
 }

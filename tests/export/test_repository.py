@@ -263,6 +263,26 @@ def test_a_threshold_that_cannot_hold_writes_nothing(tiny, corpus, tmp_path):
     assert list(repository.iterdir()) == []
 
 
+def test_a_quick_export_measures_the_served_graph_alone_in_every_language_by_the_same_thresholds(
+    tiny, corpus, tmp_path
+):
+    quick = {"precision": "fp16", "provider": "cpu", "quick": True, "report": quiet}
+    artifact = export_model(tiny, tmp_path, corpus=corpus, **quick)
+    parity = artifact.facts["parity"]
+    assert [s["stage"] for s in parity["stages"]] == ["fp16"]
+    assert parity["languages"] == len({b.language for b in corpus})
+    assert parity["thresholds"] == {
+        "cosine_min": 0.999,
+        "cosine_p1": 0.9995,
+        "neighbour_agreement": 0.98,
+        "batch_cosine_min": 0.999,
+    }
+    assert artifact.facts["quick"] is True
+    with pytest.raises(CheckFailed, match=r"nothing was written: fp16: cosine_p1 [01]\.\d+ is below 1\.1"):
+        export_model(tiny, tmp_path, corpus=corpus, name="other", min_cosine=1.1, **quick)
+    assert [p.name for p in tmp_path.iterdir()] == ["encoder"]
+
+
 def test_a_threshold_that_cannot_hold_counts_for_fp32_too_and_spares_the_model_there(tiny, corpus, copy):
     before = content(copy)
     with pytest.raises(CheckFailed, match=r"nothing was written: fused: cosine_p1 \d\.\d+ is below 1\.1\."):

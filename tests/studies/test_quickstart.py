@@ -1,0 +1,170 @@
+"""`xt quickstart` on the tiny encoder and four languages of the bundled corpus: answered, measured, continued."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from xt.cli.main import app
+from xt.core.artifact import open_artifact
+from xt.core.errors import XtError
+from xt.eval import run as evaluation
+from xt.studies import quickstart
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    """Six languages of the bundled corpus: three that temperatures are fitted on, three others."""
+    found = evaluation.load_corpus("django").pairs
+    wanted = [b for b in found if quickstart.calibration.is_source(b.language)][:3]
+    others = [b for b in found if not quickstart.calibration.is_source(b.language)][:3]
+    whole = evaluation.load_corpus("django")
+    return evaluation.Corpus(whole.name, whole.title, whole.source, whole.licence, (*wanted, *others))
+
+
+@pytest.fixture(scope="module")
+def ran(tiny_folder, corpus, tmp_path_factory):
+    """One run: its folder, its lines and its result; and a second run of the same."""
+    out = tmp_path_factory.mktemp("quickstart") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart, "ENCODER", str(tiny_folder))
+        patch.setattr(quickstart, "PRECISION", "fp32")  # random weights of width 32 are no test of 8 bits
+        patch.setattr(quickstart, "LANGUAGES", 5)
+        patch.setattr(quickstart.evaluation, "load_corpus", lambda name: corpus)
+        runs = []
+        for question, began in (("guten morgen welt", None), ("habari za asubuhi", time.monotonic() - 1000)):
+            lines, answers = [], []
+            settings = quickstart.Settings(out=out, ask=question, steps=1)
+            result = quickstart.run(
+                settings,
+                report=lines.append,
+                counter=lambda what: lambda *_: None,
+                answered=answers.append,
+                started=began,
+            )
+            runs.append((lines, answers, result))
+    return out, *runs
+
+
+@pytest.mark.parametrize("flags", [[], ["--full"]])
+def test_it_says_first_what_it_will_do_and_how_long_that_takes(tmp_path, flags):
+    """Before the folder is looked at, and without the seconds that importing torch takes."""
+    (tmp_path / "report").write_text("a file in the way")
+    done = CliRunner().invoke(app, ["quickstart", *flags, "--out", str(tmp_path)])
+    output = done.output
+    assert isinstance(done.exception, XtError)
+    assert "report is a file" in str(done.exception)
+    assert " minutes " in output
+    assert "two" in output
+    code = "import sys, xt.studies.quickstart_plan; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert ("4. measure" in output) is (not flags)
+
+
+def test_the_question_is_answered_from_the_english_sentences_with_probabilities_that_sum_to_one(ran, corpus):
+    out, (_, answers, result), _ = ran
+    (answer,) = answers
+    assert answer == result.answer
+    assert answer.question == "guten morgen welt"
+    english = {t for b in corpus.pairs for t in b.english}
+    assert len(answer.hits) == quickstart.ANSWERS
+    assert all(hit.text in english for hit in answer.hits)
+    chances = [hit.probability for hit in answer.hits]
+    assert chances == sorted(chances, reverse=True)
+    assert 0 < sum(chances) + answer.none <= 1.0001
+    assert 0 < answer.seconds < 600
+    retriever = open_artifact(out / "repository" / "retriever", kind="model")
+    assert retriever.facts["calibrated"]["scope"] == "zero-shot"
+    assert set(retriever.facts["calibrated"]["provenance"]["fitted_on"]) <= set(quickstart.calibration.SOURCES)
+
+
+def test_every_step_is_timed_and_the_report_holds_one_encoder_with_intervals(ran):
+    out, (lines, _, result), _ = ran
+    assert list(result.steps) == ["export", "index", "answer", "train", "evaluate"]
+    assert all(any(line.startswith(f"{name}: ") and line.endswith(" s") for line in lines) for name in result.steps)
+    metrics = json.loads((out / "report" / "metrics.json").read_text(encoding="utf-8"))
+    (encoder,) = metrics["encoders"]
+    assert encoder["parity"]["passed"] is True
+    assert len(encoder["retrieval"][quickstart.DIRECTION]["languages"]) == 5
+    overall = encoder["calibration"][quickstart.DIRECTION]["methods"]["zero-shot"]["overall"]
+    assert overall["ece"] >= 0
+    assert [t["task"] for t in metrics["training"]["tasks"]] == list(quickstart.TASKS)
+    assert "serving" not in metrics  # the short version measures no speed
+    assert "<h1" in (out / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_second_run_does_no_step_again_but_answers_another_question(ran):
+    _, (_, _, first), (lines, answers, second) = ran
+    assert sum("kept" in line for line in lines) >= 4
+    assert answers[0].question == "habari za asubuhi"
+    assert 1000 < answers[0].seconds < 2000, "counted from the start of the command"
+    assert second.metrics["created"] == first.metrics["created"]
+    assert "evaluate" not in second.steps
+
+
+def test_it_ends_with_three_sentences_the_page_and_the_next_command(ran):
+    out, (_, _, result), _ = ran
+    lines = quickstart.closing(result)
+    assert len(lines) == 5
+    assert all(line.endswith(".") for line in lines[:3])
+    assert lines[3] == f"The page: {out / 'report' / 'report.html'}"
+    assert f"xt serve {out / 'repository'}" in lines[4]
+
+
+def test_an_export_of_another_encoder_or_a_damaged_folder_is_not_kept(ran, tmp_path):
+    out, _, _ = ran
+    copy = tmp_path / "encoder"
+    shutil.copytree(out / "models" / "encoder", copy)
+    parents = [p["hash"] for p in open_artifact(copy).manifest["parents"]]
+    assert quickstart.kept(copy, "model", parents) is not None
+    assert quickstart.kept(copy, "model", ["another"]) is None
+    assert quickstart.kept(copy, "model", parents, force=True) is None
+    (copy / "1" / "golden.json").write_text("{}")
+    assert quickstart.kept(copy, "model", parents) is None
+
+
+def test_a_file_that_this_command_did_not_write_is_not_replaced(ran, tmp_path):
+    (tmp_path / quickstart.DOCUMENTS).write_text("mine\n")
+    with pytest.raises(XtError, match=r"documents\.jsonl holds something else"):
+        quickstart.run(
+            quickstart.Settings(out=tmp_path), report=lambda line: None, counter=lambda what: None, answered=print
+        )
+    assert [p.name for p in tmp_path.iterdir()] == [quickstart.DOCUMENTS]
+    assert (tmp_path / quickstart.DOCUMENTS).read_text() == "mine\n"
+    other = tmp_path / "other" / "report"
+    other.mkdir(parents=True)
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(XtError, match=r"thesis\.txt"):
+        quickstart.run(
+            quickstart.Settings(out=other.parent), report=lambda line: None, counter=lambda what: None, answered=print
+        )
+    assert [p.name for p in other.parent.iterdir()] == ["report"]
+
+
+def test_half_of_the_bundled_languages_are_measured_those_of_the_fits_among_them():
+    every = evaluation.load_corpus("django")
+    some = quickstart.measured(every)
+    codes = [b.language for b in some.pairs]
+    assert len(codes) == len(set(codes)) == quickstart.LANGUAGES < len(every.pairs)
+    present = {b.language for b in every.pairs}
+    assert {c for c in quickstart.calibration.SOURCES if c in present} <= set(codes)
+    classes = {evaluation.resource_of(c) for c in codes}
+    assert classes == {evaluation.resource_of(c) for c in present}
+
+
+def test_an_empty_question_and_wrong_flags_are_refused_before_any_work(tmp_path):
+    with pytest.raises(XtError, match="the question is empty"):
+        quickstart.Settings(out=tmp_path, ask=" ")
+    with pytest.raises(XtError, match="0 training steps"):
+        quickstart.Settings(out=tmp_path, steps=0)
+    for flags, said in ((["--full", "--ask", "x"], "--ask"), (["--seconds", "3"], "--seconds goes with --full")):
+        done = CliRunner().invoke(app, ["quickstart", *flags, "--out", str(tmp_path / "q")])
+        assert done.exit_code == 2
+        assert said in done.output
+    assert not (tmp_path / "q").exists()
