@@ -100,9 +100,11 @@ def new_caller() -> str:
 
 
 def admin_headers(url: str, key: str | None) -> dict[str, str]:
-    """Return the headers that open a server's restricted calls, with the key given or else found."""
+    """Return the headers that open a server's restricted calls, with the key given or else found; none for ""."""
     if key is None:
         return find_headers(url)
+    if key == "":
+        return {}
     return {GRPC_KEY_HEADER: check_key(as_name(key, "admin_key"), "admin_key")}
 
 

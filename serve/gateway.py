@@ -57,7 +57,7 @@ def create_app(
         timeout_seconds: of one request to Triton.
         lost_seconds: how long a request waits for a Triton that is lost or restarting before it is answered 503.
         tls: the files of an encrypted connection to Triton.
-        admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does.
+        admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does; "": none is sent.
         hosts: names that callers may call it by (the header Host); others are told 421. None: any.
     """
     check_gateway(token)
