@@ -180,7 +180,7 @@ def test_a_blank_line_ends_with_1(tmp_path, bitext):
 def test_bytes_that_are_not_utf_8_end_with_1_and_are_named(tmp_path, bitext):
     (bitext / "mine.deu-eng.deu").write_bytes("a\nb\ngrün\nd\n".encode("latin-1"))
     answer = xt("eval", bitext, "--encoder", "x", "--out", "r", cwd=tmp_path)
-    fails(answer, 1, "mine.deu-eng.deu, line 3: not valid UTF-8 (byte 0xfc at column 3)", "Convert the file")
+    fails(answer, 1, "mine.deu-eng.deu, line 3: not UTF-8 (byte 2: invalid start byte)", "Convert the file")
 
 
 def test_an_existing_target_ends_with_1_before_any_work(tmp_path, bitext, tiny_repository, tiny_folder):

@@ -141,6 +141,8 @@ def test_what_needs_the_cache_is_refused_with_the_variables_name(monkeypatch):
     from xt.train import prepare
 
     monkeypatch.setenv("XT_CACHE", NOWHERE)
+    # Other tests of this process may have put their preparations elsewhere.
+    monkeypatch.setattr(prepare, "preparations", lambda: cache_folder() / "prepared")
     for work in (
         lambda: bundled_encoder(ENCODERS["multilingual-e5-small"].spec),
         lambda: prepare.prepare("x", None, [], None),

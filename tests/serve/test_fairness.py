@@ -129,7 +129,7 @@ def test_each_client_is_one_caller(server):
 
     for _ in range(2):
         with Client(server.url, "encoder") as client:
-            client._client = Recorded(client._client)
+            client._connection.client = Recorded(client._connection.client)
             client.encode([f"text {i} " + "word " * 200 for i in range(40)], truncate=True)
     asyncio.run(gateway())
     assert len(sent) > 2  # a long list goes out as several requests

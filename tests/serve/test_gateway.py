@@ -221,7 +221,7 @@ def test_rerank_orders_by_cosine_and_says_that_it_is_no_probability(http, onnx):
     assert "cosines only" in answer["note"]
     assert all(r["probability"] is None and r["relevance_score"] == r["score"] for r in answer["results"])
     short = http.post("/rerank", json={"query": "good", "texts": TEXTS, "top_n": 2, "return_documents": False}).json()
-    assert [set(r) for r in short["results"]] == [{"index", "score", "probability", "relevance_score"}] * 2
+    assert [set(r) for r in short["results"]] == [{"index", "score", "probability", "relevance_score", "copies"}] * 2
     for body in (
         {"query": "good"},
         {"query": "good", "documents": []},
