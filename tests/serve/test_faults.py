@@ -186,7 +186,7 @@ def test_a_server_that_is_told_to_end_answers_what_is_in_flight(tiny_repository,
     with TritonServer(tmp_path) as server:
         with (
             Callers(server.url, texts, reference, callers=8, size=256) as load,
-            Client(server.url, retries=0) as client,
+            Client(server.url, retries=0, timeout_seconds=3) as client,
         ):
             load.until(20)
             told, errors = time.monotonic(), []
