@@ -231,10 +231,8 @@ def new_artifact(target: Path, *, kind: str, force: bool = False) -> Iterator[Dr
 
 def _finish(draft: Draft, target: Path, kind: str, *, force: bool) -> None:
     paths = sorted(p for p in draft.path.rglob("*") if p.is_file())
-    for path in paths:
-        path.chmod(
-            0o444 if draft.read_only else 0o644
-        )  # safetensors writes 0600, which a server run by another user could not read
+    for path in paths:  # safetensors writes 0600, which a server run by another user could not read
+        path.chmod(0o444 if draft.read_only else 0o644)
     names = [p.relative_to(draft.path).as_posix() for p in paths]
     files = {n: {"bytes": p.stat().st_size, "sha256": sha256(p)} for n, p in zip(names, paths, strict=True)}
     facts = json.loads(json.dumps(draft.facts, allow_nan=False, default=str))

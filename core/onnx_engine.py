@@ -169,9 +169,8 @@ class OnnxEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # a core that spins is a core that others wait for
+        # A core that spins is a core that others wait for.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self.provider == "openvino":  # it fuses by itself, and knows the unfused operators alone
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             self.workers = min(threads, MOST_WORKERS)
