@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,11 @@ class ServedText(ServedEncoder):
     """Seconds that the graph is waited for."""
 
     def load(self, folder: Path, version_folder: Path, device: str) -> None:
-        """Load the tokenizer, and begin to check the golden vectors beside it.
+        """Load the tokenizer, and let the golden vectors be checked as soon as Triton asks this model anything.
 
-        Triton answers no request, also none of its own models, before all models are loaded ("Server not ready"). So
-        the check cannot end before the load does; until it has, requests wait, and where it fails none is answered.
+        Not before: a model's request to another one ends Triton 2.51 (SIGSEGV) until the model that sends it is loaded,
+        as its process is watched before the threads exist that run what it asks for. Nothing tells a model that it is
+        loaded but the first question to it. Until the check has ended requests wait; where it fails none is answered.
         """
         self.folder, self.artifact = folder, open_artifact(folder, kind="model")
         facts = self.artifact.facts
@@ -107,7 +108,7 @@ class ServedText(ServedEncoder):
         self.vocabulary = tokenizer.vocabulary
         self.cache = VectorCache(self.settings.cache_megabytes * 1_000_000)
         self.patience = graph_seconds(os.environ.get(START_VARIABLE, ""))
-        self.checked, self.closing = threading.Event(), threading.Event()
+        self.loaded, self.checked, self.closing = threading.Event(), threading.Event(), threading.Event()
         self.failure = None
         threading.Thread(target=self._check, name="xt-golden", daemon=True).start()
 
@@ -119,19 +120,27 @@ class ServedText(ServedEncoder):
             raise self.failure
         return super().run(rows)
 
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """See `ServedModel.execute`. A first request shows that this model is loaded: the check begins."""
+        self.loaded.set()
+        return super().execute(requests)
+
     def is_ready(self) -> bool:
         """Tell Triton whether the golden vectors agreed. Releases that do not ask take a loaded model for ready."""
+        self.loaded.set()
         return self.checked.is_set() and self.failure is None
 
     def close(self) -> None:
         """End the check if it still waits."""
         self.closing.set()
+        self.loaded.set()
         super().close()
 
     def _check(self) -> None:
         """Wait for the graph, then compare with the golden vectors, once."""
+        self.loaded.wait()
         deadline = time.monotonic() + self.patience
-        while not self.closing.wait(PAUSE_SECONDS):
+        while not self.closing.is_set():
             try:
                 worst = check_golden(self.encoder, self.folder, self.artifact)
                 self.pb.Logger.log_info(f"{self.name}: golden vectors agree (cosine at least {worst:.6f})")
@@ -146,4 +155,5 @@ class ServedText(ServedEncoder):
                 if time.monotonic() > deadline:
                     self.pb.Logger.log_error(f"{self.name}: {error}")
                     break
+                self.closing.wait(PAUSE_SECONDS)
         self.checked.set()

@@ -424,6 +424,34 @@ def test_many_callers_at_once_get_their_own_vectors(served, tiny_repository):
     assert cosine(found, here).min() > 0.99999
 
 
+HEARD_LATE = """
+import os
+import signal
+import subprocess
+
+from xt.core.served_text import ServedText
+
+
+class TritonPythonModel(ServedText):
+    def initialize(self, args):
+        super().initialize(args)
+        server = os.getppid()
+        os.kill(server, signal.SIGSTOP)
+        subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {server}"])  # a thread of this process does not get to run
+"""
+
+
+def test_triton_survives_a_text_model_that_it_hears_late_of(repository, tmp_path):
+    """Triton 2.51 ends with SIGSEGV when a model asks another before Triton knows it to be loaded."""
+    late = tmp_path / "repository"
+    shutil.copytree(repository, late)
+    replace_model(late / "encoder", lambda folder: (folder / "1" / "model.py").write_text(HEARD_LATE))
+    with TritonServer(late, trust_code=True) as server:
+        client = grpc.InferenceServerClient(server.url)
+        assert ask(client, texts=["good morning"]).as_numpy("embedding").shape[0] == 1
+        client.close()
+
+
 def test_a_text_model_whose_golden_vectors_differ_answers_nothing(repository, tmp_path):
     wrong = tmp_path / "repository"
     shutil.copytree(repository, wrong)
