@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import signal
@@ -57,18 +58,23 @@ def child_limits(*, stack: bool = True) -> Limits:
     """
     here = resource.getrlimit(resource.RLIMIT_STACK)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return Limits((_stack(here, strict=_is_strict()), here[1]) if stack else here, (files, files))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Limits((_stack(here, memory, strict=_is_strict()), here[1]) if stack else here, (files, files))
 
 
-def _stack(limits: tuple[int, int], *, strict: bool) -> int:
-    """Return the soft limit of the stack, given the present limits.
+def _stack(limits: tuple[int, int], memory: int, *, strict: bool) -> int:
+    """Return the soft limit of the stack, given the present limits and the bytes of memory there are.
 
-    >>> _stack((8 * 2**20, resource.RLIM_INFINITY), strict=False) // 2**20
+    The kernel refuses to promise one thread more than all the memory there is: half of it is the most.
+
+    >>> _stack((8 * 2**20, resource.RLIM_INFINITY), 64 * 2**30, strict=False) // 2**20
     8192
-    >>> _stack((8 * 2**20, 32 * 2**20), strict=False) // 2**20
+    >>> _stack((8 * 2**20, resource.RLIM_INFINITY), 4 * 2**30, strict=False) // 2**20
+    2048
+    >>> _stack((8 * 2**20, 32 * 2**20), 64 * 2**30, strict=False) // 2**20
     32
     """
-    wanted = STRICT_STACK_BYTES if strict else STACK_BYTES
+    wanted = STRICT_STACK_BYTES if strict else min(STACK_BYTES, memory // 2)
     soft, hard = limits
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)

@@ -20,6 +20,7 @@ from xt.serve.limits import ENOUGH_BYTES, STACK_BYTES, STRICT_STACK_BYTES, Limit
 from xt.serve.processes import model_processes
 
 MIB = 2**20
+LARGE = 64 * 2**30
 
 
 def post(server, body: bytes, *headers: str) -> bytes:
@@ -57,7 +58,7 @@ def test_a_request_that_nests_deeply_or_comes_in_many_parts_ends_no_server(serve
 
 def test_the_server_and_its_models_have_the_limits(server):
     for pid in (server._process.pid, *(p.pid for p in model_processes(server.prefix))):
-        assert resource.prlimit(pid, resource.RLIMIT_STACK)[0] >= STACK_BYTES
+        assert resource.prlimit(pid, resource.RLIMIT_STACK)[0] >= child_limits().stack[0] > ENOUGH_BYTES
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         assert soft == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
@@ -76,11 +77,12 @@ def test_no_other_user_can_read_what_passes_through_shared_memory_or_the_log(ser
 
 def test_the_stack_is_as_large_as_the_hard_limit_allows_and_less_is_reported(monkeypatch):
     unlimited = resource.RLIM_INFINITY
-    assert limits._stack((8 * MIB, unlimited), strict=False) == STACK_BYTES
-    assert limits._stack((unlimited, unlimited), strict=False) == STACK_BYTES
-    assert limits._stack((4 * STACK_BYTES, unlimited), strict=False) == 4 * STACK_BYTES
-    assert limits._stack((8 * MIB, 32 * MIB), strict=False) == 32 * MIB
-    assert limits._stack((8 * MIB, unlimited), strict=True) == STRICT_STACK_BYTES
+    assert limits._stack((8 * MIB, unlimited), LARGE, strict=False) == STACK_BYTES
+    assert limits._stack((unlimited, unlimited), LARGE, strict=False) == STACK_BYTES
+    assert limits._stack((4 * STACK_BYTES, unlimited), LARGE, strict=False) == 4 * STACK_BYTES
+    assert limits._stack((8 * MIB, 32 * MIB), LARGE, strict=False) == 32 * MIB
+    assert limits._stack((8 * MIB, unlimited), LARGE, strict=True) == STRICT_STACK_BYTES
+    assert limits._stack((8 * MIB, unlimited), 6 * 2**30, strict=False) == 3 * 2**30
     assert Limits((ENOUGH_BYTES, unlimited), (9, 9)).warning == ""
     assert "limited to 32 MiB instead of 1024" in Limits((32 * MIB, 32 * MIB), (9, 9)).warning
     here = resource.getrlimit(resource.RLIMIT_STACK)
