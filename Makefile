@@ -33,15 +33,15 @@ lint: $(STAMP)-dev .types ## ruff, mypy, and the rooms' import rule
 check: lint test ## lint, then test: what has to pass
 
 bench: $(STAMP) ## measure the bundled encoder, served and in process, on this machine
-	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
-	$(BIN)/xt bench --repository bench/repository --encoder multilingual-e5-small --force --out bench/results
+	test -f results/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out results/repository
+	$(BIN)/xt bench --repository results/repository --encoder multilingual-e5-small --force --out results/bench
 
 slow: $(STAMP)-dev ## attacks, faults, restarts and half an hour of mixed load on a server; with DATA=folder also fairness (40 minutes)
-	test -f bench/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out bench/repository
-	$(BIN)/python -m tests.attack.run bench/repository/encoder --out docs/attacks.md
-	$(BIN)/python -m tests.serve.soak bench/repository --minutes 30
-	$(BIN)/python -m tests.serve.restarts bench/repository
-	$(if $(DATA),$(BIN)/python -m tests.serve.fairness bench/repository --seconds 600 --data $(DATA))
+	test -f results/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out results/repository
+	$(BIN)/python -m tests.attack.run results/repository/encoder --out docs/attacks.md
+	$(BIN)/python -m tests.serve.soak results/repository --minutes 30
+	$(BIN)/python -m tests.serve.restarts results/repository
+	$(if $(DATA),$(BIN)/python -m tests.serve.fairness results/repository --seconds 600 --data $(DATA))
 
 gpu-libraries: $(UV) requirements/gpu.txt ## show, without a GPU, that the CUDA provider's libraries are found (8 GB in .venv-gpu)
 	[ -x .venv-gpu/bin/python ] || $(UV) venv -q --python $(PYTHON) .venv-gpu
@@ -91,4 +91,4 @@ $(STAMP)-dev: $(STAMP) requirements/$(ACCELERATOR)-dev.txt
 	mkdir -p .types/xt && cd .types/xt && for room in $(ROOMS); do ln -sfn ../../$$room $$room; done
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) $(VENV)-uv .venv-gpu .types quickstart bench *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-uv .venv-gpu .types quickstart results/bench results/repository *.egg-info .mypy_cache .ruff_cache .pytest_cache
