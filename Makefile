@@ -10,7 +10,7 @@ DATA ?= $(XT_DATA)
 STAMP := $(VENV)/.$(ACCELERATOR)
 # Without compiled files each of the many processes that the tests start would compile torch anew: half a minute each.
 unexport PYTHONDONTWRITEBYTECODE
-ROOMS := core train export serve eval studies cli model_repository
+PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
 .PHONY: help env env-dev quickstart test lint check bench slow gpu-libraries results bench-train lock format clean
 
@@ -24,10 +24,10 @@ test: $(STAMP)-dev ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
-lint: $(STAMP)-dev .types ## ruff, mypy, and the rooms' import rule
+lint: $(STAMP)-dev .types ## ruff, mypy, and the import rule
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=.types $(BIN)/mypy --explicit-package-bases --namespace-packages $(addprefix -p xt.,$(filter-out model_repository,$(ROOMS)))
+	MYPYPATH=.types $(BIN)/mypy --explicit-package-bases --namespace-packages $(addprefix -p xt.,$(filter-out model_repository,$(PACKAGES)))
 	$(BIN)/lint-imports
 
 check: lint test ## lint, then test: what has to pass
@@ -88,7 +88,7 @@ $(STAMP)-dev: $(STAMP) requirements/$(ACCELERATOR)-dev.txt
 	@touch $@
 
 .types:
-	mkdir -p .types/xt && cd .types/xt && for room in $(ROOMS); do ln -sfn ../../$$room $$room; done
+	mkdir -p .types/xt && cd .types/xt && for name in $(PACKAGES); do ln -sfn ../../$$name $$name; done
 
 clean: ## remove the environment and what was built
 	rm -rf $(VENV) $(VENV)-uv .venv-gpu .types quickstart results/bench results/repository *.egg-info .mypy_cache .ruff_cache .pytest_cache

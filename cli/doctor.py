@@ -53,10 +53,10 @@ def check(
     json: Json = False,
 ) -> None:
     """Check that a folder is complete and undamaged, and say what it is (exit code 3 if it is damaged)."""
-    from xt.core.artifact import MANIFEST, damaged_files, read_manifest
     from xt.core.errors import CheckFailed
-    from xt.core.replacing import some
-    from xt.serve.model_code import HINT, strangers, untrusted
+    from xt.core.files.artifact import MANIFEST, damaged_files, read_manifest
+    from xt.core.files.replacing import some
+    from xt.serve.triton.model_code import HINT, strangers, untrusted
 
     folders, code = [folder], []
     if not (folder / MANIFEST).is_file() and (models := sorted(p.parent for p in folder.glob("*/config.pbtxt"))):

@@ -12,8 +12,8 @@ from xt.cli.console import DataDir, Device, Force, Json, emit, say, table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xt.core.artifact import Artifact
-    from xt.core.encoders import Resolved
+    from xt.core.encoder.resolve import Resolved
+    from xt.core.files.artifact import Artifact
     from xt.eval.run import Corpus
 
 EPILOG = """Examples:
@@ -171,9 +171,9 @@ def export(
     )
     divisor = _temperature(temperature)
     provider = _provider(provider, device, precision)
-    from xt.core import encoders
-    from xt.core.artifact import refuse_existing
-    from xt.core.replacing import named_paths
+    from xt.core.encoder import resolve
+    from xt.core.files.artifact import refuse_existing
+    from xt.core.files.replacing import named_paths
     from xt.eval.run import load_corpus
 
     name = name or (NAME if task is None else HEAD_NAME)
@@ -191,7 +191,7 @@ def export(
         if other is not None and other not in loaded:
             loaded[other] = load_corpus(other, data_dir=data_dir)
     texts, codes = _texts(loaded[corpus or parity_name], languages)
-    resolved = encoders.resolve(encoder)
+    resolved = resolve.resolve(encoder)
     _check_size(resolved, layers=layers, dims=dims)
     say(f"exporting {resolved.spec.name} ({resolved.spec.provenance}) to {out / name}, {precision}")
     if task is not None:
@@ -289,8 +289,8 @@ def _temperature(value: str | None) -> float | Path | Literal["fit"] | None:
 
 def _provider(provider: str, device: str, precision: str) -> str:
     """Check --provider and --device against each other and this machine; give the provider, or still auto."""
+    from xt.core.encoder.onnx_engine import DEVICES, PROVIDERS, choose_provider
     from xt.core.errors import unknown
-    from xt.core.onnx_engine import DEVICES, PROVIDERS, choose_provider
 
     if provider not in ("auto", *PROVIDERS):
         raise unknown("provider", provider, ("auto", *PROVIDERS))

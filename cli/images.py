@@ -67,7 +67,7 @@ def emoji(
 ) -> None:
     """Make an image-text set of emoji and their names in many languages, offline: real, small, a stand-in."""
     from xt.core.languages import LANGUAGES, select
-    from xt.studies.emoji import build
+    from xt.studies.images.emoji import build
 
     codes = select(languages, LANGUAGES)
     _show(
@@ -95,14 +95,14 @@ def encode(
     json: Json = False,
 ) -> None:
     """Encode image files once with a frozen vision tower, for image-text training and evaluation."""
-    from xt.core.images import encode_images
+    from xt.core.data.images import encode_images
 
     counter = Counter("images")
     _show(encode_images(folder, vision, out, batch=batch, device=device, force=force, progress=counter), json)
 
 
 def _show(path: Path, json: bool) -> None:
-    from xt.core.artifact import read_manifest
+    from xt.core.files.artifact import read_manifest
 
     facts = read_manifest(path)["facts"]
     images = ", ".join(f"{count} {split}" for split, count in facts["images"].items())

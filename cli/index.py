@@ -26,8 +26,8 @@ from xt.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from xt.core.calibrators import CalibrationTable
-    from xt.core.triton_connection import Tls
+    from xt.calibration.calibrators import CalibrationTable
+    from xt.serve.client.connection import Tls
 
 ENCODE_EPILOG = """Examples:
 
@@ -104,8 +104,8 @@ def open_identified(
     encoder: str | None, url: str | None, model: str | None, device: str, tls: Tls | None = None
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Open an encoder: it, which one it is (as manifests keep it), and how it was opened."""
-    from xt.cli.evaluate import open_encoder
-    from xt.core.artifact import read_manifest
+    from xt.cli.evaluate.command import open_encoder
+    from xt.core.files.artifact import read_manifest
 
     opened: Any
     opened, entry, _, parent = open_encoder(encoder, url, model, device, tls)
@@ -147,9 +147,9 @@ def encode(
     json: Json = False,
 ) -> None:
     """Encode a corpus into shards of vectors on disk, in bounded memory; run again, it continues."""
-    from xt.core.index import role
-    from xt.core.replacing import named_paths
-    from xt.serve.encode_files import Settings, encode_corpus, refuse_target
+    from xt.core.files.replacing import named_paths
+    from xt.serve.index.encode_files import Settings, encode_corpus, refuse_target
+    from xt.serve.index.index import role
 
     tls = tls_of(url, tls_ca, tls_cert, tls_key)
     refuse_target(out, source, force=force, inputs=named_paths(encoder))
@@ -212,9 +212,9 @@ def index(
     json: Json = False,
 ) -> None:
     """Make a corpus searchable, and with --install a served retriever whose scores are probabilities."""
-    from xt.core.artifact import MANIFEST, open_artifact, read_manifest, refuse_existing
-    from xt.core.replacing import named_paths
-    from xt.serve.indexing import build_index, refuse_index
+    from xt.core.files.artifact import MANIFEST, open_artifact, read_manifest, refuse_existing
+    from xt.core.files.replacing import named_paths
+    from xt.serve.index.indexing import build_index, refuse_index
 
     tls = tls_of(url, tls_ca, tls_cert, tls_key)
     made = read_manifest(corpus)["kind"] if (corpus / MANIFEST).is_file() else "corpus"
@@ -247,8 +247,8 @@ def index(
     document |= {k: facts[k] for k in ("texts", "dim", "factory", "prefix", "truncated", "recall_at_10")}
     document |= {k: facts[k] for k in ("candidates", "copies") if k in facts}
     if install is not None:
-        from xt.serve.calibration import model_identity, read_calibration
-        from xt.serve.retriever import install as install_retriever
+        from xt.serve.index.calibration import model_identity, read_calibration
+        from xt.serve.index.retriever import install as install_retriever
 
         folder = _model_folder(encoder, model, artifact)
         found = None
@@ -285,9 +285,9 @@ def _index_text(
     kind: str,
     force: bool,
 ) -> Any:
-    from xt.core.index import role
-    from xt.serve.encode_files import Settings
-    from xt.serve.indexing import index_corpus
+    from xt.serve.index.encode_files import Settings
+    from xt.serve.index.index import role
+    from xt.serve.index.indexing import index_corpus
 
     opened, identity, how = open_identified(encoder, url, model, device, tls)
     settings = Settings(prefix or role(opened.spec.prefixes, "passage"), truncate, shard_texts=shard_size)
@@ -308,8 +308,8 @@ def _index_text(
 
 def _model_folder(encoder: str | None, model: str | None, indexed: Any) -> Path:
     """Give the exported model that a retriever takes in: --encoder, else the one that the index names."""
-    from xt.core.artifact import MANIFEST
     from xt.core.errors import XtError
+    from xt.core.files.artifact import MANIFEST
 
     named = encoder or indexed.facts["opened"].get("encoder")
     folder = Path(named).expanduser() if named else None
@@ -348,16 +348,16 @@ def search(
     json: Json = False,
 ) -> None:
     """Search an index: cosines, and with a calibration probabilities and "none of these"."""
-    from xt.core.artifact import open_artifact, read_manifest
     from xt.core.errors import XtError
-    from xt.core.index import Index, check_k, retrieve, role
-    from xt.serve.calibration import read_calibration
+    from xt.core.files.artifact import open_artifact, read_manifest
+    from xt.serve.index.calibration import read_calibration
+    from xt.serve.index.index import Index, check_k, retrieve, role
 
     check_k(top_k)
     found: CalibrationTable | None = None
     if read_manifest(folder)["kind"] == "model":
-        from xt.core.calibrators import CalibrationTable
-        from xt.core.onnx_engine import load_model
+        from xt.calibration.calibrators import CalibrationTable
+        from xt.core.encoder.onnx_engine import load_model
 
         if encoder or url or calibration or tls_ca or tls_cert or tls_key:
             raise typer.BadParameter("an installed retriever has its own encoder and calibration")
@@ -403,7 +403,7 @@ def search(
 def _check_same(opened: Any, here: dict[str, Any], index: Any, artifact: Any) -> None:
     """Raise unless the encoder is the index's: by its hash, or where that is not told by its vectors."""
     from xt.core.errors import XtError
-    from xt.serve.indexing import check_vectors
+    from xt.serve.index.indexing import check_vectors
 
     made = artifact.facts["encoder"]
     hashes = made["parent"]["hash"], here["parent"]["hash"]

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from xt.cli import bench, doctor, evaluate, export, images, index, quickstart, reload, serve, study, train
+from xt.cli import bench, doctor, export, images, index, quickstart, reload, serve, study, train
+from xt.cli.evaluate import command
 from xt.core import __version__
 
 app = typer.Typer(
@@ -37,14 +38,14 @@ def main(
     """Train, export, serve and calibrate multilingual retrievers."""
 
 
-for module in (quickstart, train, export, serve, reload, index, evaluate, bench, study, images, doctor):
+for module in (quickstart, train, export, serve, reload, index, command, bench, study, images, doctor):
     module.register(app)
 
 
 def run() -> None:
     """Run the command line: errors that a user can mend are printed without a traceback, with their exit code."""
-    from xt.core.cores import prepare_threads
     from xt.core.errors import EXIT_INTERRUPTED, XtError, explain_os_error
+    from xt.core.machine.cores import prepare_threads
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -97,7 +97,8 @@ def _full(
     out: Path, steps: int | None, seconds: float | None, start_timeout: float, seed: int, force: bool, json: bool
 ) -> None:
     """Run the long version and print its tables."""
-    from xt.cli import bench, evaluate_show, train
+    from xt.cli import bench, train
+    from xt.cli.evaluate import show
     from xt.studies.quickstart_full import SECONDS, STEPS, Settings, run
 
     settings = Settings(
@@ -110,7 +111,7 @@ def _full(
     )
     result = run(settings, report=say, counter=Counter)
     train.show(result.metrics["training"])
-    evaluate_show.show_metrics(result.metrics["encoders"], languages=False)
+    show.show_metrics(result.metrics["encoders"], languages=False)
     bench.show_rows(result.metrics["serving"]["rows"])
     say(f"\nreport: {result.page}")
     if json:

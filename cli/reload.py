@@ -49,8 +49,8 @@ def reload(
     json: Json = False,
 ) -> None:
     """Serve what lies in a model's folder now, after checking it; a bad version leaves the old one serving."""
-    from xt.core.server_state import read_key
-    from xt.serve.reload import reload as run
+    from xt.serve.triton.reload import reload as run
+    from xt.serve.triton.server_state import read_key
 
     key = read_key(admin_key) if admin_key else None
     tls = tls_of(url, tls_ca, tls_cert, tls_key)

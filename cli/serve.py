@@ -123,11 +123,11 @@ def serve(
     """Serve a repository on NVIDIA Triton until Ctrl-C."""
     import os
 
-    from xt.core import server_state
-    from xt.core.artifact import read_manifest
     from xt.core.errors import XtError, unknown
-    from xt.serve.launcher import EXIT_SECONDS, Ports, Tls, TritonServer, reachable
-    from xt.serve.starting import CONTAINER_START_SECONDS, START_SECONDS
+    from xt.core.files.artifact import read_manifest
+    from xt.serve.triton import server_state
+    from xt.serve.triton.launcher import EXIT_SECONDS, Ports, Tls, TritonServer, reachable
+    from xt.serve.triton.starting import CONTAINER_START_SECONDS, START_SECONDS
 
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
@@ -163,7 +163,7 @@ def serve(
             options["--exit-timeout"] = exit_timeout != EXIT_SECONDS
             if unused := [option for option, given in options.items() if given]:
                 raise XtError(f"{unused[0]} works with --engine wheel alone.", "Leave one of the two out.")
-            from xt.serve.docker import run
+            from xt.serve.triton.docker import run
 
             key = server_state.check_key(key, server_state.KEY_VARIABLE) if key else None
             limit = CONTAINER_START_SECONDS if start_timeout is None else start_timeout
@@ -209,7 +209,7 @@ def serve(
         say(f"  HTTP     http://{http_host}:{http_port}/v2")
         say(f"  metrics  http://{metrics_host}:{metrics_port}/metrics")
         if gateway_port is not None:
-            from xt.serve.gateway_process import GatewayProcess
+            from xt.serve.gateway.process import GatewayProcess
 
             gateway = GatewayProcess(
                 server.url,
@@ -238,7 +238,7 @@ def _gateway_tls(url: str, tls: Any, ca: Path | None) -> Any:
     import tritonclient.grpc as grpc
 
     from xt.core.errors import XtError
-    from xt.core.triton_connection import Tls, client_options
+    from xt.serve.client.connection import Tls, client_options
 
     shown = {} if tls.root is None else {"key": tls.key, "certificate": tls.cert}
     files = Tls(ca=ca or tls.root or tls.cert, **shown)
@@ -262,7 +262,7 @@ def _tls_words(tls: object) -> str:
 
 def _warn_of_open(hosts: dict[str, str], tls: Any) -> None:
     """Name each of Triton's ports that other machines reach, and what that means."""
-    from xt.core.server_state import LOCAL_HOSTS
+    from xt.serve.triton.server_state import LOCAL_HOSTS
 
     for name, host in hosts.items():
         if host in LOCAL_HOSTS:
@@ -282,8 +282,8 @@ def _token(token: str | None) -> str | None:
     import os
 
     from xt.core.errors import XtError
-    from xt.core.server_state import TOKEN_VARIABLE
-    from xt.serve.processes import hide_from_process_list
+    from xt.serve.triton.processes import hide_from_process_list
+    from xt.serve.triton.server_state import TOKEN_VARIABLE
 
     if token is None:
         return os.environ.get(TOKEN_VARIABLE) or None

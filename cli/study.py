@@ -91,7 +91,7 @@ def run(
         )
         say(transfer.markdown(found))
     else:
-        from xt.studies import training_speed
+        from xt.bench import training_speed
 
         more: dict[str, Any] = {"tasks": tuple(only)} if only else {}
         found = training_speed.execute(

@@ -10,7 +10,7 @@ import typer
 from xt.cli.console import DataDir, Json, emit, say, table
 
 if TYPE_CHECKING:
-    from xt.core.tasks import Task
+    from xt.core.data.tasks import Task
 
 TASKS_EPILOG = """Examples:
 
@@ -59,11 +59,11 @@ def tasks(
         return
     if encoder is not None:
         raise typer.BadParameter("--encoder goes with FORMAT:PATH")
-    from xt.core.bitext import data_folder
+    from xt.core.data.bitext import data_folder
+    from xt.core.data.sources import there
+    from xt.core.data.task_table import TASKS
+    from xt.core.data.tasks import KINDS, get
     from xt.core.errors import unknown
-    from xt.core.sources import there
-    from xt.core.task_table import TASKS
-    from xt.core.tasks import KINDS, get
 
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS)
@@ -100,9 +100,9 @@ def tasks(
 
 def check(spec: str, encoder: str | None, json: bool) -> None:
     """Check a user's own data and print what was found; CheckFailed where a training would refuse them."""
+    from xt.core.data.own_data import check_own, ruler
+    from xt.core.data.sources import own_task
     from xt.core.errors import CheckFailed, XtError
-    from xt.core.own_data import check_own, ruler
-    from xt.core.sources import own_task
 
     if not spec.startswith("image-text:"):
         own_task(spec)  # what is wrong with it is said before a tokenizer is opened
@@ -123,7 +123,7 @@ def check(spec: str, encoder: str | None, json: bool) -> None:
 
 def show_own(found: dict[str, Any]) -> None:
     """Print what a user's own data hold."""
-    from xt.core.examples import counts
+    from xt.core.data.examples import counts
 
     say(f"{found['task']}: {found['format']}, metric {found['metric']}, {found['source']}")
     rows = []

@@ -224,8 +224,8 @@ def train(
         raise typer.BadParameter("name what to train: --encoder, or a --recipe that does")
     if not recipe and not (intermediate or target or mlm or contrastive or image_text):
         raise typer.BadParameter("name what to train on: --intermediate, --target, --mlm, --contrastive, --image-text")
-    from xt.core.artifact import open_artifact
     from xt.core.errors import XtError
+    from xt.core.files.artifact import open_artifact
     from xt.train.config import TrainConfig, setting_names
     from xt.train.recipes import load_recipe, merge
     from xt.train.recipes import show as show_settings

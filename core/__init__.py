@@ -1,3 +1,3 @@
-"""What all stages share. `xt.core` imports no other room; its serving path needs no torch and no transformers."""
+"""What all stages share. `xt.core` imports no other package; its serving path needs no torch and no transformers."""
 
 __version__ = "0.1.0"

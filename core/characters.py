@@ -1,7 +1,7 @@
 """Unicode of texts: their composed form (NFC), where its characters stood in the original, and what counts as empty.
 
 Encoders' tokenizers know composed characters alone: of Korean in decomposed letters (NFD, as macOS names files) they
-read next to nothing. So every text is composed in the one place where it is tokenised (`xt.core.text.Pieces`).
+read next to nothing. So every text is composed in the one place where it is tokenised (`xt.core.encoder.text.Pieces`).
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ import threading
 from pathlib import Path
 
 from xt.core.errors import XtError
-from xt.serve.gateway import Gateway
-from xt.serve.gateway_log import check_target, log_requests
+from xt.serve.gateway.log import check_target, log_requests
+from xt.serve.gateway.server import Gateway
 
 
 def needed(name: str) -> str:

@@ -13,7 +13,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from xt.core import gpu_libraries
+from xt.core.machine import gpu_libraries
 
 
 def version(package: str) -> str:

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from xt.core.artifact import new_artifact, refuse_existing, write_json
+from xt.calibration import resampling
+from xt.calibration.resampling import Floats, Sample
 from xt.core.errors import XtError
-from xt.eval import report, resampling
+from xt.core.files.artifact import new_artifact, refuse_existing, write_json
 from xt.eval.compare_reading import Answers, Side, matched, read_side
-from xt.eval.resampling import Floats, Sample
+from xt.eval.report import build
 from xt.eval.run import describe_run, resource_of
 
 MEASURES = ("accuracy", "ece", "nll_binary", "brier", "auroc", "aurc")
@@ -90,7 +91,7 @@ def compare(
     metrics = describe_run(f"{names[1]} against {names[0]}", sides[0].task, codes, comparison=section)
     with new_artifact(out, kind="report", force=force) as draft:
         write_json(draft.path / "metrics.json", metrics)
-        report.write(metrics, draft.path / "report.html")
+        build.write(metrics, draft.path / "report.html")
         draft.parents = [s.parent for s in sides]
         draft.seed = seed
         draft.facts = {"task": sides[0].task, "compared": [str(a), str(b)]}

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import open_artifact, read_json
+from xt.core.data.rows import jsonl
 from xt.core.errors import XtError
-from xt.core.rows import jsonl
-from xt.core.scores import exact_match
+from xt.core.files.artifact import open_artifact, read_json
+from xt.core.heads.scores import exact_match
 
 Floats = npt.NDArray[np.float64]
 OWN = "own"

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from xt.core import languages
+from xt.core.encoder.text import Vectors
 from xt.core.errors import XtError, unknown
 from xt.core.languages import Language
-from xt.core.text import Vectors
 
 POOL = 200
 """Candidates of an equal pool; the smallest of XTREME's Tatoeba languages (Javanese) has 205."""

@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.arguments import as_list
-from xt.core.artifact import exported_model
 from xt.core.characters import compose, is_empty
+from xt.core.encoder.spec import EncoderSpec
 from xt.core.errors import XtError, require, unknown
-from xt.core.spec import EncoderSpec
-from xt.eval.retrieval import Encoder
+from xt.core.files.artifact import exported_model
+from xt.eval.retrieval.ranking import Encoder
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
 
-    from xt.core.triton_connection import Tls
+    from xt.serve.client.connection import Tls
 
 ROLES = {"query": "query", "document": "passage"}
 """mteb's prompt types, to the role whose prefix goes before the text where the encoder has it."""
@@ -179,7 +179,7 @@ def open_for_mteb(
     if (encoder is None) == (url is None):
         raise XtError("An encoder is in a folder or on a server.", "Give one of encoder and url.")
     if url is not None:
-        from xt.core.triton_engine import TritonEncoder
+        from xt.serve.client.encoder import TritonEncoder
 
         served = TritonEncoder(url, model, tls=tls)
         digest = str(served.facts.get("content") or vectors_hash(served))[:12]
@@ -187,13 +187,13 @@ def open_for_mteb(
     assert encoder is not None
     folder = exported_model(Path(encoder).expanduser(), model)
     if folder is not None:
-        from xt.core.onnx_engine import load_model
+        from xt.core.encoder.onnx_engine import load_model
 
         graph, artifact = load_model(folder, device=device)
         return MtebEncoder(graph, graph.spec, revision=f"{artifact.hash[:12]}-onnx-{artifact.facts['precision']}")
-    from xt.core import encoders, torch_engine
+    from xt.core.encoder import resolve, torch_engine
 
-    resolved = encoders.resolve(encoder)
+    resolved = resolve.resolve(encoder)
     opened = torch_engine.load_encoder(resolved, device=device)
     digest = resolved.parent.get("hash") or vectors_hash(opened)
     return MtebEncoder(opened, resolved.spec, revision=f"{digest[:12]}-pytorch-fp32")

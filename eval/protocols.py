@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xt.core.artifact import Artifact, new_artifact, open_artifact, write_json
-from xt.core.corpus import BEIR_CORPUS, beir_file
-from xt.core.tasks import get
-from xt.eval import passages, ranked, report
-from xt.eval.ranked import Collection
+from xt.core.data.tasks import get
+from xt.core.files.artifact import Artifact, new_artifact, open_artifact, write_json
+from xt.eval.ranked import passages, search
+from xt.eval.ranked.search import Collection
+from xt.eval.report import build
 from xt.eval.run import describe_run, is_folder
+from xt.serve.index.corpus import BEIR_CORPUS, beir_file
 
 PREFIX = "beir:"
 ANSWERS = {"xquad-r": passages.read_xquad_r, "mewsli-x": passages.read_mewsli_x}
@@ -34,16 +35,16 @@ def load_collection(
         row = get(task)
         collection = ANSWERS[task](data_dir, selection)
         about = {"name": row.name, "title": row.title, "description": row.source, "licence": row.licence}
-        return {**about, "languages": len(set(collection.queries.languages))}, collection, ranked.ANSWER_MEASURES
+        return {**about, "languages": len(set(collection.queries.languages))}, collection, search.ANSWER_MEASURES
     folder = Path(task.removeprefix(PREFIX)).expanduser().resolve()
-    collection = ranked.read_beir(folder, selection=selection)
+    collection = search.read_beir(folder, selection=selection)
     about = {
         "name": folder.name,
         "title": folder.name,
         "description": f"BEIR files in {folder}",
         "licence": "the owner's",
     }
-    return {**about, "languages": len(set(collection.queries.languages))}, collection, ranked.BEIR_MEASURES
+    return {**about, "languages": len(set(collection.queries.languages))}, collection, search.BEIR_MEASURES
 
 
 def examples(predictions: Sequence[dict[str, Any]], encoder: str) -> list[dict[str, Any]]:
@@ -95,7 +96,7 @@ def write(
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in predictions)
         if calibrators is not None:
             write_json(draft.path / "calibration.json", {entry["name"]: calibrators})
-        report.write(metrics, draft.path / "report.html")
+        build.write(metrics, draft.path / "report.html")
         draft.parents = list(parents)
         draft.facts = {"task": about, "encoders": [entry["name"]]}
     return open_artifact(out, kind="report"), metrics

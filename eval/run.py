@@ -14,14 +14,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from xt.core import __version__, aligned, bitext, languages, tasks
-from xt.core.artifact import Artifact, command_line, new_artifact, open_artifact, write_json
-from xt.core.bitext import Bitext
-from xt.core.cores import usable_cores
+from xt.core import __version__, languages
+from xt.core.data import aligned, bitext, tasks
+from xt.core.data.bitext import Bitext
 from xt.core.errors import XtError
-from xt.eval import calibration, conventions, groups, report, retrieval
-from xt.eval.retrieval import Encoder, Ranking
-from xt.eval.trust import Asked, calibrate_sides
+from xt.core.files.artifact import Artifact, command_line, new_artifact, open_artifact, write_json
+from xt.core.machine.cores import usable_cores
+from xt.eval import groups
+from xt.eval.report import build
+from xt.eval.retrieval import calibration, conventions
+from xt.eval.retrieval import ranking as retrieval
+from xt.eval.retrieval.ranking import Encoder, Ranking
+from xt.eval.retrieval.trust import Asked, calibrate_sides
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def evaluate(
         calibrate_on: what the maps of confidences are fitted on (see `calibration.calibrate`).
         shots: also measure temperatures from so many labelled queries a language.
         given: direction -> method -> calibrator of another report, to apply here as they are.
-        jobs: processes that calibrate (see `xt.eval.trust.calibrate_sides`).
+        jobs: processes that calibrate (see `xt.eval.retrieval.trust.calibrate_sides`).
         progress: told of every language before it is encoded.
         calibrating: told of every step of the calibration.
     """
@@ -363,7 +367,7 @@ def write_report(
             pa.table({name: [row.get(name) for row in rows] for name in columns}), draft.path / "predictions.parquet"
         )
         write_json(draft.path / "calibration.json", {e.metrics["name"]: e.calibrators for e in evaluations})
-        report.write(metrics, draft.path / "report.html")
+        build.write(metrics, draft.path / "report.html")
         draft.parents = list(parents)
         names = [e.metrics["name"] for e in evaluations]
         draft.facts = {"task": metrics["task"], "encoders": names, **(facts or {})}

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from xt.core import languages
-from xt.core.artifact import Artifact, new_artifact, open_artifact, read_json, write_json
 from xt.core.errors import XtError, unknown
-from xt.eval import groups, report
+from xt.core.files.artifact import Artifact, new_artifact, open_artifact, read_json, write_json
+from xt.eval import groups
+from xt.eval.report import build
 from xt.eval.run import describe_run
 
 XTREME_DIRECTION = "english-foreign"
@@ -226,7 +227,7 @@ def write_summary(
     with new_artifact(out, kind="summary", force=force) as draft:
         write_json(draft.path / "metrics.json", metrics)
         (draft.path / "summary.tsv").write_text(as_tsv(section), encoding="utf-8")
-        report.write(metrics, draft.path / "report.html")
+        build.write(metrics, draft.path / "report.html")
         draft.parents = [{"kind": "report", "path": str(r.path), "hash": r.hash} for r in reports]
         draft.facts = {"benchmark": benchmark, "overall": section["overall"]["score"]}
     return open_artifact(out, kind="summary"), metrics

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.cache_folder import HINT, cache_folder
 from xt.core.characters import compose
-from xt.core.replacing import remove
-from xt.core.text import Encoded, as_texts
-from xt.eval.retrieval import Encoder
+from xt.core.encoder.text import Encoded, as_texts
+from xt.core.files.cache_folder import HINT, cache_folder
+from xt.core.files.replacing import remove
+from xt.eval.retrieval.ranking import Encoder
 
 SCHEMA = 2
 """Raised when the same weights give other vectors for a text than before, as when texts are composed (NFC) first."""

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xt.core.calibrators import RetrievalTemperature
+from xt.calibration.calibrators import RetrievalTemperature
+from xt.core.encoder.onnx_engine import PROVIDERS, available_providers
+from xt.core.encoder.text import TextEncoder, Vectors
 from xt.core.errors import CheckFailed
-from xt.core.onnx_engine import PROVIDERS, available_providers
-from xt.core.text import TextEncoder, Vectors
 from xt.export import graph, parity
 from xt.export.quantize import calibration_texts, feeds, quantize_static
 
 if TYPE_CHECKING:
     import torch
 
-    from xt.core.encoders import Resolved
-    from xt.core.text import TextTokenizer
+    from xt.core.encoder.resolve import Resolved
+    from xt.core.encoder.text import TextTokenizer
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "int8-blocks")
 ROUNDS = 3

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.encoder.onnx_engine import OUTPUT
+from xt.core.encoder.spec import EncoderSpec
 from xt.core.errors import XtError, unknown
-from xt.core.onnx_engine import OUTPUT
-from xt.core.spec import EncoderSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def to_onnx(network: torch.nn.Module, spec: EncoderSpec, file: Path) -> None:
     from optimum.exporters.tasks import TasksManager
     from transformers import PreTrainedModel
 
-    from xt.core.torch_engine import pool
+    from xt.core.encoder.torch_engine import pool
 
     config = network.config
     if config.model_type not in FUSED:

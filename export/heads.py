@@ -16,17 +16,35 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact, read_json, refuse_existing, write_json
-from xt.core.bitext import Bitext
 from xt.core.characters import compose
-from xt.core.decode import PREDICTED, Array
-from xt.core.encoders import Resolved
+from xt.core.data.bitext import Bitext
+from xt.core.data.examples import Example, QaExample, ReadLog
+from xt.core.data.tasks import Task
+from xt.core.encoder.onnx_engine import available_providers, choose_provider
+from xt.core.encoder.resolve import Resolved
 from xt.core.errors import CheckFailed, XtError, require, unknown
-from xt.core.examples import Example, QaExample, ReadLog
-from xt.core.inputs import IGNORED, Inputs
-from xt.core.onnx_engine import available_providers, choose_provider
-from xt.core.onnx_heads import CLASSIFIER, ONE_TEXT, OUTPUT, HeadModel, OnnxHead, Read, Reply, bare_task, row_arrays
-from xt.core.tasks import Task
+from xt.core.files.artifact import (
+    Artifact,
+    Draft,
+    new_artifact,
+    open_artifact,
+    read_json,
+    refuse_existing,
+    write_json,
+)
+from xt.core.heads.decode import PREDICTED, Array
+from xt.core.heads.inputs import IGNORED, Inputs
+from xt.core.heads.onnx_heads import (
+    CLASSIFIER,
+    ONE_TEXT,
+    OUTPUT,
+    HeadModel,
+    OnnxHead,
+    Read,
+    Reply,
+    bare_task,
+    row_arrays,
+)
 from xt.export import graph
 from xt.export.parity import ParityTexts, decompose
 from xt.export.quantize import CALIBRATION_TEXTS, Feeds, quantize_static
@@ -35,7 +53,7 @@ from xt.export.repository import GOLDEN_DECOMPOSED, triton_config
 if TYPE_CHECKING:
     import torch
 
-    from xt.core.heads import MultiTaskModel
+    from xt.core.heads.network import MultiTaskModel
 
 INPUTS = 256
 """Inputs at most that parity is measured on."""
@@ -93,13 +111,13 @@ class TorchHead:
     """The checkpoint's own network and head, as `HeadModel` runs them."""
 
     def __init__(self, model: MultiTaskModel, task: Task) -> None:
-        from xt.core.heads import has_segments
+        from xt.core.heads.network import has_segments
 
         self.module = _module(model, task)
         self.segments = has_segments(model.encoder)
 
     def forward(self, arrays: Mapping[str, npt.NDArray[np.int64]]) -> Array:
-        """See `xt.core.onnx_heads.Network.forward`."""
+        """See `xt.core.heads.onnx_heads.Network.forward`."""
         import torch
 
         given = {k: torch.from_numpy(v) for k, v in arrays.items() if self.segments or k != "token_type_ids"}
@@ -201,8 +219,8 @@ def export_head(
 
 def _open(resolved: Resolved, task: str) -> tuple[MultiTaskModel, Task]:
     """Load the checkpoint with its heads, and give the row of the task that is asked for."""
-    from xt.core.heads import load_heads
-    from xt.core.torch_engine import load_network
+    from xt.core.encoder.torch_engine import load_network
+    from xt.core.heads.network import load_heads
 
     network = load_network(resolved.path, attn_implementation="eager")
     model, rows = load_heads(resolved.path, network, resolved.spec)
@@ -277,7 +295,7 @@ def to_onnx(model: MultiTaskModel, task: Task, file: Path) -> None:
     from optimum.exporters.onnx.convert import export
     from optimum.exporters.tasks import TasksManager
 
-    from xt.core.heads import has_segments
+    from xt.core.heads.network import has_segments
 
     config: Any = model.encoder.config
     if config.model_type not in graph.FUSED:
@@ -361,7 +379,7 @@ def _stages(
 
 def calibration_feeds(task: Task, inputs: Inputs, corpus: Sequence[Bitext], model: MultiTaskModel) -> list[Feeds]:
     """Give rows of random inputs of the task's format, each alone, that the scales of int8 are fixed on."""
-    from xt.core.heads import has_segments
+    from xt.core.heads.network import has_segments
 
     foreign = [text for bitext in corpus for text in bitext.foreign]
     translations = [text for bitext in corpus for text in bitext.english]
@@ -486,7 +504,7 @@ def dev_examples(task: Task, data_dir: Path | None) -> list[Example]:
     """Read the task's own dev examples, English, as its training scored itself on."""
     from itertools import islice
 
-    from xt.core.sources import examples, locate
+    from xt.core.data.sources import examples, locate
 
     log = ReadLog()
     found = list(islice(examples(locate(task, "dev", data_dir=data_dir), log), FIT_EXAMPLES))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact
+from xt.core.encoder.onnx_engine import OUTPUT
 from xt.core.errors import XtError, unknown
-from xt.core.onnx_engine import OUTPUT
+from xt.core.files.artifact import Artifact, Draft, new_artifact, open_artifact
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig

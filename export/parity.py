@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xt.core.bitext import Bitext
-from xt.core.buckets import bucket
 from xt.core.characters import compose
-from xt.core.text import TextEncoder, Vectors, pad
+from xt.core.data.bitext import Bitext
+from xt.core.encoder.buckets import bucket
+from xt.core.encoder.text import TextEncoder, Vectors, pad
 
 SENTENCES_A_LANGUAGE = 8
 LONG_SENTENCES = (2, 4, 8, 16, 80)

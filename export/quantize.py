@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.buckets import bucket
+from xt.core.encoder.buckets import bucket
+from xt.core.encoder.text import TextTokenizer, pad
 from xt.core.errors import XtError, require
-from xt.core.text import TextTokenizer, pad
 from xt.export.graph import quiet
 
 CALIBRATION_TEXTS = 160

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from xt.core.artifact import Artifact, Draft, new_artifact, open_artifact, refuse_existing, sha256, write_json
-from xt.core.bitext import Bitext
 from xt.core.characters import compose
-from xt.core.encoders import Resolved
+from xt.core.data.bitext import Bitext
+from xt.core.encoder.onnx_engine import PROVIDERS, OnnxEngine, choose_provider
+from xt.core.encoder.resolve import Resolved
+from xt.core.encoder.text import TextEncoder
 from xt.core.errors import CheckFailed, XtError, require, unknown
-from xt.core.onnx_engine import PROVIDERS, OnnxEngine, choose_provider
-from xt.core.text import TextEncoder
+from xt.core.files.artifact import Artifact, Draft, new_artifact, open_artifact, refuse_existing, sha256, write_json
 from xt.export import parity
 from xt.export.candidates import PRECISIONS, Bench, Candidate, Graphs, choose, measure_speeds, possible
 
@@ -168,7 +168,7 @@ class _Maker:
         *,
         quick: bool = False,
     ) -> None:
-        from xt.core import torch_engine
+        from xt.core.encoder import torch_engine
 
         self.report = report
         self.corpus = corpus
@@ -246,8 +246,8 @@ def _complete(
     texts: parity.ParityTexts,
 ) -> None:
     """Add the served code, its configuration, the golden vectors and the facts."""
-    from xt.core.text import TextTokenizer
-    from xt.core.torch_engine import pad_id
+    from xt.core.encoder.text import TextTokenizer
+    from xt.core.encoder.torch_engine import pad_id
 
     spec, version = resolved.spec, draft.path / "1"
     source = resources.files("xt.model_repository") / "encoder"

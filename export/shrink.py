@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xt.core.artifact import new_artifact, read_json, write_json
-from xt.core.bitext import Bitext
-from xt.core.encoders import OFFSET_MODELS, Resolved, write_sentence_transformers
+from xt.core.data.bitext import Bitext
+from xt.core.encoder.resolve import OFFSET_MODELS, Resolved, write_sentence_transformers
+from xt.core.encoder.spec import EncoderSpec
+from xt.core.encoder.text import open_tokenizer, pad
 from xt.core.errors import CheckFailed, XtError
+from xt.core.files.artifact import new_artifact, read_json, write_json
 from xt.core.languages import select
-from xt.core.spec import EncoderSpec
-from xt.core.text import open_tokenizer, pad
 from xt.export import vocabulary
 from xt.export.vocabulary import Ids, Pruned
 
@@ -84,7 +84,7 @@ def shrink(
         raise XtError(f"{folder} is not empty.", "Name a new folder.")
     texts = None if languages is None else _texts(languages, corpus)
 
-    from xt.core.torch_engine import load_network
+    from xt.core.encoder.torch_engine import load_network
 
     network = load_network(resolved.path).eval()
     before = _size(network)
@@ -130,7 +130,7 @@ def _size(network: torch.nn.Module) -> dict[str, float]:
 
 def _cut(network: torch.nn.Module, layers: int) -> dict[str, Any]:
     """Drop the layers above the lowest `layers`, in place."""
-    from xt.core.layers import cut, stack
+    from xt.core.encoder.layers import cut, stack
 
     count, parameters = len(stack(network)), _size(network)["parameters"]
     cut(network, layers)
@@ -223,7 +223,7 @@ def _config_ids(config: Any, pieces: set[int]) -> set[int]:
 
 def _vectors(network: torch.nn.Module, spec: EncoderSpec, ids: Sequence[Ids]) -> np.ndarray:
     """Pool rows of ids one by one, at most `max_length` of each: (rows, dim) of unit length."""
-    from xt.core.torch_engine import TorchEngine
+    from xt.core.encoder.torch_engine import TorchEngine
 
     engine = TorchEngine(network, replace(spec, normalize=True), device="cpu")
     return np.concatenate([engine.forward(*pad([row[: spec.max_length]], 0)) for row in ids])

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.core.encoder.text import Pieces
 from xt.core.errors import XtError, unknown
-from xt.core.text import Pieces
 
 Ids = npt.NDArray[np.int64]
 MODELS = ("Unigram", "BPE", "WordPiece", "WordLevel")

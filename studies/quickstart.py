@@ -15,25 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xt.core import encoders
-from xt.core.artifact import MANIFEST, Artifact, open_artifact, refuse_existing
-from xt.core.bitext import Bitext
-from xt.core.calibrators import CANDIDATES, CalibrationTable
-from xt.core.encoders import Resolved
+from xt.calibration.calibrators import CANDIDATES, CalibrationTable
+from xt.core.data.bitext import Bitext
+from xt.core.encoder import resolve
+from xt.core.encoder.onnx_engine import load_model
+from xt.core.encoder.resolve import Resolved
+from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
-from xt.core.onnx_engine import load_model
-from xt.core.text import check_text
-from xt.eval import calibration, retrieval
+from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, refuse_existing
 from xt.eval import run as evaluation
+from xt.eval.retrieval import calibration, ranking
 from xt.eval.vector_cache import CachedEncoder
 from xt.export.repository import export_model
-from xt.serve.calibration import model_identity
-from xt.serve.client import Client
-from xt.serve.encode_files import Settings as EncodeSettings
-from xt.serve.indexing import index_corpus
-from xt.serve.launcher import TritonServer
-from xt.serve.retriever import install
-from xt.serve.starting import START_SECONDS
+from xt.serve.client.client import Client
+from xt.serve.index.calibration import model_identity
+from xt.serve.index.encode_files import Settings as EncodeSettings
+from xt.serve.index.indexing import index_corpus
+from xt.serve.index.retriever import install
+from xt.serve.triton.launcher import TritonServer
+from xt.serve.triton.starting import START_SECONDS
 from xt.studies.quickstart_plan import LANGUAGES, QUESTION, STEPS
 from xt.train.config import TrainConfig
 from xt.train.loop import train
@@ -46,7 +46,7 @@ PROVIDER = "cpu"
 TASKS = ("sample-nli", "sample-paraphrase")
 ANSWERS = 3
 DOCUMENTS = "documents.jsonl"
-DIRECTION = retrieval.DIRECTIONS[0]
+DIRECTION = ranking.DIRECTIONS[0]
 Report = Callable[[str], None]
 MakeCounter = Callable[[str], Callable[..., None]]
 
@@ -176,7 +176,7 @@ def run(
     refuse_existing(out / "runs" / "trained", force=True, kind="checkpoint")
     refuse_existing(out / "report", force=True, kind="report")
     clock = Clock(report, time.monotonic() if started is None else started)
-    base = encoders.resolve(ENCODER)
+    base = resolve.resolve(ENCODER)
     report(f"encoder: {base.spec.name}, {base.spec.provenance}")
     every = evaluation.load_corpus(CORPUS)
     corpus = measured(every)
@@ -278,10 +278,10 @@ def fit(encoder: CachedEncoder, pairs: Sequence[Bitext], model: Artifact) -> Cal
             f"The bundled corpus has none of the languages {', '.join(calibration.SOURCES)}.",
             "Install it again: pip install 'xt-retriever[quickstart]'",
         )
-    vectors = retrieval.encode_corpus(encoder, sources)
-    by_index = [retrieval.rank(b, vectors[b.language], DIRECTION) for b in sources]
+    vectors = ranking.encode_corpus(encoder, sources)
+    by_index = [ranking.rank(b, vectors[b.language], DIRECTION) for b in sources]
     rankings = [
-        retrieval.rank_texts(b, vectors[b.language], DIRECTION, r) for b, r in zip(sources, by_index, strict=True)
+        ranking.rank_texts(b, vectors[b.language], DIRECTION, r) for b, r in zip(sources, by_index, strict=True)
     ]
     sizes = [r.candidates for r in rankings]
     return CalibrationTable(

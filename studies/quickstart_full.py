@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xt.core import encoders, torch_engine
-from xt.core.artifact import MANIFEST, Artifact, open_artifact, refuse_existing
-from xt.core.encoders import Resolved
+from xt.bench import measure as bench
+from xt.core.encoder import resolve, torch_engine
+from xt.core.encoder.resolve import Resolved
 from xt.core.errors import XtError
-from xt.core.triton_engine import TritonEncoder
+from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, refuse_existing
 from xt.eval import run as evaluation
 from xt.export.repository import export_model
-from xt.serve import bench
-from xt.serve.launcher import TritonServer
-from xt.serve.starting import START_SECONDS
+from xt.serve.client.encoder import TritonEncoder
+from xt.serve.triton.launcher import TritonServer
+from xt.serve.triton.starting import START_SECONDS
 from xt.studies.quickstart import kept
 from xt.train.config import TrainConfig
 from xt.train.loop import train
@@ -70,7 +70,7 @@ def run(settings: Settings, *, report: Report, counter: MakeCounter) -> Result:
     for name in MODELS:
         refuse_existing(out / "full" / "repository" / name, force=True, kind="model", role="encoder")
     report("1/8 encoder")
-    base = encoders.resolve(ENCODER)
+    base = resolve.resolve(ENCODER)
     report(f"    {base.spec.name}: {base.spec.provenance}")
     report("2/8 train on English sample tasks")
     trained = training(settings, base, report, counter)
@@ -128,7 +128,7 @@ def training(settings: Settings, base: Resolved, report: Report, counter: MakeCo
         asked = artifact.facts["training"]["config"]
         if asked["steps"] == settings.steps and asked["seed"] == settings.seed:
             report("    kept: the checkpoint is complete")
-            return encoders.from_folder(target)
+            return resolve.from_folder(target)
     config = TrainConfig(
         encoder=str(base.path) if (base.path / MANIFEST).is_file() else ENCODER,
         intermediate=TASKS,
@@ -143,7 +143,7 @@ def training(settings: Settings, base: Resolved, report: Report, counter: MakeCo
         report=lambda line: report(f"    {line}"),
         progress=lambda done, total, facts: progress(done, total, facts["task"]),
     )
-    return encoders.from_folder(target)
+    return resolve.from_folder(target)
 
 
 def exported(

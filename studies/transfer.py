@@ -15,15 +15,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from xt.core import encoders, sources, tasks, torch_engine
-from xt.core.artifact import MANIFEST, open_artifact, read_json, refuse_existing, write_json
-from xt.core.bitext import data_folder
+from xt.core.data import sources, tasks
+from xt.core.data.bitext import data_folder
+from xt.core.data.examples import ChoiceExample, QaExample, ReadLog
+from xt.core.data.images import IMAGES
+from xt.core.encoder import resolve, torch_engine
 from xt.core.errors import XtError, explain_os_error
-from xt.core.examples import ChoiceExample, QaExample, ReadLog
-from xt.core.images import IMAGES
-from xt.eval import classify, run, targets
-from xt.eval.images import retrieve
-from xt.studies import emoji
+from xt.core.files.artifact import MANIFEST, open_artifact, read_json, refuse_existing, write_json
+from xt.eval import run
+from xt.eval.heads import classify, targets
+from xt.studies.images import emoji
+from xt.studies.images.evaluation import retrieve
 from xt.studies.quickstart import MakeCounter, Report
 from xt.train.config import TrainConfig
 from xt.train.loop import train
@@ -146,7 +148,7 @@ def configure(study: Settings, chosen: Run) -> TrainConfig:
 
 def measure_tatoeba(study: Settings, encoder: str, out: Path, counter: MakeCounter) -> None:
     """Write the report of one encoder on Tatoeba."""
-    resolved = encoders.resolve(encoder)
+    resolved = resolve.resolve(encoder)
     corpus = run.load_corpus("tatoeba", data_dir=study.data_dir, selection=TATOEBA)
     spec = resolved.spec
     entry: dict[str, Any] = {"name": spec.name, "label": spec.name, "provenance": spec.provenance, "precision": "fp32"}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from xt.core import encoders
-from xt.core.bitext import Bitext
-from xt.core.spec import EncoderSpec
+from xt.core.data.bitext import Bitext
+from xt.core.encoder import resolve
+from xt.core.encoder.spec import EncoderSpec
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; read when huggingface_hub is first imported
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,9 +34,9 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundled() -> encoders.Resolved:
+def bundled() -> resolve.Resolved:
     """The bundled multilingual-e5-small: real weights."""
-    return encoders.bundled_encoder(encoders.ENCODERS["multilingual-e5-small"].spec)
+    return resolve.bundled_encoder(resolve.ENCODERS["multilingual-e5-small"].spec)
 
 
 @pytest.fixture(scope="session")
@@ -90,18 +90,18 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_length=64,
         temperature=0.05,
     )
-    encoders.write_sentence_transformers(folder, spec)
+    resolve.write_sentence_transformers(folder, spec)
     return folder
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_folder: Path) -> encoders.Resolved:
+def tiny(tiny_folder: Path) -> resolve.Resolved:
     """The tiny encoder, resolved."""
-    return encoders.resolve(str(tiny_folder))
+    return resolve.resolve(str(tiny_folder))
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tiny: encoders.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_repository(tiny: resolve.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with the tiny encoder as `encoder` (fp32), exported by the real Optimum."""
     from xt.export.repository import export_model
 
@@ -113,7 +113,7 @@ def tiny_repository(tiny: encoders.Resolved, corpus: list[Bitext], tmp_path_fact
 @pytest.fixture(scope="session")
 def server(tiny_repository: Path) -> Iterator[object]:
     """The real Triton, serving the tiny repository."""
-    from xt.serve.launcher import TritonServer
+    from xt.serve.triton.launcher import TritonServer
 
     with TritonServer(tiny_repository) as running:
         yield running

@@ -19,11 +19,11 @@ import pytest
 import yaml
 
 from xt.cli.main import app
-from xt.core import __version__, server_state
-from xt.core.meters import COUNTERS, LABELS
-from xt.serve import docker
-from xt.serve.limits import STACK_BYTES
-from xt.serve.starting import CONTAINER_START_SECONDS, START_SECONDS
+from xt.core import __version__
+from xt.serve.runtime.meters import COUNTERS, LABELS
+from xt.serve.triton import docker, server_state
+from xt.serve.triton.limits import STACK_BYTES
+from xt.serve.triton.starting import CONTAINER_START_SECONDS, START_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -334,8 +334,8 @@ print(len({modules!r}))
 def test_the_serving_path_imports_nothing_that_the_images_lack():
     models = [m for p in sorted((ROOT / "model_repository").glob("*/1/model.py")) for m in
               re.findall(r"^from (xt\.[\w.]+) import", p.read_text(), re.MULTILINE)]  # fmt: skip
-    modules = sorted({*models, "xt.serve.launcher", "xt.serve.docker", "xt.serve.gateway", "xt.serve.client",
-                      "xt.serve.gateway_app", "xt.cli.main", "xt.cli.serve"})  # fmt: skip
+    modules = sorted({*models, "xt.serve.triton.launcher", "xt.serve.triton.docker", "xt.serve.gateway.server", "xt.serve.client.client",
+                      "xt.serve.gateway.app", "xt.cli.main", "xt.cli.serve"})  # fmt: skip
     assert {"xt.core.served_encoder", "xt.core.served_head", "xt.core.served_retriever", "xt.core.served_text"} < {
         *modules
     }

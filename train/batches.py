@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from xt.core.buckets import micro_batches
-from xt.core.inputs import IGNORED, Arrays, Inputs, Unit, collate
+from xt.core.encoder.buckets import micro_batches
+from xt.core.heads.inputs import IGNORED, Arrays, Inputs, Unit, collate
 from xt.train.data import TaskData
 from xt.train.sampling import Plan
 

@@ -10,12 +10,12 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
-from xt.core.encoders import write_sentence_transformers
+from xt.core.data.tasks import Task
+from xt.core.encoder.layers import UPPER, cut, save_upper
+from xt.core.encoder.resolve import write_sentence_transformers
+from xt.core.encoder.spec import EncoderSpec
 from xt.core.errors import XtError
-from xt.core.heads import HEADS_FILE, MultiTaskModel, save_heads
-from xt.core.layers import UPPER, cut, save_upper
-from xt.core.spec import EncoderSpec
-from xt.core.tasks import Task
+from xt.core.heads.network import HEADS_FILE, MultiTaskModel, save_heads
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from xt.core import tasks
+from xt.core.data import tasks
+from xt.core.data.examples import ALLOWED_UNUSABLE
+from xt.core.data.rows import is_readable
+from xt.core.data.tasks import FORMATS, RETRIEVED
 from xt.core.errors import XtError, unknown
-from xt.core.examples import ALLOWED_UNUSABLE
 from xt.core.languages import PRESETS, canonical
-from xt.core.rows import is_readable
-from xt.core.tasks import FORMATS, RETRIEVED
 from xt.train.sampling import SAMPLINGS
 
 PRECISIONS = ("fp32", "bf16", "fp16")

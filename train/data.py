@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xt.core import tasks
-from xt.core.artifact import sha256
+from xt.core.data import tasks
+from xt.core.data.examples import CaptionExample, Example, PairExample, ReadLog, TupleExample, counts
+from xt.core.data.images import load_image_text
+from xt.core.data.label_checks import label_notes, single_label
+from xt.core.data.rows import packed
+from xt.core.data.sources import ENGLISH, Source, commits, examples, locate, own_task
+from xt.core.data.tasks import FORMATS, Task
 from xt.core.errors import XtError
-from xt.core.examples import CaptionExample, Example, PairExample, ReadLog, TupleExample, counts
-from xt.core.images import load_image_text
-from xt.core.inputs import Inputs
-from xt.core.label_checks import label_notes, single_label
+from xt.core.files.artifact import sha256
+from xt.core.heads.inputs import Inputs
 from xt.core.languages import is_known
-from xt.core.rows import packed
-from xt.core.sources import ENGLISH, Source, commits, examples, locate, own_task
-from xt.core.tasks import FORMATS, Task
 from xt.train.config import TrainConfig
 from xt.train.prepare import Prepared, chosen, find, key, prepare
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xt.core.examples import CaptionExample, Example
-from xt.core.heads import VECTOR_FORMATS, MultiTaskModel
-from xt.core.inputs import IGNORED, Inputs, chunks
-from xt.core.predict import READ_AHEAD, forward, predict
-from xt.core.scores import majority, score
+from xt.core.data.examples import CaptionExample, Example
+from xt.core.heads.inputs import IGNORED, Inputs, chunks
+from xt.core.heads.network import VECTOR_FORMATS, MultiTaskModel
+from xt.core.heads.predict import READ_AHEAD, forward, predict
+from xt.core.heads.scores import majority, score
 from xt.train.batches import hide
 from xt.train.data import TaskData, images_of
 

@@ -13,16 +13,16 @@ import torch
 import transformers
 from torch import nn
 
-from xt.core.artifact import MANIFEST, command_line, new_artifact, open_artifact, refuse_existing, sha256
-from xt.core.encoders import Resolved, resolve
+from xt.core.data.examples import counts
+from xt.core.encoder.layers import UPPER, restore, stack
+from xt.core.encoder.resolve import Resolved, resolve
+from xt.core.encoder.spec import EncoderSpec
+from xt.core.encoder.torch_engine import load_network, pick_device
 from xt.core.errors import XtError, require
-from xt.core.examples import counts
-from xt.core.heads import MultiTaskModel
-from xt.core.inputs import Inputs
-from xt.core.layers import UPPER, restore, stack
-from xt.core.replacing import named_paths
-from xt.core.spec import EncoderSpec
-from xt.core.torch_engine import load_network, pick_device
+from xt.core.files.artifact import MANIFEST, command_line, new_artifact, open_artifact, refuse_existing, sha256
+from xt.core.files.replacing import named_paths
+from xt.core.heads.inputs import Inputs
+from xt.core.heads.network import MultiTaskModel
 from xt.train import checkpoint, dev
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData, Wanted, load, wanted

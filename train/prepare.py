@@ -25,12 +25,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.artifact import read_json, write_json
-from xt.core.cache_folder import HINT, cache_folder, explain, explained
-from xt.core.examples import Example
-from xt.core.inputs import Inputs, Unit
-from xt.core.replacing import remove
-from xt.core.tasks import Task
+from xt.core.data.examples import Example
+from xt.core.data.tasks import Task
+from xt.core.files.artifact import read_json, write_json
+from xt.core.files.cache_folder import HINT, cache_folder, explain, explained
+from xt.core.files.replacing import remove
+from xt.core.heads.inputs import Inputs, Unit
 
 SCHEMA = 4
 CHUNK = 1000

@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xt.core.artifact import MANIFEST, explain_full_disk, read_json, read_manifest, write_json
-from xt.core.drafts import LOCK, NEW, OLD
 from xt.core.errors import XtError, explain_os_error
-from xt.core.replacing import foreign, listed, remove, some
+from xt.core.files.artifact import MANIFEST, explain_full_disk, read_json, read_manifest, write_json
+from xt.core.files.drafts import LOCK, NEW, OLD
+from xt.core.files.replacing import foreign, listed, remove, some
 
 IGNORED_SETTINGS = ("out", "force", "resume", "device", "log_to", "save_every", "micro_tokens")
 """Settings that may change when a training goes on: they do not change what it computes (but how it is rounded, and

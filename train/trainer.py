@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from xt.core.errors import XtError
-from xt.core.heads import VECTOR_FORMATS, MultiTaskModel, has_segments
-from xt.core.inputs import Inputs
+from xt.core.heads.inputs import Inputs
+from xt.core.heads.network import VECTOR_FORMATS, MultiTaskModel, has_segments
 from xt.train import dev
 from xt.train.batches import Batch, StepBatch, StepBatches
 from xt.train.config import TrainConfig

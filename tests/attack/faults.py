@@ -286,7 +286,7 @@ def _(stage: Stage, target: Target) -> str:
 
 @fault("the cache folder is taken away")
 def _(stage: Stage, target: Target) -> str:
-    from xt.core.encoders import cache_folder
+    from xt.core.encoder.resolve import cache_folder
 
     place = cache_folder() / "servers"
     away = place.with_name("servers-away")

@@ -137,8 +137,8 @@ class Stage:
 
 def target_of(stage: Stage) -> Target:
     """Look at what is served, and work out the right answers in this process."""
-    from xt.core.onnx_engine import load_model
-    from xt.serve.client import Client
+    from xt.core.encoder.onnx_engine import load_model
+    from xt.serve.client.client import Client
 
     encoder, _ = load_model(stage.repository / "encoder", device="cpu", threads=1)
     ids, _ = encoder.tokenizer(TEXTS, prefix=encoder.spec.prefix(None))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from xt.core.onnx_engine import load_model
-from xt.serve.launcher import TritonServer, free_ports
+from xt.core.encoder.onnx_engine import load_model
+from xt.serve.triton.launcher import TritonServer, free_ports
 
 try:
     from tests.attack import faults, harness, run, stage
@@ -25,12 +25,12 @@ GROUPS = sorted({a.group for a in QUICK})
 @pytest.fixture(scope="module")
 def target(tiny_repository, tmp_path_factory):
     """The tiny encoder and a retriever, served, with a gateway; Triton started as `xt serve` does."""
-    from xt.core.calibrators import CalibrationTable, RetrievalTemperature
-    from xt.serve.calibration import model_identity
-    from xt.serve.encode_files import Settings
-    from xt.serve.gateway import Gateway
-    from xt.serve.indexing import index_corpus
-    from xt.serve.retriever import install
+    from xt.calibration.calibrators import CalibrationTable, RetrievalTemperature
+    from xt.serve.gateway.server import Gateway
+    from xt.serve.index.calibration import model_identity
+    from xt.serve.index.encode_files import Settings
+    from xt.serve.index.indexing import index_corpus
+    from xt.serve.index.retriever import install
 
     folder = tmp_path_factory.mktemp("attack")
     repository = folder / "repository"

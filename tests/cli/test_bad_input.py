@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from xt.core.bitext import Bitext
-from xt.serve.launcher import free_ports
+from xt.core.data.bitext import Bitext
+from xt.serve.triton.launcher import free_ports
 
 XT = Path(sys.executable).parent / "xt"
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from xt.core.artifact import open_artifact
-from xt.core.triton_engine import TritonEncoder
-from xt.serve.launcher import free_ports
+from xt.core.files.artifact import open_artifact
+from xt.serve.client.encoder import TritonEncoder
+from xt.serve.triton.launcher import free_ports
 
 XT = Path(sys.executable).parent / "xt"
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
@@ -51,7 +51,7 @@ def bitext(corpus, tmp_path_factory):
 
 
 def test_tasks_lists_the_table(tmp_path):
-    from xt.core.task_table import TASKS
+    from xt.core.data.task_table import TASKS
 
     rows = document(xt("tasks", "--json", cwd=tmp_path))
     assert [r["name"] for r in rows] == list(TASKS)

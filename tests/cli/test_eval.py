@@ -15,12 +15,13 @@ import torch
 import typer
 
 from xt.cli.main import app
-from xt.core import tasks, torch_engine
-from xt.core.artifact import open_artifact
-from xt.core.encoders import resolve
+from xt.core.data import tasks
+from xt.core.data.sources import own_task
+from xt.core.encoder import torch_engine
+from xt.core.encoder.resolve import resolve
 from xt.core.errors import XtError
-from xt.core.heads import HEADS_FILE, MultiTaskModel, save_heads
-from xt.core.sources import own_task
+from xt.core.files.artifact import open_artifact
+from xt.core.heads.network import HEADS_FILE, MultiTaskModel, save_heads
 
 XT = Path(sys.executable).parent / "xt"
 

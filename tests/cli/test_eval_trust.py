@@ -10,13 +10,13 @@ import pytest
 import typer
 
 from xt.cli.main import app
-from xt.core.artifact import open_artifact
+from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
-from xt.core.onnx_engine import load_model
-from xt.serve.calibration import model_identity
-from xt.serve.encode_files import Settings
-from xt.serve.indexing import index_corpus
-from xt.serve.retriever import install
+from xt.core.files.artifact import open_artifact
+from xt.serve.index.calibration import model_identity
+from xt.serve.index.encode_files import Settings
+from xt.serve.index.indexing import index_corpus
+from xt.serve.index.retriever import install
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
 

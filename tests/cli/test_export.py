@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 
 from xt.cli import export as command
-from xt.core.artifact import open_artifact
-from xt.core.onnx_engine import PROVIDERS, load_model
+from xt.core.encoder.onnx_engine import PROVIDERS, load_model
+from xt.core.files.artifact import open_artifact
 
 XT = Path(sys.executable).parent / "xt"
 

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from tests.cli.test_help import LEAVES
 from xt.cli.main import app
-from xt.core.artifact import new_artifact
 from xt.core.errors import XtError
+from xt.core.files.artifact import new_artifact
 
 OUT = "out"
 COMMANDS = {  # every command with --force, and the folder that it would write

@@ -162,14 +162,14 @@ def test_the_command_line_imports_nothing_heavy():
 
 def test_the_serving_path_imports_neither_torch_nor_transformers(tiny_repository):
     code = f"""
-import xt.core.artifact, xt.core.calibrators, xt.core.errors, xt.core.search, xt.core.spec, xt.core.text
-import xt.core.triton_engine
+import xt.core.files.artifact, xt.calibration.calibrators, xt.core.errors, xt.core.vectors, xt.core.encoder.spec, xt.core.encoder.text
+import xt.serve.client.encoder
 from pathlib import Path
-from xt.core.onnx_engine import check_golden, load_model
+from xt.core.encoder.onnx_engine import check_golden, load_model
 encoder, artifact = load_model(Path({str(tiny_repository / "encoder")!r}), device="cpu")
 check_golden(encoder, artifact.path, artifact)
 vectors = encoder.encode(["good morning world", "the cat"]).vectors
-assert xt.core.search.top_k(vectors, vectors, 1)[1].ravel().tolist() == [0, 1]
+assert xt.core.vectors.top_k(vectors, vectors, 1)[1].ravel().tolist() == [0, 1]
 """
     found = imported(code)
     assert {"numpy", "onnxruntime", "faiss"} <= found
@@ -178,7 +178,7 @@ assert xt.core.search.top_k(vectors, vectors, 1)[1].ravel().tolist() == [0, 1]
 
 def test_the_bench_client_imports_neither_torch_nor_transformers(server):
     code = f"""
-from xt.serve.bench import served
+from xt.bench.measure import served
 served({server.url!r}, None, ["good"], 1, 0.1)
 """
     assert not {"torch", "transformers", "onnxruntime"} & imported(code)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from xt.cli.main import run
-from xt.core.onnx_engine import load_model
-from xt.serve.launcher import TritonServer
+from xt.core.encoder.onnx_engine import load_model
+from xt.serve.triton.launcher import TritonServer
 
 ROWS = [
     "guten morgen welt",

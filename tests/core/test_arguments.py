@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from xt.core.arguments import as_id_rows, as_list, as_name, as_names, as_scores, flag, seconds, whole_number
+from xt.core.encoder.text import as_texts
 from xt.core.errors import XtError
-from xt.core.text import as_texts
 
 pandas = pytest.importorskip("pandas")
 pyarrow = pytest.importorskip("pyarrow")
@@ -217,7 +217,7 @@ def test_scores_are_rows_of_numbers_whatever_holds_them():
 
 
 def test_a_calibrator_takes_similarities_of_any_kind():
-    from xt.core.calibrators import RetrievalTemperature
+    from xt.calibration.calibrators import RetrievalTemperature
 
     rows = [[0.9, 0.5], [0.2, 0.4]]
     expected = np.exp(np.array(rows) / 0.1)

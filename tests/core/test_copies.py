@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from tests.core.test_index import write
-from xt.core.calibrators import CalibrationTable, RetrievalMargin
+from tests.serve.index.test_index import write
+from xt.calibration.calibrators import CalibrationTable, RetrievalMargin
 from xt.core.copies import Copies, distinct, search_distinct, text_key
+from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError
-from xt.core.index import COPIES_FILE, Index, answer, check_searches, golden_searches, retrieve
-from xt.core.text import Encoded
+from xt.serve.index.index import COPIES_FILE, Index, answer, check_searches, golden_searches, retrieve
 
 TEXTS = ["eins", " eins\n", "zwei", "caf\u00e9", "cafe\u0301", "drei", "eins"]
 

@@ -12,9 +12,10 @@ import pytest
 from scipy.stats import binomtest, bootstrap, rankdata
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from xt.core.artifact import new_artifact, open_artifact, write_json
 from xt.core.errors import XtError
-from xt.eval import compare, compare_reading, report_compare
+from xt.core.files.artifact import new_artifact, open_artifact, write_json
+from xt.eval import compare, compare_reading
+from xt.eval.report.sections import compare as report_compare
 
 Rows = list[dict[str, Any]]
 TASK = {"name": "tatoeba", "title": "Tatoeba"}

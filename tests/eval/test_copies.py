@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.eval.test_small_corpora import ENTRY, Vectors, beir, evaluated, plain, written
-from xt.cli.evaluate_kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
-from xt.core.bitext import Bitext
-from xt.eval import retrieval
-from xt.eval.mining_run import evaluate_mining
-from xt.eval.mining_sets import MiningSet, MiningTask, Sentences
-from xt.eval.prediction import distinct_share
+from xt.cli.evaluate.kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
+from xt.core.data.bitext import Bitext
+from xt.eval.mining.run import evaluate_mining
+from xt.eval.mining.sets import MiningSet, MiningTask, Sentences
+from xt.eval.retrieval import ranking
+from xt.eval.retrieval.prediction import distinct_share
 from xt.eval.run import Corpus
 
 
@@ -49,7 +49,7 @@ def test_pairs_repeated_once_are_half_right_by_index_and_as_right_as_without_cop
     once, _, before = evaluate(tmp_path / "one", capsys, PAIRS, Near())
     metrics, page, said = evaluate(tmp_path / "two", capsys, [*PAIRS, *PAIRS], Near())
     (entry,), (alone,) = metrics["encoders"], once["encoders"]
-    for direction in retrieval.DIRECTIONS:
+    for direction in ranking.DIRECTIONS:
         row, single = (e["retrieval"][direction]["languages"]["deu"] for e in (entry, alone))
         assert single["accuracy"] == single["accuracy_by_text"] == pytest.approx(39 / 40)
         assert single["copies"] == {"documents": 0, "queries": 0}
@@ -89,23 +89,23 @@ def test_variants_in_white_space_and_composition_are_copies_too(tmp_path, capsys
 
 def test_a_ranking_of_texts_holds_each_once_and_is_that_of_the_index_without_copies():
     some = Bitext("deu", tuple(f"deu {i}" for i in range(8)), tuple(f"eng {i % 4}" for i in range(8)))
-    vectors = retrieval.encode_corpus(Vectors("all right"), [some])["deu"]
-    by_index = retrieval.rank(some, vectors, "foreign-english")
-    found = retrieval.rank_texts(some, vectors, "foreign-english", by_index)
+    vectors = ranking.encode_corpus(Vectors("all right"), [some])["deu"]
+    by_index = ranking.rank(some, vectors, "foreign-english")
+    found = ranking.rank_texts(some, vectors, "foreign-english", by_index)
     assert found.scores.shape == (8, 4) and found.candidates == 4
     assert np.sort(found.rows, axis=1).tolist() == [[0, 1, 2, 3]] * 8
     np.testing.assert_allclose(found.scores.max(1), by_index.scores.max(1), atol=1e-6)
-    other = retrieval.rank(some, vectors, "english-foreign")
-    assert retrieval.rank_texts(some, vectors, "english-foreign", other) is other
+    other = ranking.rank(some, vectors, "english-foreign")
+    assert ranking.rank_texts(some, vectors, "english-foreign", other) is other
     assert distinct_share(found) == 1 - 0.5 / 4  # all four are found; half a candidate is left for doubt
 
 
 def test_a_thousand_copies_of_one_sentence_leave_room_for_the_others():
     english = tuple(["eng 0"] * 1000 + [f"eng {i}" for i in range(1, 120)])
     some = Bitext("deu", tuple(f"deu {i}" for i in range(1119)), english)
-    vectors = retrieval.encode_corpus(Vectors("noisy"), [some])["deu"]
-    by_index = retrieval.rank(some, vectors, "foreign-english")
-    found = retrieval.rank_texts(some, vectors, "foreign-english", by_index)
+    vectors = ranking.encode_corpus(Vectors("noisy"), [some])["deu"]
+    by_index = ranking.rank(some, vectors, "foreign-english")
+    found = ranking.rank_texts(some, vectors, "foreign-english", by_index)
     assert found.scores.shape == (1119, 100)
     assert all(len(set(row)) == 100 for row in found.rows[::50].tolist())
     exact = vectors.foreign[:20] @ vectors.english[[0, *range(1000, 1119)]].T

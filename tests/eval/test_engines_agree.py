@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xt.core import onnx_engine, torch_engine
-from xt.core.bitext import Bitext
-from xt.core.triton_engine import TritonEncoder
-from xt.eval import mining_run
-from xt.eval.mining_sets import mining_set_from_bitext
-from xt.eval.ranked import Collection, Texts, rank_collection
+from xt.core.data.bitext import Bitext
+from xt.core.encoder import onnx_engine, torch_engine
+from xt.eval.mining import run
+from xt.eval.mining.sets import mining_set_from_bitext
+from xt.eval.ranked.search import Collection, Texts, rank_collection
+from xt.serve.client.encoder import TritonEncoder
 
 TOLERANCE = 2e-3
 """Of thresholds and ranking figures; scores agree to 1e-4."""
@@ -41,7 +41,7 @@ def test_mining_and_ranking_give_the_same_on_every_engine(data, tiny, tiny_repos
     }
     mined, ranked = {}, {}
     for name, encoder in engines.items():
-        mined[name] = mining_run.evaluate_mining(encoder, [task])
+        mined[name] = run.evaluate_mining(encoder, [task])
         ranked[name] = rank_collection(encoder, collection, names=["nDCG@10", "R@100", "RR@10"])
         assert ranked[name].section["prefixes"] == {"queries": "query", "documents": "passage"}
     first = mined["pytorch"].section["languages"]["deu"]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xt.core.artifact import MANIFEST, new_artifact, read_manifest
+from xt.core.encoder.torch_engine import load_encoder
 from xt.core.errors import XtError
-from xt.core.torch_engine import load_encoder
+from xt.core.files.artifact import MANIFEST, new_artifact, read_manifest
 from xt.eval.mteb_adapter import MtebEncoder, open_for_mteb, vectors_hash
 
 mteb = pytest.importorskip("mteb")

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from xt.core import torch_engine
-from xt.core.artifact import open_artifact
-from xt.core.bitext import Bitext
-from xt.core.calibrators import RetrievalTemperature
+from xt.calibration.calibrators import RetrievalTemperature
+from xt.core.data.bitext import Bitext
+from xt.core.encoder import torch_engine
+from xt.core.encoder.text import TooLong
 from xt.core.errors import XtError
-from xt.core.text import TooLong
+from xt.core.files.artifact import open_artifact
 from xt.eval import run
-from xt.eval.retrieval import DIRECTIONS
+from xt.eval.retrieval.ranking import DIRECTIONS
 from xt.eval.run import Corpus, assemble, evaluate, examples, load_corpus, write_report
 
 ENTRY = {

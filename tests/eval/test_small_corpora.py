@@ -8,14 +8,15 @@ import zlib
 import numpy as np
 import pytest
 
-from xt.cli.evaluate_kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
-from xt.core.bitext import Bitext
-from xt.core.head_calibrators import Answers
-from xt.core.text import Encoded
-from xt.eval import head_calibration, head_summary, ranked_trust
-from xt.eval.head_fits import Items
-from xt.eval.ranked import Ranked
-from xt.eval.retrieval import Ranking
+from xt.calibration.head_calibrators import Answers
+from xt.calibration.head_fits import Items
+from xt.cli.evaluate.kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
+from xt.core.data.bitext import Bitext
+from xt.core.encoder.text import Encoded
+from xt.eval.heads import calibration, summary
+from xt.eval.ranked import trust
+from xt.eval.ranked.search import Ranked
+from xt.eval.retrieval.ranking import Ranking
 from xt.eval.run import Corpus
 
 DIM = 32
@@ -222,7 +223,7 @@ def test_a_language_whose_query_has_no_document_to_compare_is_named_and_the_othe
     predictions = [{"language": code, "correct": True} for code in ("swh", "swh", "urd", "urd")]
     for found, calibrated in (({"swh": one(-np.inf), "urd": one(0.5)}, ["urd"]), ({"swh": one(-np.inf)}, [])):
         result = Ranked({}, [p for p in predictions if p["language"] in found], found)
-        trusted = ranked_trust.calibrate(result, 0.05)
+        trusted = trust.calibrate(result, 0.05)
         section = trusted.section["queries-documents"]
         assert section["notes"][0] == "not calibrated: swh: a query has no document to be compared with"
         assert [list(m["languages"]) for m in section["methods"].values()] == [calibrated] * len(section["methods"])
@@ -257,10 +258,10 @@ def test_heads_are_calibrated_as_far_as_their_examples_go(kind, labels):
         {"deu": 45, "fra": 45, "swh": 5},
     ):
         given = {code: items(n, kind, labels, i) for i, (code, n) in enumerate(sizes.items())}
-        found = head_calibration.calibrate(given)
-        rows = head_summary.summary(given, found, repeats=5)
+        found = calibration.calibrate(given)
+        rows = summary.summary(given, found, repeats=5)
         assert json.loads(json.dumps(rows, allow_nan=False)) == rows
-        head_summary.shots(given, draws=1)
+        summary.shots(given, draws=1)
         keys = [method.key for method in found.methods]
         for key in ("zero-shot", "pooled", "per-language", "shrunk"):
             word = "English" if key == "zero-shot" else key

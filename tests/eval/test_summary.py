@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xt.core.artifact import new_artifact, open_artifact, write_json
 from xt.core.errors import XtError
+from xt.core.files.artifact import new_artifact, open_artifact, write_json
 from xt.eval.summary import BENCHMARKS, Read, as_tsv, notes, read_report, summarise, task_scores, write_summary
 
 FIGURES = {"accuracy": 0.0, "span_f1": 0.0, "f1": 0.0, "exact_match": 0.0, "AP@20": 0.0}

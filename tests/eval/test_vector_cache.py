@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError
-from xt.core.text import Encoded
 from xt.eval.vector_cache import CachedEncoder, prune
 
 

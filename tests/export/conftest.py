@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xt.core.artifact import MANIFEST, Artifact, new_artifact, open_artifact, read_manifest
-from xt.core.bitext import Bitext, read_django
-from xt.core.encoders import Resolved
+from xt.core.data.bitext import Bitext, read_django
+from xt.core.encoder.resolve import Resolved
+from xt.core.files.artifact import MANIFEST, Artifact, new_artifact, open_artifact, read_manifest
 
 LANGUAGES = "deu,fra,rus,ara,jpn,swh"
 
@@ -34,7 +34,7 @@ class Graphs:
 @pytest.fixture(scope="session")
 def graphs(tiny: Resolved, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
     """Exported, fused both ways, and quantised."""
-    from xt.core.torch_engine import load_network
+    from xt.core.encoder.torch_engine import load_network
     from xt.export import graph
 
     folder = tmp_path_factory.mktemp("graphs")

@@ -11,10 +11,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from xt.core.encoder.onnx_engine import OnnxEngine
+from xt.core.encoder.text import TextEncoder, TextTokenizer, pad
+from xt.core.encoder.torch_engine import load_network
 from xt.core.errors import XtError
-from xt.core.onnx_engine import OnnxEngine
-from xt.core.text import TextEncoder, TextTokenizer, pad
-from xt.core.torch_engine import load_network
 from xt.export import graph
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()

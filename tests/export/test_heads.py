@@ -16,16 +16,16 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from xt.core import encoders
-from xt.core.artifact import open_artifact
-from xt.core.bitext import Bitext
+from xt.core.data.bitext import Bitext
+from xt.core.data.examples import ChoiceExample, Example, QaExample, ReadLog, SingleExample, TaggedExample
+from xt.core.data.sources import examples, locate, own_task
+from xt.core.data.tasks import Task
+from xt.core.encoder import resolve
+from xt.core.encoder.onnx_engine import choose_provider
 from xt.core.errors import CheckFailed, XtError
-from xt.core.examples import ChoiceExample, Example, QaExample, ReadLog, SingleExample, TaggedExample
-from xt.core.inputs import Inputs
-from xt.core.onnx_engine import choose_provider
-from xt.core.onnx_heads import HeadModel, Reply, check_golden, load_head
-from xt.core.sources import examples, locate, own_task
-from xt.core.tasks import Task
+from xt.core.files.artifact import open_artifact
+from xt.core.heads.inputs import Inputs
+from xt.core.heads.onnx_heads import HeadModel, Reply, check_golden, load_head
 from xt.export import graph, heads
 from xt.export.heads import agreement, export_head, fit_temperature, make_inputs, measure, parity_inputs
 
@@ -48,27 +48,27 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_folder: Path, own: Path, tmp_path_factory: pytest.TempPathFactory) -> encoders.Resolved:
+def checkpoint(tiny_folder: Path, own: Path, tmp_path_factory: pytest.TempPathFactory) -> resolve.Resolved:
     """The tiny encoder with a random head of each format, one for the user's own task, and one that gives vectors."""
     import torch
 
-    from xt.core.heads import HEADS_FILE, MultiTaskModel, save_heads
-    from xt.core.torch_engine import load_network
+    from xt.core.encoder.torch_engine import load_network
+    from xt.core.heads.network import HEADS_FILE, MultiTaskModel, save_heads
 
     folder = tmp_path_factory.mktemp("heads") / "tiny"
     shutil.copytree(tiny_folder, folder)
     torch.manual_seed(3)
     rows = [*(task(f) for f in (*FORMATS, "contrastive")), own_task(f"single:{own}")]
-    model = MultiTaskModel(load_network(folder), encoders.resolve(str(folder)).spec, rows)
+    model = MultiTaskModel(load_network(folder), resolve.resolve(str(folder)).spec, rows)
     for name, weight in model.heads.named_parameters():
         if name.endswith("weight"):
             torch.nn.init.normal_(weight, std=0.3)
     save_heads(folder / HEADS_FILE, model, rows)
-    return encoders.resolve(str(folder))
+    return resolve.resolve(str(folder))
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint: encoders.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The head of `pair` in fp32 and in blocks of int8, beside each other."""
     folder = tmp_path_factory.mktemp("exported")
     export_head(checkpoint, folder, task="pair", corpus=corpus, name="plain", precision="fp32", **QUIET)
@@ -88,7 +88,7 @@ def exported(checkpoint: encoders.Resolved, corpus: list[Bitext], tmp_path_facto
 # --- the folder ---
 
 
-def test_the_folder_says_what_it_is(exported: Path, checkpoint: encoders.Resolved) -> None:
+def test_the_folder_says_what_it_is(exported: Path, checkpoint: resolve.Resolved) -> None:
     artifact = open_artifact(exported / "plain", kind="model")
     facts = artifact.facts
     assert artifact.manifest["parents"] == [checkpoint.parent]
@@ -155,7 +155,7 @@ def test_the_configuration_has_what_the_format_has(form: str) -> None:
 
 
 def test_a_head_that_went_wrong_is_not_written(
-    checkpoint: encoders.Resolved, corpus: list[Bitext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights of the head that change on the way to the fused graph."""
     original = graph.fuse
@@ -178,7 +178,7 @@ def test_a_head_that_went_wrong_is_not_written(
 
 
 def test_the_share_of_equal_predictions_that_is_asked_for_counts(
-    checkpoint: encoders.Resolved, corpus: list[Bitext], tmp_path: Path
+    checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path: Path
 ) -> None:
     asked: dict[str, Any] = {"task": "pair", "corpus": corpus, "precision": "int8-blocks", **QUIET}
     with pytest.raises(CheckFailed, match=r"int8-blocks: agreement 0\.9\d+ is below 0.999"):
@@ -186,7 +186,7 @@ def test_the_share_of_equal_predictions_that_is_asked_for_counts(
 
 
 def test_static_int8_runs_by_the_provider_it_was_proven_with(
-    checkpoint: encoders.Resolved, corpus: list[Bitext], tmp_path: Path
+    checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path: Path
 ) -> None:
     pytest.importorskip("nncf")
     asked: dict[str, Any] = {"task": "qa", "corpus": corpus, "precision": "int8", "min_agreement": 0.0}
@@ -207,7 +207,7 @@ def test_static_int8_runs_by_the_provider_it_was_proven_with(
     assert np.median(apart) < 0.05
 
 
-def test_every_measure_sees_its_own_fault(checkpoint: encoders.Resolved, corpus: list[Bitext]) -> None:
+def test_every_measure_sees_its_own_fault(checkpoint: resolve.Resolved, corpus: list[Bitext]) -> None:
     """The measures, by a network whose answers are known."""
 
     class Known:
@@ -298,20 +298,20 @@ def test_parity_is_measured_on_sentences_of_every_language_long_and_short(form: 
     ],
 )
 def test_what_cannot_be_exported_is_said(
-    checkpoint: encoders.Resolved, corpus: list[Bitext], tmp_path: Path, options: dict[str, Any], message: str
+    checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(XtError, match=message):
         export_head(checkpoint, tmp_path, **{"corpus": corpus, "precision": "fp32", **QUIET, **options})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_without_heads_is_refused(tiny: encoders.Resolved, corpus: list[Bitext], tmp_path: Path) -> None:
+def test_a_checkpoint_without_heads_is_refused(tiny: resolve.Resolved, corpus: list[Bitext], tmp_path: Path) -> None:
     with pytest.raises(XtError, match="has no trained heads"):
         export_head(tiny, tmp_path, task="pair", corpus=corpus, **QUIET)
 
 
 def test_an_existing_model_is_refused_before_any_work(
-    exported: Path, checkpoint: encoders.Resolved, corpus: list[Bitext]
+    exported: Path, checkpoint: resolve.Resolved, corpus: list[Bitext]
 ) -> None:
     with pytest.raises(XtError, match="is complete already"):
         export_head(checkpoint, exported, task="pear", corpus=corpus, name="plain", **QUIET)
@@ -338,7 +338,7 @@ def test_a_file_without_such_a_temperature_is_refused(tmp_path: Path, content: s
 
 
 def test_the_temperature_of_one_export_serves_another(
-    checkpoint: encoders.Resolved, corpus: list[Bitext], tmp_path: Path, own: Path
+    checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path: Path, own: Path
 ) -> None:
     """Fitted to the dev part of the user's own file, then read from the first model's folder."""
     lines: list[str] = []
@@ -379,7 +379,7 @@ def fitted(format: str, inputs: Inputs, logits: Any, some: list[Example], **chan
     return fit_temperature(HeadModel(replace(task(format), **changes), inputs, Scaled(logits)), some)
 
 
-def test_a_fit_finds_the_temperature_that_makes_the_truth_likely(checkpoint: encoders.Resolved) -> None:
+def test_a_fit_finds_the_temperature_that_makes_the_truth_likely(checkpoint: resolve.Resolved) -> None:
     """Two labels, the logit 3 for one that is right in three cases of four: odds of 3 need a temperature 3 / ln 3."""
     inputs = Inputs(checkpoint.path / "tokenizer.json", checkpoint.spec)
     expected = 3 / math.log(3)

@@ -14,13 +14,13 @@ import tritonclient.grpc as grpc
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from xt.core.artifact import MANIFEST, new_artifact, open_artifact, open_repository, read_manifest
+from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
-from xt.core.onnx_engine import load_model
-from xt.core.triton_engine import TritonEncoder
+from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, open_repository, read_manifest
 from xt.export import native
 from xt.export.repository import export_model
-from xt.serve.launcher import TritonServer
+from xt.serve.client.encoder import TritonEncoder
+from xt.serve.triton.launcher import TritonServer
 
 COMMITTED = Path(__file__).resolve().parents[2] / "model_repository"
 STAND_IN = '''
@@ -429,7 +429,7 @@ import os
 import signal
 import subprocess
 
-from xt.core.served_text import ServedText
+from xt.serve.runtime.text import ServedText
 
 
 class TritonPythonModel(ServedText):

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from xt.core.bitext import Bitext
-from xt.core.onnx_engine import OnnxEngine, load_model
-from xt.core.text import TextEncoder, TextTokenizer
-from xt.core.torch_engine import load_encoder
+from xt.core.data.bitext import Bitext
+from xt.core.encoder.onnx_engine import OnnxEngine, load_model
+from xt.core.encoder.text import TextEncoder, TextTokenizer
+from xt.core.encoder.torch_engine import load_encoder
 from xt.export import parity
 from xt.export.candidates import PRECISIONS
 
@@ -139,7 +139,7 @@ def test_vectors_that_depend_on_batch_mates_are_found(tiny):
 def test_other_weights_do_not_pass(tiny, corpus):
     import torch
 
-    from xt.core.torch_engine import TorchEngine, load_network
+    from xt.core.encoder.torch_engine import TorchEngine, load_network
 
     encoder = load_encoder(tiny, device="cpu")
     texts = parity.ParityTexts.sample(corpus)

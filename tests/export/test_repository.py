@@ -16,11 +16,11 @@ from google.protobuf import text_format
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2
 
-from xt.core.artifact import MANIFEST, open_artifact, open_repository
-from xt.core.encoders import Resolved
+from xt.core.encoder.onnx_engine import check_golden, load_model
+from xt.core.encoder.resolve import Resolved
+from xt.core.encoder.spec import EncoderSpec
 from xt.core.errors import CheckFailed, XtError
-from xt.core.onnx_engine import check_golden, load_model
-from xt.core.spec import EncoderSpec
+from xt.core.files.artifact import MANIFEST, open_artifact, open_repository
 from xt.export.repository import export_model, triton_config
 
 FILES = ["1/golden.json", "1/model.onnx", "1/model.py", "1/tokenizer.json", "config.pbtxt", "parity.json"]

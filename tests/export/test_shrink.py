@@ -14,12 +14,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModel, AutoTokenizer
 
-from xt.core import encoders
-from xt.core.bitext import Bitext, read_tatoeba
-from xt.core.encoders import Resolved, from_folder, resolve
+from xt.core.data.bitext import Bitext, read_tatoeba
+from xt.core.encoder import resolve as encoders
+from xt.core.encoder.resolve import Resolved, from_folder, resolve
+from xt.core.encoder.text import Pieces, open_tokenizer
+from xt.core.encoder.torch_engine import load_encoder
 from xt.core.errors import XtError
-from xt.core.text import Pieces, open_tokenizer
-from xt.core.torch_engine import load_encoder
 from xt.export import vocabulary
 from xt.export.shrink import check, corpus_texts, shrink
 

@@ -259,10 +259,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=None, help="folder with sib200; default: as xt finds it")
     parser.add_argument("--large", type=int, nargs=2, default=(512, 512), help="texts and tokens of a raw request")
     options = parser.parse_args(arguments)
-    from xt.core.bitext import data_folder
-    from xt.serve.client import Client
-    from xt.serve.gateway import Gateway
-    from xt.serve.launcher import TritonServer, free_ports
+    from xt.core.data.bitext import data_folder
+    from xt.serve.client.client import Client
+    from xt.serve.gateway.server import Gateway
+    from xt.serve.triton.launcher import TritonServer, free_ports
 
     data = data_folder(options.data)
     if data is None:

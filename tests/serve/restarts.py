@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 
 from tests.serve.soak import sentences
-from xt.core.onnx_engine import load_model
+from xt.core.encoder.onnx_engine import load_model
 from xt.serve import AsyncClient, Client
-from xt.serve.launcher import free_ports
+from xt.serve.triton.launcher import free_ports
 
 LAUNCHER = """
 import signal, sys, time
 from pathlib import Path
-from xt.serve.launcher import Ports, TritonServer
+from xt.serve.triton.launcher import Ports, TritonServer
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 ports = Ports(*map(int, sys.argv[2:5]))
 with TritonServer(Path(sys.argv[1]), ports=ports, restart=True, report=lambda line: print(line, flush=True)) as server:
@@ -140,7 +140,7 @@ class Callers:
 
 def kill_model(launcher: Launcher) -> None:
     """Kill the process of a model; the launcher starts the server anew."""
-    from xt.serve.processes import model_processes
+    from xt.serve.triton.processes import model_processes
 
     os.kill(model_processes(launcher.prefix)[0].pid, signal.SIGKILL)
     launcher.line("The server is ready again.")
@@ -148,7 +148,7 @@ def kill_model(launcher: Launcher) -> None:
 
 def kill_server(launcher: Launcher) -> None:
     """Kill Triton; the launcher starts it anew."""
-    from xt.serve.processes import model_processes
+    from xt.serve.triton.processes import model_processes
 
     group = os.getpgid(model_processes(launcher.prefix)[0].pid)
     os.kill(group, signal.SIGKILL)

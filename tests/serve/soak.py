@@ -166,9 +166,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--slope", type=float, default=20, help="MiB an hour that memory may grow by")
     options = parser.parse_args(arguments)
-    from xt.core.onnx_engine import load_model
-    from xt.serve.launcher import TritonServer
-    from xt.serve.processes import model_processes
+    from xt.core.encoder.onnx_engine import load_model
+    from xt.serve.triton.launcher import TritonServer
+    from xt.serve.triton.processes import model_processes
 
     texts = sentences(512)
     encoder, _ = load_model(options.repository / options.model, device="cpu", threads=1)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 
-from xt.core.served import _size, caller_of
-from xt.core.text import TextTokenizer
-from xt.serve.client import AsyncClient, Client
-from xt.serve.gateway_guard import caller_of as gateway_caller
-from xt.serve.wire import InvalidRequest
+from xt.core.encoder.text import TextTokenizer
+from xt.serve.client.client import AsyncClient, Client
+from xt.serve.client.wire import InvalidRequest
+from xt.serve.gateway.guard import caller_of as gateway_caller
+from xt.serve.runtime.served import _size, caller_of
 
 
 class Request:
@@ -140,10 +140,10 @@ def test_texts_are_tokenised_alike_in_one_call_and_in_many(tiny_folder, monkeypa
     tokenizer = TextTokenizer(tiny_folder / "tokenizer.json", 64)
     texts = [f"good morning world {i} " * (1 + i % 9) for i in range(60)]
     whole, cut = tokenizer(texts, truncate=True)
-    monkeypatch.setattr("xt.core.text.TOKENIZED_CHARACTERS", 100)
-    monkeypatch.setattr("xt.core.text.SHORT_CHARACTERS", 0)
+    monkeypatch.setattr("xt.core.encoder.text.TOKENIZED_CHARACTERS", 100)
+    monkeypatch.setattr("xt.core.encoder.text.SHORT_CHARACTERS", 0)
     sliced, cut_too = tokenizer(texts, truncate=True)
-    monkeypatch.setattr("xt.core.text.SHORT_CHARACTERS", 10**6)
+    monkeypatch.setattr("xt.core.encoder.text.SHORT_CHARACTERS", 10**6)
     short, _ = tokenizer(texts, truncate=True)
     assert [row.tolist() for row in whole] == [row.tolist() for row in sliced] == [row.tolist() for row in short]
     assert cut.tolist() == cut_too.tolist()

@@ -20,14 +20,15 @@ from pathlib import Path
 
 import pytest
 
-from xt.core import server_state
-from xt.core.artifact import MANIFEST, new_artifact, read_manifest
+from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
-from xt.core.onnx_engine import load_model
-from xt.serve import Client, launcher, watch, wire
-from xt.serve.launcher import TritonServer
-from xt.serve.processes import model_processes
-from xt.serve.reload import reload
+from xt.core.files.artifact import MANIFEST, new_artifact, read_manifest
+from xt.serve import Client
+from xt.serve.client import wire
+from xt.serve.triton import launcher, server_state, watch
+from xt.serve.triton.launcher import TritonServer
+from xt.serve.triton.processes import model_processes
+from xt.serve.triton.reload import reload
 
 SOAK = runpy.run_path(str(Path(__file__).with_name("soak.py")))
 Callers, retryable, TEXTS = SOAK["Callers"], SOAK["retryable"], SOAK["sentences"](64)
@@ -284,7 +285,7 @@ def held(lock: Path) -> bool:
 
 def test_what_a_killed_launcher_left_is_removed_at_the_next_start(tiny_repository, tmp_path, monkeypatch):
     script = (
-        "import os, time; from pathlib import Path; from xt.serve.launcher import TritonServer\n"
+        "import os, time; from pathlib import Path; from xt.serve.triton.launcher import TritonServer\n"
         f"s = TritonServer(Path({str(tiny_repository)!r})); s.start()\n"
         "print(s.prefix, s._process.pid, s._scratch.name, flush=True); time.sleep(300)"
     )
@@ -292,7 +293,7 @@ def test_what_a_killed_launcher_left_is_removed_at_the_next_start(tiny_repositor
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env)
     prefix, server, scratch = parent.stdout.readline().split()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    from xt.serve.processes import sweep
+    from xt.serve.triton.processes import sweep
 
     assert sweep() == []  # it lives
     for process in model_processes(prefix):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from xt.core.triton_engine import TritonEncoder
 from xt.serve import Client
-from xt.serve.gateway import Gateway
-from xt.serve.launcher import TritonServer, free_ports
+from xt.serve.client.encoder import TritonEncoder
+from xt.serve.gateway.server import Gateway
+from xt.serve.triton.launcher import TritonServer, free_ports
 
 
 @pytest.mark.parametrize("exceptions", ["", "elsewhere.example"])

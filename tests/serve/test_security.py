@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 
-from xt.core import server_state
 from xt.core.errors import XtError
-from xt.serve.launcher import Ports, Tls, TritonServer, free_ports
-from xt.serve.processes import model_processes
+from xt.serve.triton import server_state
+from xt.serve.triton.launcher import Ports, Tls, TritonServer, free_ports
+from xt.serve.triton.processes import model_processes
 
 KEY = "an-admin-key-of-a-test-0123456789"
 

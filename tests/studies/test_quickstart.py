@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from xt.cli.main import app
-from xt.core.artifact import open_artifact
 from xt.core.errors import XtError
+from xt.core.files.artifact import open_artifact
 from xt.eval import run as evaluation
 from xt.studies import quickstart
 

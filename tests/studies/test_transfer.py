@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from xt.core import tasks
-from xt.core.artifact import MANIFEST, open_artifact
+from xt.core.data import tasks
+from xt.core.data.examples import ReadLog
+from xt.core.data.sources import examples, locate, own_task
 from xt.core.errors import XtError
-from xt.core.examples import ReadLog
-from xt.core.sources import examples, locate, own_task
+from xt.core.files.artifact import MANIFEST, open_artifact
 from xt.studies import transfer
 from xt.train.config import TrainConfig
 

@@ -15,13 +15,13 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from xt.core import tasks
-from xt.core.artifact import sha256
-from xt.core.encoders import from_folder, write_sentence_transformers
-from xt.core.examples import PairExample, ReadLog
-from xt.core.inputs import Inputs
-from xt.core.sources import examples, locate
-from xt.core.spec import EncoderSpec
+from xt.core.data import tasks
+from xt.core.data.examples import PairExample, ReadLog
+from xt.core.data.sources import examples, locate
+from xt.core.encoder.resolve import from_folder, write_sentence_transformers
+from xt.core.encoder.spec import EncoderSpec
+from xt.core.files.artifact import sha256
+from xt.core.heads.inputs import Inputs
 from xt.train import prepare
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData, load, wanted

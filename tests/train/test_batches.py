@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xt.core.encoders import resolve
-from xt.core.examples import (
+from xt.core.data.examples import (
     CaptionExample,
     ChoiceExample,
     Example,
@@ -23,8 +22,9 @@ from xt.core.examples import (
     TextExample,
     TupleExample,
 )
-from xt.core.inputs import IGNORED, Inputs, Unit
-from xt.core.tasks import FORMATS, RETRIEVED, Task
+from xt.core.data.tasks import FORMATS, RETRIEVED, Task
+from xt.core.encoder.resolve import resolve
+from xt.core.heads.inputs import IGNORED, Inputs, Unit
 from xt.train import prepare as preparing
 from xt.train.batches import StepBatch, StepBatches, hide, targets
 from xt.train.data import TaskData

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xt.core.encoders import resolve
+from xt.core.data.examples import Example, PairExample, QaExample, TupleExample, group
+from xt.core.encoder.resolve import resolve
 from xt.core.errors import XtError
-from xt.core.examples import Example, PairExample, QaExample, TupleExample, group
-from xt.core.inputs import Inputs
+from xt.core.heads.inputs import Inputs
 from xt.train import data as loading
 from xt.train import prepare as preparing
 from xt.train.config import TrainConfig
@@ -321,8 +321,8 @@ def test_languages_without_own_files_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["sick", "xquad-en", "cosmosqa"])
 def test_what_is_trained_on_and_what_is_held_out_share_no_text(data_dir: Path, inputs: Inputs, name: str) -> None:
-    from xt.core.examples import ReadLog
-    from xt.core.sources import examples
+    from xt.core.data.examples import ReadLog
+    from xt.core.data.sources import examples
 
     made = config(intermediate=(name,), data_dir=data_dir, dev_limit=10**6)
     [want] = wanted(made, target=False)

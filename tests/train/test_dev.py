@@ -12,13 +12,13 @@ import torch
 from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
 from torch.nn import functional as F
 
-from xt.core import predict as predicting
-from xt.core.encoders import resolve
-from xt.core.examples import CaptionExample, Example, PairExample, QaExample, TextExample, TupleExample
-from xt.core.heads import MultiTaskModel
-from xt.core.inputs import Inputs
-from xt.core.tasks import Task
-from xt.core.torch_engine import load_network
+from xt.core.data.examples import CaptionExample, Example, PairExample, QaExample, TextExample, TupleExample
+from xt.core.data.tasks import Task
+from xt.core.encoder.resolve import resolve
+from xt.core.encoder.torch_engine import load_network
+from xt.core.heads import predict as predicting
+from xt.core.heads.inputs import Inputs
+from xt.core.heads.network import MultiTaskModel
 from xt.train import dev as scoring
 from xt.train.batches import hide
 from xt.train.data import TaskData

@@ -14,14 +14,14 @@ import transformers
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from xt.core.artifact import new_artifact, open_artifact
-from xt.core.encoders import Resolved, from_folder
+from xt.core.encoder.resolve import Resolved, from_folder
+from xt.core.encoder.torch_engine import load, load_network
 from xt.core.errors import XtError
-from xt.core.heads import load_heads
-from xt.core.inputs import Inputs
-from xt.core.predict import predict
-from xt.core.scores import score
-from xt.core.torch_engine import load, load_network
+from xt.core.files.artifact import new_artifact, open_artifact
+from xt.core.heads.inputs import Inputs
+from xt.core.heads.network import load_heads
+from xt.core.heads.predict import predict
+from xt.core.heads.scores import score
 from xt.train import loop
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xt.core.encoders import Resolved, resolve
-from xt.core.errors import XtError
-from xt.core.examples import (
+from xt.core.data.examples import (
     CaptionExample,
     ChoiceExample,
     Example,
@@ -31,8 +29,10 @@ from xt.core.examples import (
     TextExample,
     TupleExample,
 )
-from xt.core.inputs import Inputs, Unit
-from xt.core.tasks import FORMATS, RETRIEVED, Task
+from xt.core.data.tasks import FORMATS, RETRIEVED, Task
+from xt.core.encoder.resolve import Resolved, resolve
+from xt.core.errors import XtError
+from xt.core.heads.inputs import Inputs, Unit
 from xt.train import prepare as preparing
 from xt.train.prepare import Prepared, chosen, find, key, preparations, prepare
 
@@ -314,8 +314,8 @@ def test_equal_examples_may_be_chosen_together() -> None:
 MEASURED = """
 import json, resource, sys, os
 from pathlib import Path
-from xt.core.inputs import Inputs
-from xt.core.spec import EncoderSpec
+from xt.core.heads.inputs import Inputs
+from xt.core.encoder.spec import EncoderSpec
 from xt.train.config import TrainConfig
 from xt.train.data import load, wanted
 file, tokenizer = map(Path, sys.argv[1:])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from xt.core.artifact import open_artifact
+from xt.core.files.artifact import open_artifact
 from xt.train import loop
 from xt.train.config import TrainConfig
 from xt.train.state import work_folder
@@ -128,8 +128,8 @@ def test_two_processes_give_what_one_gives_and_can_be_killed(
 
 
 def test_more_processes_than_examples_are_refused(tiny: Path, files: Files, tmp_path: Path) -> None:
+    from xt.core.encoder.torch_engine import load_network
     from xt.core.errors import XtError
-    from xt.core.torch_engine import load_network
     from xt.train.team import Team
 
     _, values = settings(tiny, files, tmp_path)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from xt.core.artifact import open_artifact
-from xt.core.encoders import from_folder
+from xt.core.encoder.resolve import from_folder
 from xt.core.errors import XtError
+from xt.core.files.artifact import open_artifact
 from xt.train import loop, trainer
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xt.core.data.examples import PairExample, ReadLog
+from xt.core.data.sources import examples, locate
+from xt.core.data.task_table import TASKS
 from xt.core.errors import XtError
-from xt.core.examples import PairExample, ReadLog
-from xt.core.sources import examples, locate
-from xt.core.task_table import TASKS
 from xt.train.sampling import SAMPLINGS, Plan, Stream, apportion, probabilities, schedule
 
 SIZES = {"mnli": 400, "qa": 100}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from xt.core.artifact import new_artifact
 from xt.core.errors import XtError
+from xt.core.files.artifact import new_artifact
 from xt.train.state import Work
 
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.vision_text_dual_encoder.modeling_vision_text_dual_encoder import clip_loss
 
-from xt.core.artifact import open_artifact
-from xt.core.encoders import from_folder
+from xt.core.encoder.resolve import from_folder
+from xt.core.encoder.torch_engine import load, load_network
 from xt.core.errors import XtError
-from xt.core.heads import ContrastiveHead, ImageTextHead, MultiTaskModel
-from xt.core.inputs import Inputs, Unit
-from xt.core.torch_engine import load, load_network
+from xt.core.files.artifact import open_artifact
+from xt.core.heads.inputs import Inputs, Unit
+from xt.core.heads.network import ContrastiveHead, ImageTextHead, MultiTaskModel
 from xt.train import dev, loop
 from xt.train.batches import StepBatch, StepBatches
 from xt.train.config import TrainConfig

@@ -1,0 +1,1 @@
+"""Speed: a served model under load, peers, matrix products, training."""

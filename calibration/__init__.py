@@ -1,0 +1,1 @@
+"""Calibration: from scores to probabilities, how they are fitted, and how good they are."""

@@ -1,0 +1,269 @@
+"""Fitting what turns a head's logits into probabilities: temperature, vector scaling, isotonic, beta, histogram."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize, minimize_scalar
+
+from xt.calibration.confidence_maps import EDGE, Beta, Histogram, Isotonic
+from xt.calibration.head_calibrators import (
+    LEAST_PROBABILITY,
+    Answers,
+    Floats,
+    HeadCalibrator,
+    LabelTemperature,
+    Map,
+    OfAnswers,
+    OneVsRest,
+    VectorScaling,
+    join,
+)
+from xt.core.errors import XtError
+
+Places = npt.NDArray[np.int64]
+LOG_TEMPERATURES = (-3.0, 3.0)
+"""Where temperatures are looked for: e^-3 to e^3, 0.05 to 20."""
+STEP = 0.05
+"""Of the log temperature, for the curvature at its optimum."""
+BINS = 10
+"""Of histogram binning, of equal mass."""
+RIDGE = 1.0
+"""Weight of the pull of vector and beta scaling to "change nothing", against the sum of the losses of all items: what
+keeps a label that was never seen from getting an infinite bias. A normal prior of variance 1."""
+MOST = 20_000
+"""Items at most that vector scaling and the maps are fitted to: every so-many-th of more."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """Answers with what was right, of one language or of several: what a calibrator is fitted to and measured on."""
+
+    ids: npt.NDArray[np.str_]
+    """(n,): the example that an answer is about; translations of one example share it."""
+    answers: Answers
+    correct: Floats
+    """(n,) of 0/1: whether the answer given was right."""
+    gold: Places | None = None
+    """(n,): the right column, where an answer is one choice among columns that hold the right one; else None."""
+    labels: bool = False
+    """Whether columns are the same labels in every answer."""
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.correct) == len(self.answers):
+            raise XtError(f"{len(self.ids)} ids, {len(self.correct)} outcomes and {len(self.answers)} answers.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, keep: npt.NDArray[np.bool_] | Places) -> Items:
+        """Give some of the items, by a mask or by places in ascending order."""
+        gold = None if self.gold is None else self.gold[keep]
+        return Items(self.ids[keep], self.answers.take(keep), self.correct[keep], gold, self.labels)
+
+
+def pool(parts: list[Items]) -> Items:
+    """Put the items of several languages together."""
+    if len(parts) == 1:
+        return parts[0]
+    golds = [part.gold for part in parts if part.gold is not None]
+    return Items(
+        np.concatenate([part.ids for part in parts]),
+        join([part.answers for part in parts]),
+        np.concatenate([part.correct for part in parts]),
+        np.concatenate(golds) if len(golds) == len(parts) else None,
+        all(part.labels for part in parts),
+    )
+
+
+def temperature_loss(items: Items) -> Callable[[float], float]:
+    """Give the function from log temperature to the sum of losses, in nats.
+
+    The loss is that of the right column, where there is one; else of the event "the answer given is right".
+    """
+    answers = items.answers
+    shifted = answers.logits - answers.logits.max(1, keepdims=True)  # (choices, K)
+    rows = np.arange(len(shifted))
+    if items.gold is not None:
+        right = shifted[rows, items.gold]
+
+        def labels(log_temperature: float) -> float:
+            beta = np.exp(-log_temperature)
+            return float((np.log(np.exp(shifted * beta).sum(1)) - right * beta).sum())
+
+        return labels
+    picked = shifted[rows, answers.chosen]
+
+    def events(log_temperature: float) -> float:
+        beta = np.exp(-log_temperature)
+        each = picked * beta - np.log(np.exp(shifted * beta).sum(1))
+        p = np.exp(np.bincount(answers.owner, weights=each, minlength=len(answers)))
+        return float(event_losses(p, items.correct).sum())
+
+    return events
+
+
+def event_losses(confidence: Floats, correct: Floats) -> Floats:
+    """Give the loss of "the answer is right" as an event, (n,), in nats; at most 27.6 (a probability of 1e-12)."""
+    p = np.clip(confidence, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    return np.asarray(-np.where(correct > 0.5, np.log(p), np.log1p(-p)))
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of a language's log temperature before its items are seen: normal."""
+
+    mean: float
+    variance: float
+
+
+@dataclass(frozen=True)
+class FittedTemperature:
+    """A log temperature and how sure it is."""
+
+    log: float
+    variance: float
+    """Of its estimate: one over the curvature of the loss there; inf where the loss is flat."""
+    bound: bool
+    """Whether it lies at the end of where temperatures are looked for: the items do not tell it."""
+
+    @property
+    def calibrator(self) -> LabelTemperature:
+        """What applies it."""
+        return LabelTemperature(float(np.exp(self.log)))
+
+
+def fit_log_temperature(items: Items, prior: Prior | None = None) -> FittedTemperature:
+    """Fit a temperature by maximum likelihood (Guo et al. 2017), or, with a prior, maximum a posteriori.
+
+    A prior of variance 0 is the answer itself.
+    """
+    low, high = LOG_TEMPERATURES
+    if prior is not None and prior.variance <= 0:
+        return FittedTemperature(float(np.clip(prior.mean, low, high)), 0.0, False)
+    loss = temperature_loss(items)
+
+    def penalised(t: float) -> float:
+        return loss(t) + (0.0 if prior is None else (t - prior.mean) ** 2 / (2 * prior.variance))
+
+    found = minimize_scalar(penalised, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    best = float(found.x)
+    bound = min(best - low, high - best) < 0.02
+    at = float(np.clip(best, low + STEP, high - STEP))
+    curvature = (loss(at + STEP) - 2 * loss(at) + loss(at - STEP)) / STEP**2
+    return FittedTemperature(best, 1 / curvature if curvature > 1e-9 else np.inf, bound)
+
+
+def fit_temperature(items: Items) -> LabelTemperature:
+    """Fit one temperature by maximum likelihood, to at most 5 * `MOST` items."""
+    return fit_log_temperature(thinned(items, 5 * MOST)).calibrator
+
+
+def some_examples(items: Items, most: int) -> Items:
+    """Give the items of every so-many-th example, whole examples, so that there are about `most` of them at most."""
+    step = -(-len(items) // most)
+    return items if step <= 1 else items.take(np.isin(items.ids, list(dict.fromkeys(items.ids.tolist()))[::step]))
+
+
+def thinned(items: Items, most: int = MOST) -> Items:
+    """Give every so-many-th item, so that there are at most `most`."""
+    step = -(-len(items) // most)
+    return items if step == 1 else items.take(np.arange(0, len(items), step))
+
+
+def fit_vector(items: Items, *, ridge: float = RIDGE) -> VectorScaling:
+    """Fit a scale and a bias a label by maximum likelihood, drawn to 1 and 0 by `ridge`; items of labels only."""
+    items = thinned(items)
+    assert items.gold is not None
+    logits = items.answers.logits
+    classes, rows = logits.shape[1], np.arange(len(logits))
+
+    def loss(x: Floats) -> tuple[float, Floats]:
+        scale, bias = x[:classes], x[classes:]
+        z = logits * scale + bias
+        z -= z.max(1, keepdims=True)
+        odds = np.exp(z)
+        total = odds.sum(1, keepdims=True)
+        value = (np.log(total[:, 0]) - z[rows, items.gold]).sum()
+        gap = odds / total
+        gap[rows, items.gold] -= 1
+        pull = np.concatenate([scale - 1, bias])
+        gradient = np.concatenate([(gap * logits).sum(0), gap.sum(0)]) + ridge * pull
+        return float(value + ridge / 2 * (pull**2).sum()), gradient
+
+    start = np.concatenate([np.ones(classes), np.zeros(classes)])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    return VectorScaling(tuple(found[:classes].tolist()), tuple(found[classes:].tolist()))
+
+
+def isotonic_map(probability: Floats, hit: Floats) -> Isotonic:
+    """Fit a rising map; what it gives is kept 1 / 2n away from 0 and 1, which no n items can tell apart from them."""
+    from sklearn.isotonic import IsotonicRegression
+
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(probability, hit)
+    y = np.clip(fitted.y_thresholds_, 1 / (2 * len(hit)), 1 - 1 / (2 * len(hit)))
+    return Isotonic(tuple(map(float, fitted.X_thresholds_)), tuple(map(float, y)))
+
+
+def beta_map(probability: Floats, hit: Floats, *, ridge: float = RIDGE) -> Beta:
+    """Fit beta calibration by maximum likelihood with a, b >= 0, drawn to "change nothing" (1, 1, 0) by `ridge`."""
+    p = np.clip(probability, EDGE, 1 - EDGE)
+    features = np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)])  # (3, n)
+    still = np.array([1.0, 1.0, 0.0])
+
+    def loss(x: Floats) -> tuple[float, Floats]:
+        z = x[0] * features[0] + x[1] * features[1] + x[2]
+        value = np.logaddexp(0, z).sum() - (z * hit).sum()
+        gap = 1 / (1 + np.exp(-np.clip(z, -500, 500))) - hit
+        return float(value + ridge / 2 * ((x - still) ** 2).sum()), (features * gap).sum(1) + ridge * (x - still)
+
+    found = minimize(loss, still, jac=True, method="L-BFGS-B", bounds=[(0, None), (0, None), (None, None)])
+    return Beta(*(float(v) for v in found.x))
+
+
+def histogram_map(probability: Floats, hit: Floats, *, bins: int = BINS) -> Histogram:
+    """Fit bins of equal mass; a bin's value is its share of hits, (hits + 1) / (items + 2) (Laplace).
+
+    Equal probabilities are never parted: there may be fewer bins.
+    """
+    edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
+    edges = edges[(edges >= probability.min()) & (edges < probability.max())]  # the end bins hold something
+    place = np.searchsorted(edges, probability, side="left")
+    hits = np.bincount(place, weights=hit, minlength=len(edges) + 1)
+    counts = np.bincount(place, minlength=len(edges) + 1)
+    return Histogram(tuple(map(float, edges)), tuple(map(float, (hits + 1) / (counts + 2))))
+
+
+def fit_map(items: Items, make: Callable[[Floats, Floats], Map], *, by_label: bool) -> HeadCalibrator:
+    """Fit a map of the probability of the answer given, or, `by_label`, one for each label's probability."""
+    items = thinned(items)
+    plain = items.answers.log_softmax()
+    if by_label and items.labels and items.gold is not None:
+        probabilities = np.exp(plain)
+        classes = probabilities.shape[1]
+        return OneVsRest(tuple(make(probabilities[:, k], (items.gold == k).astype(float)) for k in range(classes)))
+    return OfAnswers(make(items.answers.confidence(plain), items.correct))
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to calibrate besides temperature."""
+
+    label: str
+    fit: Callable[[Items], HeadCalibrator]
+    least: int
+    """Items that it needs."""
+    labels_only: bool = False
+    """Whether it is defined for labels alone."""
+
+
+WAYS = {
+    "vector": Way("vector scaling", fit_vector, 80, labels_only=True),
+    "isotonic": Way("isotonic regression", lambda items: fit_map(items, isotonic_map, by_label=True), 200),
+    "beta": Way("beta calibration", lambda items: fit_map(items, beta_map, by_label=True), 80),
+    "histogram": Way("histogram of the answer's probability", lambda i: fit_map(i, histogram_map, by_label=False), 200),
+}
+"""Ways besides temperature; isotonic and beta one label against the rest where there are labels."""

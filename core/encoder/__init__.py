@@ -1,0 +1,1 @@
+"""The encoder: its specification, where its weights are, and its engines in this process."""

@@ -1,0 +1,1 @@
+"""Folders and files as xt writes them: whole or not at all, with a hashed manifest."""

@@ -1,0 +1,1 @@
+"""Heads on the shared encoder: their inputs, networks, answers and scores."""

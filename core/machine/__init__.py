@@ -1,0 +1,1 @@
+"""The machine: its cores, the GPU's libraries, proxies of its network."""

@@ -1,0 +1,1 @@
+"""Trained heads on other languages: accuracy, official scores, calibration."""

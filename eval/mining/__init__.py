@@ -1,0 +1,1 @@
+"""Mining translations from two monolingual texts."""

@@ -1,0 +1,1 @@
+"""Ranked retrieval: queries, documents, judgements."""

@@ -1,0 +1,90 @@
+"""Calibrating ranked retrieval: the chance that the document found first is relevant.
+
+A query may have several relevant documents and a document may answer none, so what holds in parallel text (one right
+candidate each: `xt.eval.retrieval.prediction`) does not; and a temperature, which shares one probability out among the
+candidates, says too little where several are right. Platt's map on margin features learns the level from judgements
+instead. Everything is cross-fitted by query; translations of a query share a fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from xt.eval.ranked.search import Ranked
+from xt.eval.retrieval import calibration
+from xt.eval.run import resource_of
+
+DIRECTION = "queries-documents"
+"""The name under which calibration.json and the report keep it."""
+PREFERRED = ("platt", "pooled", "zero-shot", "training", "cosine")
+"""Whose probability the page shows, the first that is there."""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What calibrating a ranking gave."""
+
+    section: dict[str, Any]
+    """direction -> the methods and their measures, as an encoder's `calibration` in metrics.json."""
+    kept: dict[str, Any]
+    """direction -> method -> calibrator, as calibration.json keeps them."""
+    predictions: list[dict[str, Any]]
+    """Those of the ranking, each with `probability`, and `p_<method>` of every method."""
+
+
+def calibrate(
+    result: Ranked,
+    temperature: float | None,
+    *,
+    calibrate_on: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    calibrating: Callable[[int, int, str], None] | None = None,
+) -> Trusted:
+    """Calibrate the rankings of a collection, every method that judgements of several documents allow.
+
+    Args:
+        result: the ranking; nothing of it is changed.
+        temperature: the softmax temperature of the encoder's own training, where known.
+        calibrate_on: what the maps are fitted on (see `xt.eval.retrieval.calibration.calibrate`).
+        given: direction -> method -> calibrator of another report, to apply here as they are.
+        calibrating: told of every step before it is made.
+
+    A language in which a query has no document to be compared with is left out, and named in the notes.
+    """
+    compared = {code: bool(np.isfinite(r.scores[:, 0]).all()) for code, r in result.rankings.items()}
+    rankings = {code: r for code, r in result.rankings.items() if compared[code]}
+    bare = [code for code in compared if not compared[code]]
+    lost = [f"not calibrated: {', '.join(bare)}: a query has no document to be compared with"] if bare else []
+    tell = calibrating or (lambda *_: None)
+    tell(0, 2, "fits")
+    with threadpool_limits(1, user_api="blas"):
+        made = calibration.calibrate(
+            rankings, temperature, one_to_one=False, calibrate_on=calibrate_on, given=(given or {}).get(DIRECTION)
+        )
+        tell(1, 2, "measures")
+        measured = made.methods if rankings else []
+        methods = calibration.summary(measured, {code: resource_of(code) for code in rankings})
+    tell(2, 2, "")
+    fitted_on = made.kept.get("zero-shot", {}).get("fitted_on", [])
+    section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": [*lost, *made.notes]}}
+    return Trusted(section, {DIRECTION: made.kept}, _told(result.predictions, made.methods))
+
+
+def _told(predictions: Sequence[dict[str, Any]], methods: Sequence[calibration.Method]) -> list[dict[str, Any]]:
+    """Put each method's probability into the predictions, whose order is that of the queries."""
+    chosen = next(key for key in PREFERRED if any(m.key == key for m in methods))
+    seen: dict[str, int] = {}
+    out = []
+    for row in predictions:
+        i = seen[row["language"]] = seen.get(row["language"], -1) + 1
+        if row["language"] not in methods[0].scored:
+            out.append(dict(row))
+            continue
+        p = {f"p_{m.key}": float(m.scored[row["language"]].confidence[i]) for m in methods}
+        out.append({**row, **p, "probability": p[f"p_{chosen}"]})
+    return out

@@ -1,0 +1,1 @@
+"""Retrieval over parallel text: accuracy, probabilities, thresholds."""

@@ -1,0 +1,425 @@
+"""Calibrating retrieval, every method and scope; a fit scores no query that it saw, nor a translation of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.calibration import measures, resampling
+from xt.calibration.calibrators import Calibrator, Floats, Rescaled, RetrievalTemperature, read_calibrator
+from xt.calibration.fitting import MAPS, MIN_QUERIES, fit_drawn, fit_map, fit_temperature, information, losses
+from xt.core import languages
+from xt.core.errors import XtError, unknown
+from xt.eval.retrieval.prediction import AccuracyLine, fit_line
+from xt.eval.retrieval.ranking import FOLDS, Ranking
+
+SOURCES = ("deu", "fra", "spa", "rus", "cmn")
+"""High-resource languages that the zero-shot scope is fitted on."""
+MAP_SCOPES = ("zero-shot", "pooled")
+"""What the maps of confidences may be fitted on."""
+LEAST_SPREAD = 0.03
+"""Least spread of log T between languages that a shrunk temperature assumes."""
+
+
+def stack(rankings: Sequence[Ranking], keep: Sequence[Any] | None = None) -> tuple[Floats, Any]:
+    """Put the rankings of several languages together; where some have fewer candidates, theirs end in -inf."""
+    k = max(r.scores.shape[1] for r in rankings)
+    masks = keep if keep is not None else [np.ones(len(r.gold), bool) for r in rankings]
+    scores = np.full((sum(int(np.sum(m)) for m in masks), k), -np.inf)
+    start = 0
+    for ranking, mask in zip(rankings, masks, strict=True):
+        some = ranking.scores[mask]
+        scores[start : start + len(some), : some.shape[1]] = some
+        start += len(some)
+    return scores, np.concatenate([r.gold[m] for r, m in zip(rankings, masks, strict=True)])
+
+
+def keep_others(ranking: Ranking, folds: int | Sequence[int] | None) -> npt.NDArray[np.bool_]:
+    """Mask of the queries outside of a fold or of several (None: all)."""
+    if folds is None:
+        return np.ones(len(ranking.gold), bool)
+    return ranking.folds != folds if isinstance(folds, int) else ~np.isin(ranking.folds, np.asarray(folds))
+
+
+def fit_excluding(rankings: Sequence[Ranking], fold: int | Sequence[int] | None) -> RetrievalTemperature:
+    """Fit on all queries of some languages but those of one fold, or of several (None: on all)."""
+    return fit_temperature(*stack(rankings, [keep_others(r, fold) for r in rankings]))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one calibration method says of one language's queries, none of which it was fitted on."""
+
+    confidence: Floats
+    """(n,) probability of the answer given."""
+    none: Floats
+    """(n,) probability that the answer is not among the candidates."""
+    nll: Floats
+    correct: Floats
+    temperature: float
+
+
+def apply_rows(calibrator: Calibrator, ranking: Ranking, rows: Any) -> Floats:
+    """Give the probabilities of the candidates of some queries, (rows, k), without that of "none of these"."""
+    return calibrator(ranking.scores[rows])[:, :-1]
+
+
+def apply(ranking: Ranking, by_fold: Mapping[int, Calibrator]) -> Scored:
+    """Score each query with the calibrator of its own fold, which was fitted without that fold."""
+    n = len(ranking.gold)
+    confidence, none, loss = np.empty(n), np.empty(n), np.empty(n)
+    for fold, calibrator in by_fold.items():
+        rows = np.flatnonzero(ranking.folds == fold)
+        if len(rows):
+            probabilities = calibrator(ranking.scores[rows])
+            confidence[rows], none[rows] = probabilities[:, 0], probabilities[:, -1]
+            loss[rows] = losses(probabilities, ranking.gold[rows])
+    mean_temperature = float(np.exp(np.mean([np.log(c.temperature) for c in by_fold.values()])))
+    return Scored(confidence, none, loss, (ranking.gold == 0).astype(np.float64), mean_temperature)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to calibrate, applied to every language."""
+
+    key: str
+    label: str
+    temperature: float | None
+    scored: dict[str, Scored]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibrating one direction gave."""
+
+    methods: list[Method]
+    kept: dict[str, Any]
+    """Method -> calibrators as calibration.json keeps them, fitted on everything that the method may see."""
+    notes: list[str]
+    """What could not be fitted, and why."""
+    predicted: dict[tuple[str, int | None], RetrievalTemperature] = field(default_factory=dict)
+    """Language and fold left out -> its temperature without a label of it; empty where no line could be fitted."""
+    known: dict[Any, Any] = field(default_factory=dict)
+    """Of the fits, for those who make more of them."""
+
+
+PREDICTED, SPREADS, UNPREDICTED = "predicted", "spreads", "unpredicted"
+TOO_FEW = "too few queries"
+NOT_ONE_TO_ONE = "it needs one right candidate for every query, and one query for every candidate"
+Made = TypeVar("Made")
+
+
+class CrossFit:
+    """The fits of one direction that several methods share, by fold; each is made once, when it is asked for."""
+
+    def __init__(
+        self,
+        rankings: Mapping[str, Ranking],
+        others: Mapping[str, Ranking],
+        *,
+        one_to_one: bool = True,
+        known: Mapping[Any, Any] | None = None,
+    ) -> None:
+        """Take the rankings of a direction, and those of the other one, which the accuracy line may learn from too.
+
+        Where not every query has one answer and every candidate one query, no accuracy is predicted. `known`: what
+        `known` of the same fits gave in another process.
+        """
+        self.rankings = rankings
+        self.others = others
+        self.one_to_one = one_to_one
+        self.sources = [c for c in rankings if is_source(c)]
+        usable = self.sources if enough([rankings[c] for c in self.sources]) else []
+        self.base = usable or list(rankings)
+        """What a language without labels of its own learns from: the sources, all languages where they are too few."""
+        self._fits: dict[Any, Any] = dict(known or {})
+
+    def _once(self, key: Any, make: Callable[[], Made]) -> Made:
+        if key not in self._fits:
+            self._fits[key] = make()
+        return cast(Made, self._fits[key])
+
+    def known(self) -> dict[Any, Any]:
+        """Give what has been found of priors and spreads, the small and costly part."""
+        return {key: value for key, value in self._fits.items() if key[0] in (PREDICTED, SPREADS, UNPREDICTED)}
+
+    def over(self, codes: Sequence[str], fold: int | None) -> RetrievalTemperature:
+        """One temperature of some languages."""
+        key = (tuple(codes), fold)
+        return self._once(key, lambda: fit_excluding([self.rankings[c] for c in codes], fold))
+
+    def line(self, fold: int | None) -> AccuracyLine:
+        """The accuracy line of the base languages, both directions. XtError where no language has enough queries."""
+
+        def make() -> AccuracyLine:
+            found = [r for side in (self.rankings, self.others) for c, r in side.items() if c in self.base]
+            return fit_line(found, self.over(self.base, fold).none_score, [keep_others(r, fold) for r in found])
+
+        return self._once(("line", fold), make)
+
+    def unpredicted(self) -> str:
+        """Why no temperature can be predicted; empty where it can be, in every fold."""
+
+        def make() -> str:
+            if not self.one_to_one:
+                return NOT_ONE_TO_ONE
+            if not enough([self.rankings[c] for c in self.base]):
+                return TOO_FEW
+            try:
+                for fold in (*range(FOLDS), None):
+                    self.line(fold)
+            except XtError as error:
+                return error.message
+            return ""
+
+        return self._once((UNPREDICTED,), make)
+
+    def predicted(self, code: str, fold: int | None) -> RetrievalTemperature:
+        """The temperature of a language without a label of it."""
+        return self._once((PREDICTED, code, fold), lambda: self.line(fold).temperature(self.rankings[code]))
+
+    def prior(self, code: str, fold: int | None) -> RetrievalTemperature:
+        """What is known of a language's temperature without its labels: the predicted one, or that of the base."""
+        return self.over(self.base, fold) if self.unpredicted() else self.predicted(code, fold)
+
+    def spread(self, code: str, fold: int | None) -> float:
+        """How far the other languages' own log T lie from their priors, the sampling error taken off."""
+
+        def make() -> dict[str, tuple[float, float]]:
+            """The square of that, and the sampling variance, of every language with enough queries."""
+            table = {}
+            for other in (c for c, r in self.rankings.items() if enough([r])):
+                own, ranking = self.over([other], fold), self.rankings[other]
+                away = math.log(own.temperature / self.prior(other, fold).temperature)
+                held = information(own, ranking.scores[keep_others(ranking, fold)])
+                table[other] = min(1.0, away**2), 1 / max(held, 1.0)
+            return table
+
+        others = [pair for other, pair in self._once((SPREADS, fold), make).items() if other != code]
+        if not others:
+            return 0.2
+        square, noise = np.mean(others, axis=0)
+        return math.sqrt(max(LEAST_SPREAD**2, float(square - noise)))
+
+    def shrunk(self, code: str, fold: int | None) -> RetrievalTemperature:
+        """A language's own temperature, drawn to its prior."""
+        ranking = self.rankings[code]
+        keep = keep_others(ranking, fold)
+        prior, spread = self.prior(code, fold), self.spread(code, fold)
+        make = partial(fit_drawn, ranking.scores[keep], ranking.gold[keep], prior, spread)
+        return self._once(("shrunk", code, fold), make)
+
+
+def calibrate(
+    rankings: Mapping[str, Ranking],
+    training_temperature: float | None,
+    *,
+    others: Mapping[str, Ranking] | None = None,
+    one_to_one: bool = True,
+    calibrate_on: str | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Calibrated:
+    """Apply every method to every language; give the methods and what is kept for serving.
+
+    - `cosine` (T = 1) and `training` (the temperature of the encoder's own training, where known) need no fit.
+    - `zero-shot`: one temperature, fitted on `SOURCES`; `pooled`: on all languages; `per-language`: on each itself.
+    - `predicted`: a temperature for each language from its unlabelled scores (`prediction.py`), the accuracy line
+      fitted on the sources; `shrunk`: the language's own, drawn to that (to the zero-shot one, not one to one).
+    - `platt`, `isotonic`, `histogram`, `beta`: maps of the confidence that one temperature gives.
+    - `given-...`: what another report kept, which saw nothing of this corpus.
+
+    What is fitted is cross-fitted by the English sentence: no calibrator scores a query, or a translation of it, that
+    it saw. What cannot be fitted is left out, and named in the notes with the reason; nothing of it is an error.
+
+    Args:
+        rankings: language -> ranking, of one direction.
+        training_temperature: of the encoder.
+        others: the rankings of the other direction.
+        one_to_one: every query has one right candidate and every candidate one query; else nothing is predicted.
+        calibrate_on: what the maps are fitted on, "zero-shot" or "pooled"; None: zero-shot where it can be had.
+        given: `zero-shot`, `pooled`, `predicted` and the maps of another report's calibration.json, same direction.
+    """
+    if calibrate_on is not None and calibrate_on not in MAP_SCOPES:
+        raise unknown("scope", calibrate_on, MAP_SCOPES)
+    fits = CrossFit(rankings, others or {}, one_to_one=one_to_one)
+    methods: list[Method] = []
+    kept: dict[str, Any] = {}
+    notes: list[str] = []
+
+    def fixed(key: str, label: str, by_language: Callable[[str], Calibrator], temperature: float | None) -> None:
+        scored = {c: apply(r, dict.fromkeys(range(FOLDS), by_language(c))) for c, r in rankings.items()}
+        methods.append(Method(key, label, temperature, scored))
+
+    def fitted(key: str, label: str, fit: Callable[[str, int | None], Calibrator], temperature: float | None) -> None:
+        scored = {c: apply(r, {f: fit(c, f) for f in range(FOLDS)}) for c, r in rankings.items()}
+        methods.append(Method(key, label, temperature, scored))
+
+    fixed("cosine", "softmax of the cosine, T = 1", lambda c: RetrievalTemperature(1.0), 1.0)
+    if training_temperature:
+        own = RetrievalTemperature(training_temperature)
+        fixed(
+            "training", f"T = {training_temperature:g}, as the encoder was trained", lambda c: own, training_temperature
+        )
+    everything, sources = list(rankings), fits.sources
+    scopes = {"zero-shot": sources, "pooled": everything}
+    ready = {scope: codes for scope, codes in scopes.items() if enough([rankings[c] for c in codes])}
+    labels = {"zero-shot": f"one temperature fitted on {', '.join(sources)}", "pooled": "one temperature fitted on all"}
+    for scope, codes in ready.items():
+        final = fits.over(codes, None)
+        kept[scope] = {**final.to_json(), "fitted_on": list(codes)}
+        fitted(scope, labels[scope], partial(_ignoring_language, partial(fits.over, codes)), final.temperature)
+    for scope in scopes:
+        if scope not in ready:
+            notes.append(f"{scope}: too few queries" if scopes[scope] else f"{scope}: none of its languages is there")
+
+    def attempt(key: str, make: Callable[[], None]) -> None:
+        try:
+            make()
+        except XtError as error:
+            notes.append(f"{key}: {error.message}")
+
+    def predict() -> None:
+        if why := fits.unpredicted():
+            raise XtError(why)
+        learnt = "zero-shot" if fits.base == sources else "pooled"
+        line = {c: fits.predicted(c, None).to_json() for c in rankings}
+        fitted(
+            "predicted", f"a temperature for each language from unlabelled scores ({learnt} line)", fits.predicted, None
+        )
+        kept["predicted"] = {"line": fits.line(None).to_json(), "languages": line, "fitted_on": list(fits.base)}
+
+    def shrink() -> None:
+        if not ready:
+            raise XtError(TOO_FEW)
+        shrunk = {c: fits.shrunk(c, None).to_json() for c in rankings}
+        drawn_to = "that of the others" if fits.unpredicted() else "the predicted one"
+        fitted("shrunk", f"a temperature for each language, drawn to {drawn_to}", fits.shrunk, None)
+        kept["shrunk"] = shrunk
+
+    attempt("predicted", predict)
+    lacking = [c for c, r in rankings.items() if not enough([r])]
+    if not lacking:
+        fitted("per-language", "a temperature for each language", lambda c, f: fits.over([c], f), None)
+        kept["per-language"] = {c: fits.over([c], None).to_json() for c in rankings}
+    else:
+        notes.append(f"per-language: too few queries in {', '.join(lacking)}")
+        if own_ones := {c: fits.over([c], None).to_json() for c in rankings if c not in lacking}:
+            kept["per-language"] = own_ones
+    attempt("shrunk", shrink)
+    map_scope = calibrate_on or next(iter(ready), None)
+    if map_scope not in ready:
+        notes.append(
+            f"{', '.join(MAPS)}: the corpus has too few queries to fit them{f' on {map_scope}' if map_scope else ''}"
+        )
+    for kind in MAPS if map_scope in ready else ():
+        codes = ready[str(map_scope)]
+
+        def rescale(kind: str = kind, codes: Sequence[str] = codes) -> None:
+            by_fold: dict[int | None, Rescaled] = {f: _map(fits, kind, codes, f) for f in [*range(FOLDS), None]}
+            kept[kind] = {**by_fold[None].to_json(), "fitted_on": list(codes), "scope": map_scope}
+            make = partial(_ignoring_language, by_fold.__getitem__)
+            fitted(kind, f"{kind} over one temperature, {map_scope}", make, None)
+
+        attempt(kind, rescale)
+    for key, value in _given(given or {}, rankings, one_to_one).items():
+        fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
+    there = () if fits.unpredicted() else rankings
+    predicted = {(c, f): fits.predicted(c, f) for c in there for f in (*range(FOLDS), None)}
+    return Calibrated(methods, kept, notes, predicted, fits.known())
+
+
+def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, fold: int | None) -> Calibrator:
+    return by_fold(fold)
+
+
+def _map(fits: CrossFit, kind: str, codes: Sequence[str], fold: int | None) -> Rescaled:
+    base = fits.over(codes, fold)
+    some = [fits.rankings[c] for c in codes]
+    return Rescaled(base, fit_map(kind, base, *stack(some, [keep_others(r, fold) for r in some])))
+
+
+def _given(
+    kept: Mapping[str, Any], rankings: Mapping[str, Ranking], one_to_one: bool
+) -> dict[str, Callable[[str], Calibrator]]:
+    found: dict[str, Callable[[str], Calibrator]] = {}
+    for key in (*MAP_SCOPES, *MAPS):
+        if key in kept:
+            found[key] = partial(_same, read_calibrator(kept[key]))
+    if "predicted" in kept and one_to_one:
+        line = AccuracyLine.from_json(kept["predicted"]["line"])
+        found["predicted"] = lambda c: line.temperature(rankings[c])
+    return found
+
+
+def _same(calibrator: Calibrator, code: str) -> Calibrator:
+    return calibrator
+
+
+def enough(rankings: Sequence[Ranking]) -> bool:
+    """Whether there are queries to cross-fit on: twice the least number, and the least without any one fold."""
+    sizes = sum((np.bincount(r.folds, minlength=FOLDS) for r in rankings), np.zeros(FOLDS, np.int64))
+    return bool(sizes.sum() >= 2 * MIN_QUERIES and sizes.sum() - sizes.max() >= MIN_QUERIES)
+
+
+def is_source(code: str) -> bool:
+    """Whether a language is one of `SOURCES`."""
+    try:
+        return languages.resolve(code).iso3 in SOURCES
+    except XtError:  # a code outside the table
+        return False
+
+
+def summary(
+    methods: Sequence[Method], resources: Mapping[str, str], *, repeats: int = measures.REPEATS
+) -> dict[str, Any]:
+    """Measure every method: per language, by resource class and overall (means over languages).
+
+    The interval of a mean over languages comes from resampling the queries inside each language. `ece_excess` is the
+    ECE less its null value, which a perfectly calibrated model shows on average.
+    """
+    out: dict[str, Any] = {}
+    for method in methods:
+        rows: dict[str, dict[str, Any]] = {}
+        boots: dict[str, dict[str, Floats]] = {}
+        for lang, s in method.scored.items():
+            row, boots[lang] = measures.measure_and_draw(s.confidence, s.correct, nll=s.nll, repeats=repeats)
+            rows[lang] = {
+                "n": len(s.correct),
+                "accuracy": float(s.correct.mean()),
+                "mean_confidence": float(s.confidence.mean()),
+                **row,
+                "ece_excess": row["ece"] - row["ece_null"],
+                "temperature": s.temperature,
+                "reliability": measures.reliability(s.confidence, s.correct),
+                "risk_coverage": measures.risk_coverage(s.confidence, s.correct, points=25),
+            }
+        classes = sorted(set(resources.values()))
+        confidence = np.concatenate([s.confidence for s in method.scored.values()])
+        correct = np.concatenate([s.correct for s in method.scored.values()])
+        by_class = {c: [x for x in rows if resources[x] == c] for c in classes}
+        out[method.key] = {
+            "label": method.label,
+            "temperature": method.temperature,
+            "overall": _mean(rows, boots, list(rows)),
+            "by_resource": {c: _mean(rows, boots, members) for c, members in by_class.items() if members},
+            "languages": rows,
+            "reliability": measures.reliability(confidence, correct),
+            "risk_coverage": measures.risk_coverage(confidence, correct, points=50),
+        }
+    return out
+
+
+def _mean(
+    rows: Mapping[str, dict[str, Any]], boots: Mapping[str, Mapping[str, Floats]], members: Sequence[str]
+) -> dict[str, Any]:
+    mean: dict[str, Any] = {"n": sum(rows[m]["n"] for m in members), "languages": len(members)}
+    for key in ("accuracy", "mean_confidence", "ece_excess"):
+        mean[key] = float(np.mean([rows[m][key] for m in members]))
+    mean["worst_ece_excess"] = max(rows[m]["ece_excess"] for m in members)
+    return mean | resampling.average(rows, boots, members)

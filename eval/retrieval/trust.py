@@ -1,0 +1,285 @@
+"""Everything that is calibrated and measured of parallel text, in tasks that run side by side on several cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from xt.calibration.calibrators import RetrievalTemperature
+from xt.core.errors import XtError
+from xt.eval.retrieval import calibration, conformal, unanswerable
+from xt.eval.retrieval import shots as few
+from xt.eval.retrieval.calibration import Calibrated, Method
+from xt.eval.retrieval.ranking import Ranking
+
+LARGE = 10_000
+"""Queries, of both directions together, from which on starting processes is worth its seconds."""
+Rankings = Mapping[str, Ranking]
+Task = Callable[[], Any]
+Key = tuple[str, str]
+"""Direction and name of a task."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What calibrating one direction gave."""
+
+    methods: list[Method]
+    kept: dict[str, Any]
+    """As calibration.json keeps it."""
+    section: dict[str, Any]
+    """As `calibration` of metrics.json has it."""
+    none_of_these: dict[str, Any]
+    conformal: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of calibration: see `xt.eval.run.evaluate`."""
+
+    temperature: float | None = None
+    calibrate_on: str | None = None
+    shots: Sequence[int] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predicted temperatures, by language and fold left out."""
+
+    table: Mapping[tuple[str, int | None], RetrievalTemperature]
+
+    def __call__(self, code: str, fold: int | None) -> RetrievalTemperature:
+        """Look one up."""
+        return self.table[code, fold]
+
+
+def calibrate_sides(
+    both: Mapping[str, Rankings],
+    english: Mapping[str, Sequence[str]],
+    resources: Mapping[str, str],
+    asked: Asked,
+    *,
+    jobs: int = 1,
+    calibrating: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Side]:
+    """Calibrate both directions of a parallel corpus and measure every method.
+
+    Args:
+        both: direction -> language -> ranking.
+        english: language -> the English side of its pairs, in order.
+        resources: language -> its resource class.
+        asked: which calibrations.
+        jobs: processes; the numbers are the same. With more than one the caller's main module must be guarded by
+            `if __name__ == "__main__"`, as multiprocessing has it; small corpora (`LARGE`) take one all the same.
+        calibrating: told of every task that is done.
+    """
+    if sum(len(r.gold) for side in both.values() for r in side.values()) < LARGE:
+        jobs = 1
+    sources = [code for code in english if calibration.is_source(code)]
+    other = {d: next((r for e, r in both.items() if e != d), {}) for d in both}
+    found: dict[Any, Any] = {}
+    with _team(jobs) as team:
+        for way, rankings in both.items():
+            given = asked.given.get(way)
+            make = partial(_calibrate, rankings, other[way], asked.temperature, asked.calibrate_on, given)
+            team.add((way, FITS), make)
+        each = len(KINDS) + len(METHODS) + bool(asked.shots)  # tasks, about, that a direction's fits will bring
+        for key, value in team.results():
+            found[key] = value
+            if key[1] == FITS:
+                for name, task in _tasks(key[0], value, both, other, english, resources, sources, asked):
+                    team.add((key[0], name), task)
+            if calibrating:
+                to_come = each * sum((way, FITS) not in found for way in both)
+                calibrating(len(found), team.given + to_come, ": ".join(key))
+    return {way: _side(way, found, asked) for way in both}
+
+
+FITS = "fits"
+LONG = (FITS, "shots", "none of these")
+"""Tasks that are begun before the others."""
+KINDS = ("none of these", "sets")
+METHODS = ("cosine", "training", *calibration.MAP_SCOPES, "predicted", "per-language", "shrunk", *calibration.MAPS)
+
+
+def _tasks(
+    way: str,
+    made: Calibrated,
+    both: Mapping[str, Rankings],
+    other: Mapping[str, Rankings],
+    english: Mapping[str, Sequence[str]],
+    resources: Mapping[str, str],
+    sources: Sequence[str],
+    asked: Asked,
+) -> Iterator[tuple[str, Task]]:
+    """Give what is to be done for a direction once its fits are made."""
+    yield "none of these", partial(_missing, both[way], english, sources, made.predicted)
+    if asked.shots:
+        yield "shots", partial(few.measure, both[way], other[way], asked.shots, known=made.known)
+    yield "sets", partial(_sets, both[way], sources, made.predicted)
+    for method in made.methods:
+        yield method.key, partial(calibration.summary, [method], resources)
+
+
+def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
+    """Put one direction together."""
+    made: Calibrated = found[way, "fits"]
+    missing, calibrator = found[way, "none of these"]
+    kept = {**made.kept, **({"none-of-these": calibrator} if missing.get("methods") else {})}
+    sets = found[way, "sets"]
+    notes = [*made.notes, *missing.get("notes", ()), *sets.get("notes", ())]
+    if not missing:
+        notes.append("none of these: too few queries, or a single candidate")
+    section: dict[str, Any] = {
+        "fit_languages": made.kept.get("zero-shot", {}).get("fitted_on", []),
+        "methods": {m.key: found[way, m.key][m.key] for m in made.methods},
+        "notes": notes,
+    }
+    if asked.shots:
+        section["shots"] = found[way, "shots"]
+        notes += [
+            f"{k} labelled queries: {', '.join(row['left_out'])}: {row.get('note', 'they have fewer outside a fold')}"
+            for k, arms in section["shots"].items()
+            if (row := arms["shrunk"])["left_out"]
+        ]
+    return Side(made.methods, kept, section, missing if missing.get("methods") else {}, sets if sets["scopes"] else {})
+
+
+class _Team:
+    """Tasks done by this process and by others beside it, long ones first; results may bring further tasks."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None, others: int) -> None:
+        self._pool, self._idle = pool, others
+        self._lock = threading.Lock()
+        self._waiting: dict[Key, Task] = {}
+        self._finished: queue.SimpleQueue[tuple[Key, Future[Any]]] = queue.SimpleQueue()
+        self._under_way = 0  # at others, or done there and not read yet
+        self.given = 0
+        """Tasks added so far."""
+
+    def add(self, key: Key, task: Task) -> None:
+        """Take a task in."""
+        with self._lock:
+            self._waiting[key] = task
+        self.given += 1
+
+    def results(self) -> Iterator[tuple[Key, Any]]:
+        """Give keys and results as tasks are done, until none is left."""
+        while True:
+            self._hand_out()
+            if self._finished.empty() and (mine := self._take()):
+                yield mine[0], _one_thread(mine[1])
+            elif self._under_way:
+                key, future = self._finished.get()
+                with self._lock:
+                    self._under_way -= 1
+                yield key, future.result()
+            else:
+                return
+
+    def _take(self, *, for_another: bool = False) -> tuple[Key, Task] | None:
+        """Choose a task; for another process only if one is idle."""
+        with self._lock:
+            if not self._waiting or (for_another and not self._idle):
+                return None
+            self._idle -= for_another
+            self._under_way += for_another
+            key = next((k for k in self._waiting if k[1] in LONG), next(iter(self._waiting)))
+            return key, self._waiting.pop(key)
+
+    def _hand_out(self) -> None:
+        """Give each idle process a task; also called when one gets idle while this process is busy with its own."""
+        while self._pool is not None and (chosen := self._take(for_another=True)):
+            key, task = chosen
+            try:
+                future = self._pool.submit(_one_thread, task)
+            except RuntimeError as error:  # the pool is broken or closed; whoever reads the results is told
+                future = Future()
+                future.set_exception(error)
+            future.add_done_callback(partial(self._done, key))
+
+    def close(self) -> None:
+        """Begin no further task."""
+        with self._lock:
+            self._waiting.clear()
+
+    def _done(self, key: Key, future: Future[Any]) -> None:
+        with self._lock:
+            self._idle += 1
+        self._finished.put((key, future))
+        if not future.cancelled() and future.exception() is None:
+            self._hand_out()
+
+
+@contextmanager
+def _team(jobs: int) -> Iterator[_Team]:
+    """Give a team of `jobs` processes, this one among them. XtError when one of the others is killed."""
+    if jobs == 1:
+        yield _Team(None, 0)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would take the encoder's threads with it, stopped anywhere
+    pool = ProcessPoolExecutor(jobs - 1, mp_context=context, initializer=_end_with_parent)
+    team = _Team(pool, jobs - 1)
+    try:
+        yield team
+    except BrokenProcessPool as error:
+        raise XtError(
+            "A process that calibrates was killed, perhaps for lack of memory.",
+            "Run it again with more memory free; vectors that were kept are not encoded again.",
+        ) from error
+    finally:
+        team.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """In another process: end when the one that started it does, even if that was killed."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="xt-parent", daemon=True).start()
+
+
+def _one_thread(task: Task) -> Any:
+    """Run a task with its products of matrices on one thread: they are small, and other threads may still spin."""
+    with threadpool_limits(1, user_api="blas"):
+        return task()
+
+
+def _calibrate(
+    rankings: Rankings,
+    other: Rankings,
+    temperature: float | None,
+    calibrate_on: str | None,
+    given: Mapping[str, Any] | None,
+) -> Calibrated:
+    return calibration.calibrate(rankings, temperature, others=other, calibrate_on=calibrate_on, given=given)
+
+
+def _missing(
+    rankings: Rankings, english: Mapping[str, Sequence[str]], sources: Sequence[str], predicted: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        return unanswerable.measure(rankings, english, sources, predicted=Predicted(predicted) if predicted else None)
+    except XtError as error:
+        return {"notes": [f"none of these: {error.message}"]}, {}
+
+
+def _sets(rankings: Rankings, sources: Sequence[str], predicted: Any) -> dict[str, Any]:
+    return conformal.measure(rankings, sources, predicted=Predicted(predicted) if predicted else None)

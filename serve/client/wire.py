@@ -1,0 +1,368 @@
+"""What both clients share: the tensors of a request, the reading of answers, and what an error of the server means."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.core.arguments import MAX_ID, as_name, as_names, flag, whole_number
+from xt.core.encoder.text import as_texts
+from xt.core.errors import XtError, unknown
+from xt.serve.client.connection import GRACE_SECONDS, Tls, admin_headers, check_address, new_caller, ready_names
+from xt.serve.client.errors import (
+    BadConnection,
+    DeadlinePassed,
+    InvalidRequest,
+    Restricted,
+    ServerFull,
+    UnknownModel,
+    Unreachable,
+    explain,
+    may_retry,
+    pauses,
+)
+
+__all__ = [
+    "GRACE_SECONDS",
+    "BadConnection",
+    "Classified",
+    "DeadlinePassed",
+    "Found",
+    "Hit",
+    "InvalidRequest",
+    "Restricted",
+    "Served",
+    "ServerFull",
+    "Tls",
+    "UnknownModel",
+    "Unreachable",
+    "Vectors",
+    "admin_headers",
+    "check_address",
+    "explain",
+    "may_retry",
+    "new_caller",
+    "pauses",
+    "ready_names",
+]
+
+DTYPES = {"float32": "embedding", "float16": "embedding_fp16", "int8": "embedding_int8"}
+"""The output of an encoder that holds vectors of a type."""
+KINDS = {"encoder": "embedding", "retriever": "ids", "classifier": "label", "reader": "answer"}
+"""The output by which a kind of model is known; the first that a model has decides."""
+DEFAULT_MODEL = "encoder"
+"""What `xt export` calls a model when it is not told another name."""
+REQUEST_CHARACTERS = 16384
+"""Characters of one request of several, about four thousand tokens: what any server lets wait."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the server says of a model."""
+
+    name: str
+    kind: str
+    """`encoder`, `retriever`, `classifier` or `reader` (tagging, question answering, regression)."""
+    max_texts: int
+    """Texts that one request may hold."""
+    facts: Mapping[str, Any]
+    """What `xt export` wrote of it."""
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What encoding gives, in the order of the texts."""
+
+    vectors: npt.NDArray[Any]
+    """(texts, dim), of the type asked for."""
+    tokens: npt.NDArray[np.int32]
+    """(texts,) tokens that were read, special tokens and prefix included."""
+    truncated: npt.NDArray[np.bool_]
+    """(texts,) whether a text was cut."""
+    scale: npt.NDArray[np.float32] | None = None
+    """(texts,) for int8: what to multiply a row by to get float32."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer to a query."""
+
+    id: str
+    score: float
+    """Cosine similarity."""
+    probability: float | None
+    """Calibrated, over the candidates and "none of these"; None where the retriever has no calibration."""
+    document: str
+    """Its text."""
+    copies: tuple[str, ...] = ()
+    """The ids of all documents of the index that have this text, its own among them. They are one candidate."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answers to one query, best first."""
+
+    hits: tuple[Hit, ...]
+    none: float | None
+    """The probability that no candidate is right; None where the retriever has no calibration."""
+    calibration: str
+    """Which calibrator spoke: "zero-shot", "pooled", "per-language:deu"; "none" without one."""
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a classifier, tagger or reader gives, in the order of the texts."""
+
+    labels: tuple[str, ...]
+    """(texts,) the likeliest label or choice; empty for taggers, readers and regression."""
+    probabilities: npt.NDArray[np.float32] | None
+    """(texts, names) calibrated; None where the model gives no probabilities."""
+    names: tuple[str, ...]
+    """The labels in the order of the columns of `probabilities`."""
+    answers: tuple[Any, ...] = field(default=())
+    """(texts,) the whole answer of the model for each text: tags, a span with its text, a number, a label."""
+
+
+def describe(config: Mapping[str, Any], url: str) -> Served:
+    """Read a model's configuration (JSON of the protobuf); XtError when it is not a model of xt."""
+    name = str(config["name"])
+    if "xt" not in config.get("parameters", {}):
+        raise XtError(f"The model {name!r} at {url} was not made by xt.", "Serve one that `xt export` wrote.")
+    outputs = tuple(str(o["name"]) for o in config.get("output", []))
+    kind = next((kind for kind, output in KINDS.items() if output in outputs), None)
+    if kind is None:
+        raise XtError(f"The model {name!r} at {url} gives {', '.join(outputs)}: no kind that xt knows.", "Update xt.")
+    return Served(
+        name=name,
+        kind=kind,
+        max_texts=max(1, int(config.get("max_batch_size", 1))),
+        facts=json.loads(config["parameters"]["xt"]["string_value"]),
+        inputs=tuple(str(i["name"]) for i in config.get("input", [])),
+        outputs=outputs,
+    )
+
+
+def unlisted(restricted: Restricted) -> list[str]:
+    """Give the names to try when the list is kept secret: the one `xt export` writes when it is not told another."""
+    del restricted
+    return [DEFAULT_MODEL]
+
+
+def choose_default(names: Sequence[str], url: str) -> str:
+    """Give the only name, or `encoder` when it is among several; XtError otherwise."""
+    if len(names) == 1 or DEFAULT_MODEL in names:
+        return DEFAULT_MODEL if DEFAULT_MODEL in names else names[0]
+    raise XtError(f"The server at {url} holds {', '.join(names) or 'no model'}.", "Choose one (model, --model).")
+
+
+def default_model(index: Callable[[], list[str]], url: str) -> str:
+    """Choose the model of a client that named none."""
+    try:
+        names = index()
+    except Restricted as restricted:
+        names = unlisted(restricted)
+    return choose_default(names, url)
+
+
+def request_order(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Cut texts of `lengths` characters into requests: of at most `size`, of like lengths, and of bounded work.
+
+    Like lengths, so that the server pads little; bounded work, so that one request does not fill the server's queue.
+
+    >>> request_order([9, 9, 9], 2), request_order([9, 20_000, 9], 2)
+    ([[0, 1], [2]], [[0, 2], [1]])
+    """
+    if len(lengths) <= size and sum(lengths) <= REQUEST_CHARACTERS:
+        return [list(range(len(lengths)))] if lengths else []
+    requests: list[list[int]] = []
+    characters = 0
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if not requests or len(requests[-1]) == size or characters + lengths[index] > REQUEST_CHARACTERS:
+            requests.append([])
+            characters = 0
+        requests[-1].append(index)
+        characters += lengths[index]
+    return requests
+
+
+@contextmanager
+def refused_as_invalid() -> Iterator[None]:
+    """Let what an argument is refused for be an InvalidRequest, as the server's own refusal would be."""
+    try:
+        yield
+    except InvalidRequest:
+        raise
+    except XtError as error:
+        raise InvalidRequest(error.message, error.hint) from None
+
+
+def check_texts(texts: Iterable[str], name: str = "texts", one: str = "text") -> list[str]:
+    """Return any sequence of texts as a list in its own order; InvalidRequest for the first that is not text."""
+    with refused_as_invalid():
+        return as_texts(texts, name, one)
+
+
+def strings(name: str, values: Sequence[str], grpc: Any) -> Any:
+    """Make the input tensor `name`, (texts, 1) of UTF-8 bytes."""
+    data = np.array([[v.encode("utf-8")] for v in values], dtype=np.object_)
+    tensor = grpc.InferInput(name, list(data.shape), "BYTES")
+    tensor.set_data_from_numpy(data)
+    return tensor
+
+
+def token_ids(rows: Sequence[npt.NDArray[np.int64]], grpc: Any) -> Any:
+    """Make the input tensor `ids`, (texts, longest) of INT32, padded with -1."""
+    data = np.full((len(rows), max(len(r) for r in rows)), -1, np.int32)
+    for index, row in enumerate(rows):
+        data[index, : len(row)] = row
+    tensor = grpc.InferInput("ids", list(data.shape), "INT32")
+    tensor.set_data_from_numpy(data)
+    return tensor
+
+
+def wanted(model: Served, names: Sequence[str], grpc: Any) -> list[Any]:
+    """Ask for the outputs `names`; XtError for one that the model does not give."""
+    for name in names:
+        if name not in model.outputs:
+            raise unknown(f"output of {model.name!r}", name, model.outputs)
+    return [grpc.InferRequestedOutput(name) for name in names]
+
+
+def encode_parameters(prefix: str | None, truncate: bool, dimensions: int | None) -> dict[str, Any]:
+    """Give the request parameters of an encoder; what is not asked for is left to the model."""
+    with refused_as_invalid():
+        parameters: dict[str, Any] = {"truncate": True} if flag(truncate, "truncate") else {}
+        if prefix is not None:
+            parameters["prefix"] = as_name(prefix, "prefix")
+        if dimensions is not None:
+            parameters["dimensions"] = whole_number(dimensions, "dimensions", 1, MAX_ID)
+    return parameters
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a type of vectors, given by its name or as numpy's; InvalidRequest for another.
+
+    >>> dtype_name(np.float16)
+    'float16'
+    """
+    try:
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name if dtype is not None else "None"
+    except TypeError:
+        name = type(dtype).__name__
+    if name not in DTYPES:
+        error = unknown("dtype", name[:60], DTYPES)
+        raise InvalidRequest(error.message, error.hint)
+    return name
+
+
+def encode_outputs(dtype: str) -> list[str]:
+    """Give the names of the outputs that vectors of `dtype` need."""
+    return [DTYPES[dtype], "tokens", "truncated", *(["scale"] if dtype == "int8" else [])]
+
+
+def gather_vectors(requests: Sequence[Sequence[int]], results: Sequence[Any], dtype: str, dim: int) -> Vectors:
+    """Put the rows of all answers in the order of the texts; `dim` is the width when there are no texts."""
+    count = sum(len(r) for r in requests)
+    parts = [r.as_numpy(DTYPES[dtype]) for r in results]
+    vectors = np.empty((count, parts[0].shape[1] if parts else dim), dtype)
+    tokens, cut = np.empty(count, np.int32), np.empty(count, np.bool_)
+    scale = np.empty(count, np.float32) if dtype == "int8" else None
+    for rows, part, result in zip(requests, parts, results, strict=True):
+        vectors[rows] = part
+        tokens[rows] = result.as_numpy("tokens")[:, 0]
+        cut[rows] = result.as_numpy("truncated")[:, 0]
+        if scale is not None:
+            scale[rows] = result.as_numpy("scale")[:, 0]
+    return Vectors(vectors, tokens, cut, scale)
+
+
+def languages_of(languages: str | Iterable[str] | None, count: int) -> list[str] | None:
+    """Return one language for each text, given one for all, or one each ("" where it is not known)."""
+    if languages is None:
+        return None
+    with refused_as_invalid():
+        if isinstance(languages, str):
+            return [as_name(languages, "languages")] * count
+        return as_names(languages, "languages", "language", count)
+
+
+def search_outputs(model: Served) -> list[str]:
+    """Give the outputs to ask a retriever for: one without a calibration refuses to give probabilities."""
+    calibrated = ["probabilities", "none"] if model.facts.get("calibrated") else []
+    copies = ["copies"] if "copies" in model.outputs else []  # one installed by an earlier release has none
+    return ["ids", "documents", *copies, "scores", *calibrated, "calibration", "tokens", "truncated"]
+
+
+def read_found(result: Any, calibrated: bool) -> list[Found]:
+    """Read a retriever's answer: hits without an id (an approximate index found fewer than k) are left out."""
+    ids, scores, documents = result.as_numpy("ids"), result.as_numpy("scores"), result.as_numpy("documents")
+    probabilities = result.as_numpy("probabilities") if calibrated else None
+    none = result.as_numpy("none")[:, 0] if calibrated else None
+    copies = result.as_numpy("copies")
+    calibration = result.as_numpy("calibration")[:, 0]
+    tokens, cut = result.as_numpy("tokens")[:, 0], result.as_numpy("truncated")[:, 0]
+    found = []
+    for row in range(len(ids)):
+        hits = tuple(
+            Hit(
+                ids[row, j].decode(),
+                float(scores[row, j]),
+                float(probabilities[row, j]) if probabilities is not None else None,
+                documents[row, j].decode(),
+                tuple(json.loads(copies[row, j])) if copies is not None else (ids[row, j].decode(),),
+            )
+            for j in range(ids.shape[1])
+            if ids[row, j]
+        )
+        mass = float(none[row]) if none is not None else None
+        found.append(Found(hits, mass, calibration[row].decode(), int(tokens[row]), bool(cut[row])))
+    return found
+
+
+def label_names(model: Served) -> tuple[str, ...]:
+    """Give a classifier's labels in the order of its probabilities."""
+    return tuple(str(name) for name in model.facts.get("task", {}).get("labels", ()))
+
+
+def gather_classes(
+    requests: Sequence[Sequence[int]], results: Sequence[Any], outputs: Sequence[str], names: tuple[str, ...]
+) -> Classified:
+    """Put the answers of a classifier, tagger or reader in the order of the texts."""
+    count = sum(len(r) for r in requests)
+
+    def text(name: str) -> list[str]:
+        return gather(requests, [[v.decode() for v in r.as_numpy(name).ravel()] for r in results])
+
+    probabilities = None
+    if "probabilities" in outputs:
+        parts = [r.as_numpy("probabilities") for r in results]
+        probabilities = np.empty((count, parts[0].shape[1] if parts else len(names)), np.float32)
+        for rows, part in zip(requests, parts, strict=True):
+            probabilities[rows] = part
+    answers = tuple(json.loads(a) for a in text("answer")) if "answer" in outputs else ()
+    return Classified(tuple(text("label")) if "label" in outputs else (), probabilities, names, answers)
+
+
+def gather(requests: Sequence[Sequence[int]], parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """Put the rows of all answers in the order of the texts."""
+    out: list[Any] = [None] * sum(len(r) for r in requests)
+    for rows, part in zip(requests, parts, strict=True):
+        for index, value in zip(rows, part, strict=True):
+            out[index] = value
+    return out
+
+
+def base64_floats(vector: npt.NDArray[np.float32]) -> str:
+    """Write a vector as OpenAI's base64: little-endian float32."""
+    return base64.b64encode(np.ascontiguousarray(vector, "<f4").tobytes()).decode("ascii")

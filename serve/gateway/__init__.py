@@ -1,0 +1,1 @@
+"""The HTTP gateway before Triton, and its page."""

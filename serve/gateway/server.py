@@ -1,0 +1,196 @@
+"""An HTTP gateway before Triton: OpenAI's embeddings, search and rerank with probabilities, and a page to try them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from xt.core.errors import XtError, require
+from xt.serve.client.wire import Tls
+from xt.serve.gateway.guard import LOOPBACK_NAMES
+from xt.serve.triton.launcher import check_port, family, reachable
+from xt.serve.triton.limits import raise_open_files
+from xt.serve.triton.server_state import LOCAL_HOSTS
+
+if TYPE_CHECKING:
+    from xt.serve.gateway.guard import Guard
+
+MAX_BODY_BYTES = 8 * 2**20
+MAX_TEXTS = 2048
+"""Texts of one request: OpenAI's own limit."""
+TIMEOUT_SECONDS = 60.0
+LOST_SECONDS = 20.0
+"""How long a request waits for a Triton that is lost or restarting (8 to 17 s) before it is answered 503."""
+READY_SECONDS = 20.0
+STOP_SECONDS = 10.0
+BACKLOG = 2048
+"""Connections that the system takes while none can be accepted here."""
+
+
+def create_app(
+    triton_url: str,
+    *,
+    metrics_url: str | None = None,
+    models: Sequence[str] | None = None,
+    token: str | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    max_texts: int = MAX_TEXTS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    lost_seconds: float = LOST_SECONDS,
+    tls: Tls | None = None,
+    admin_key: str | None = None,
+    hosts: frozenset[str] | None = None,
+) -> Guard:
+    """Make the ASGI application.
+
+    Args:
+        triton_url: HOST:PORT of Triton's gRPC endpoint.
+        metrics_url: http://HOST:PORT/metrics of Triton; without it the page shows no rates.
+        models: names of the models; None: asked of Triton, by its list or, when that is secret, by its metrics.
+        token: what callers must send as `Authorization: Bearer`; None: nothing.
+        max_body_bytes: larger requests are refused (413).
+        max_texts: of one request (400).
+        timeout_seconds: of one request to Triton.
+        lost_seconds: how long a request waits for a Triton that is lost or restarting before it is answered 503.
+        tls: the files of an encrypted connection to Triton.
+        admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does; "": none is sent.
+        hosts: names that callers may call it by (the header Host); others are told 421. None: any.
+    """
+    check_gateway(token)
+    from xt.serve.client.client import AsyncClient
+    from xt.serve.gateway.app import build
+    from xt.serve.gateway.models import Models
+    from xt.serve.gateway.stats import Stats
+
+    # A caller who is refused for want of room knows at once, and knows better than the gateway whether to come back.
+    client = AsyncClient(
+        triton_url,
+        timeout_seconds=timeout_seconds,
+        retries=0,
+        lost_seconds=lost_seconds,
+        tls=tls,
+        admin_key=admin_key,
+    )
+    stats = Stats(metrics_url)
+    known = Models(client, stats, models)
+    return build(client, stats, known, token=token, max_body_bytes=max_body_bytes, max_texts=max_texts, hosts=hosts)
+
+
+def check_gateway(token: str | None) -> None:
+    """Raise XtError when a package is missing, or when the token cannot stand in a header."""
+    for module in ("fastapi", "uvicorn"):
+        require(module, extra="serve", purpose="The gateway")
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token or not token):
+        raise XtError("The token is empty or holds blanks or other than ASCII.", "Choose one of letters and digits.")
+
+
+def address(host: str, port: int) -> str:
+    """Return where a browser on this machine finds the page of a gateway.
+
+    >>> address("0.0.0.0", 8080), address("::1", 8080)
+    ('http://127.0.0.1:8080', 'http://[::1]:8080')
+    """
+    host = reachable(host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `port` of `host`; XtError when that cannot be had."""
+    check_port(host, port, "--gateway-port")
+    # The protocol is named: asyncio sends small answers at once only where it sees that it is TCP.
+    listening = socket.socket(family(host), socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+        return listening
+    except OSError as error:
+        listening.close()
+        raise XtError(
+            f"Port {port} on {host} cannot be used: {error.strerror}.", "Choose another by --gateway-port."
+        ) from error
+
+
+class Gateway:
+    """A running gateway, in a thread of this process; use it as a context manager."""
+
+    def __init__(self, triton_url: str, *, host: str = "127.0.0.1", port: int, **options: Any) -> None:
+        """Take where to listen, and the options of `create_app`.
+
+        On the loopback address without a token only this machine's own names for itself are answered: a page of
+        another site could else read the answers under a name that it points here.
+        """
+        self.host, self.port = host, port
+        self.socket: socket.socket | None = None
+        """One that listens already, where another process bound it."""
+        if host in LOCAL_HOSTS and not options.get("token"):
+            options.setdefault("hosts", LOOPBACK_NAMES)
+        self._app = create_app(triton_url, **options)
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds the page."""
+        return address(self.host, self.port)
+
+    def __enter__(self) -> Gateway:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen; XtError when the port cannot be had."""
+        sockets = [self.socket or listen(self.host, self.port)]
+        self._server = self.server()
+        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="xt-gateway", daemon=True)
+        self._thread.start()
+        end = time.monotonic() + READY_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                self.stop()
+                raise XtError(
+                    f"The gateway did not start on {self.host}:{self.port}.", "Choose another --gateway-port."
+                )
+            time.sleep(0.01)
+
+    def server(self, alive: Callable[[], Awaitable[None]] | None = None) -> Any:
+        """Return Uvicorn's server of the application; `alive` is called once a second as long as it answers."""
+        import uvicorn
+
+        from xt.serve.gateway.protocol import BoundedProtocol
+
+        BoundedProtocol.allow(raise_open_files())
+        config = uvicorn.Config(
+            self._app,
+            http=BoundedProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=int(STOP_SECONDS),
+            callback_notify=alive,
+            timeout_notify=1,
+        )
+        return uvicorn.Server(config)
+
+    def alive(self) -> bool:
+        """Whether it listens."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Answer what is under way and stop; may be called twice."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._server.should_exit = True
+            thread.join(STOP_SECONDS + 5)

@@ -1,0 +1,1 @@
+"""Indexes: a corpus read, encoded, indexed, and bound to a calibration as one served model."""

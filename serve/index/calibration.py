@@ -1,0 +1,180 @@
+"""The calibration of a retriever, out of a report: of which direction, and whether it is this encoder's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from xt.calibration.calibrators import CANDIDATES, MAPPED, SCOPES, TABLE_KIND, CalibrationTable
+from xt.core.errors import XtError, unknown
+from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, read_json, sha256
+
+DIRECTION = "foreign-english"
+"""Queries in any language, documents in English."""
+JUDGED = "queries-documents"
+"""Queries and judged documents: ranked retrieval."""
+FILE = "calibration.json"
+
+
+def read_calibration(
+    path: Path,
+    identity: dict[str, Any],
+    *,
+    direction: str | None = None,
+    scope: str | None = None,
+    entry: str | None = None,
+    allow_other_encoder: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> CalibrationTable:
+    """Read the calibrators of one encoder from a report folder, its calibration.json, or a retriever's.
+
+    Args:
+        path: the file, or the report's folder.
+        identity: the encoder that shall use them: `hash` of its model folder, `checkpoint` (hash), `precision`.
+        direction: of retrieval: queries to documents, as the report names it; None: the only one, or `DIRECTION`.
+        scope: what queries whose language has no calibrator get; None: zero-shot where it is there, else pooled; of
+            ranked retrieval, where several documents may be right, platt.
+        entry: which encoder of the report; None: the one that is this encoder.
+        allow_other_encoder: take one that was fitted on another encoder's scores (another precision, say), or whose
+            encoder is not known, with a warning instead of an error.
+        report: told the warnings.
+
+    Raises XtError when nothing in the file is this encoder's, or the direction or scope is not in it.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise XtError(f"There is no calibration {file}.", "Name a report of `xt eval`, or its file.")
+    value = read_json(file, "Make the report again.")
+    if isinstance(value, dict) and value.get("kind") == TABLE_KIND:
+        table = CalibrationTable.from_json(value)
+        _admit(file, _same(table.provenance.get("encoder", {}), identity), allow_other_encoder, report)
+        return table
+    entries = _entries(file, value)
+    chosen = _choose(file, entries, identity, entry)
+    match = _same(entries[chosen], identity)
+    _admit(file, match, allow_other_encoder, report)
+    directions = value[chosen]
+    if direction is None and isinstance(directions, dict):
+        direction = next(iter(directions)) if len(directions) == 1 else DIRECTION
+    if not isinstance(directions, dict) or direction is None or direction not in directions:
+        raise unknown("direction", str(direction), directions)
+    methods = directions[direction]
+    if scope is None and direction == JUDGED and MAPPED in methods:
+        scope = MAPPED
+    fitted_on = methods.get(scope or next((s for s in SCOPES if s in methods), ""), {}).get("fitted_on", [])
+    known = _facts(file, chosen, direction, fitted_on)
+    provenance = {
+        "file": str(file),
+        "sha256": sha256(file),
+        "entry": chosen,
+        "direction": direction,
+        "encoder": entries[chosen],
+        "encoder_match": match,
+        **known,
+    }
+    return CalibrationTable.from_report(
+        methods,
+        scope=scope,
+        candidates=min([CANDIDATES, *known.get("corpus_sizes", [])]),
+        provenance=provenance,
+    )
+
+
+def _entries(file: Path, value: object) -> dict[str, dict[str, Any]]:
+    """Give the report's encoders: name -> parent and precision, as the manifest and metrics.json beside it say."""
+    if not isinstance(value, dict) or not value or not all(isinstance(v, dict) for v in value.values()):
+        raise XtError(f"{file} is no calibration of a report.", "Name the calibration.json that `xt eval` wrote.")
+    entries: dict[str, dict[str, Any]] = {name: {} for name in value}
+    if not (file.parent / MANIFEST).is_file():
+        return entries
+    artifact = open_artifact(file.parent, kind="report")
+    names, parents = artifact.facts.get("encoders", []), artifact.manifest["parents"]
+    if len(names) == len(parents):
+        entries.update({n: {"parent": p} for n, p in zip(names, parents, strict=True) if n in entries})
+    for row in _metrics(file).get("encoders", []):
+        if row.get("name") in entries:
+            entries[row["name"]] |= {k: row[k] for k in ("precision", "engine", "label") if k in row}
+    return entries
+
+
+def _metrics(file: Path) -> dict[str, Any]:
+    metrics = file.parent / "metrics.json"
+    return dict(read_json(metrics)) if metrics.is_file() else {}
+
+
+def _facts(file: Path, entry: str, direction: str, fitted_on: Sequence[str]) -> dict[str, Any]:
+    """Return the corpus, and its least and most candidates (equal texts are one) in the languages fitted on."""
+    metrics = _metrics(file)
+    rows = [e for e in metrics.get("encoders", []) if e.get("name") == entry]
+    if not rows:
+        return {}
+    if "ranked" in metrics:
+        role = metrics["ranked"].get("prefixes", {}).get("documents", "default")
+        count = metrics["ranked"]["documents"] - metrics["ranked"].get("copies", {}).get("documents", 0)
+        known = {} if role == "default" else {"documents_prefix": role}
+        return {"task": metrics["task"]["name"], "corpus_sizes": [count, count], **known}
+    languages = rows[0]["retrieval"][direction]["languages"]
+    chosen = [row for code, row in languages.items() if code in fitted_on or not fitted_on]
+    sizes = [row["candidates"] - row.get("copies", {}).get("documents", 0) for row in chosen]
+    return {"task": metrics["task"]["name"], "corpus_sizes": [min(sizes), max(sizes)]}
+
+
+def _same(found: Any, identity: dict[str, Any]) -> str:
+    """Say how an encoder compares with `identity`: exact, equal, sibling, other or unknown.
+
+    "equal": evaluated in PyTorch or over the wire, where only checkpoint and precision are told, and both are the
+    same. "sibling": the same checkpoint in another precision.
+    """
+    parent = found.get("parent", {}) if isinstance(found, dict) else {}
+    if not parent.get("hash"):
+        return "unknown"
+    if parent["hash"] == identity["checkpoint"]:
+        return "equal" if found.get("precision") == identity["precision"] else "sibling"
+    return "exact" if parent["hash"] == identity["hash"] else "other"
+
+
+def _choose(file: Path, entries: dict[str, dict[str, Any]], identity: dict[str, Any], wanted: str | None) -> str:
+    if wanted is not None:
+        if wanted not in entries:
+            raise unknown("encoder of the report", wanted, entries)
+        return wanted
+    for kind in ("exact", "equal", "sibling"):
+        matching = [name for name, entry in entries.items() if _same(entry, identity) == kind]
+        if matching:
+            return matching[0]
+    if len(entries) == 1:
+        return next(iter(entries))
+    raise XtError(
+        f"{file} holds calibrators of {', '.join(entries)}; none of them is the encoder {identity['name']} "
+        f"({identity['hash'][:12]}).",
+        "Evaluate this encoder, or choose one by --calibration-encoder.",
+    )
+
+
+def _admit(file: Path, match: str, allow: bool, report: Callable[[str], None]) -> None:
+    if match in ("exact", "equal"):
+        return
+    why = {
+        "sibling": "was fitted on another precision of this encoder",
+        "other": "was fitted on another encoder",
+        "unknown": "does not say which encoder it was fitted on (no report's manifest beside it)",
+    }[match]
+    if not allow:
+        raise XtError(
+            f"The calibration {file} {why}.",
+            "Evaluate this encoder with `xt eval`, or pass --allow-other-encoder and accept worse probabilities.",
+        )
+    report(f"warning: the calibration {file} {why}; its probabilities may be off")
+
+
+def model_identity(model: Artifact) -> dict[str, Any]:
+    """Give what tells one exported encoder from another."""
+    facts = model.facts
+    return {
+        "name": facts["encoder"]["name"],
+        "hash": model.hash,
+        "checkpoint": facts["checkpoint"].get("hash", ""),
+        "precision": facts["precision"],
+        "dim": facts["encoder"]["dim"],
+    }

@@ -1,0 +1,485 @@
+"""Micro-batches out of many callers' requests: worker threads, a bound on what waits, deadlines.
+
+Knows nothing of Triton: a served model hands it jobs, it calls `run` with the rows of one micro-batch at a time. Whose
+turn it is `xt.serve.runtime.fair_queue` decides.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy.typing as npt
+
+from xt.core.encoder.buckets import Buckets
+from xt.core.encoder.text import TOKEN_BUDGET
+from xt.core.errors import XtError
+from xt.serve.runtime.fair_queue import FairQueue, Job
+
+__all__ = ["Cancelled", "Expired", "Job", "Overloaded", "Scheduler"]
+
+KEPT = 0.9
+"""Share of what was known of the speed that is kept at each micro-batch."""
+CANCEL_CHECK_SECONDS = 0.005
+"""A job that waited less is not asked whether its client is still there: the question is a message to the server."""
+LARGE_JOBS = 8
+"""Large jobs that one caller, or all unknown callers together, may have waiting although the queue is full: each of
+them gets its share, instead of one getting all and the others none."""
+ALL_LARGE_JOBS = 64
+"""The same for everybody together: what bounds memory."""
+LOAD_SECONDS = 2.0
+"""Over how long the load of light jobs is averaged."""
+LIGHT_LOAD = 0.005
+"""Load of light jobs, in workers, from which large jobs are run in small micro-batches: about one in four seconds."""
+RESERVE_LOAD = 0.2
+"""From here on a worker is kept for them: passes beside all workers would be too few."""
+RESERVE_CHECK_SECONDS = 0.1
+
+
+class Overloaded(XtError):
+    """There is no room for the job: try again later."""
+
+
+class Expired(XtError):
+    """The job's deadline passed before its rows were run."""
+
+
+class Cancelled(XtError):
+    """The job's client went away before its rows were run."""
+
+
+class Load:
+    """How many workers a kind of work keeps busy, the last seconds counting most."""
+
+    def __init__(self) -> None:
+        self._busy, self._at = 0.0, 0.0
+
+    def add(self, seconds: float, now: float) -> None:
+        """Note work that just ended."""
+        self._busy, self._at = self.at(now) * LOAD_SECONDS + seconds, now
+
+    def at(self, now: float) -> float:
+        """Return the load, in workers."""
+        return self._busy / LOAD_SECONDS * math.exp(-(now - self._at) / LOAD_SECONDS) if self._busy else 0.0
+
+
+class Scheduler:
+    """Runs jobs' rows in micro-batches of `token_budget` tokens, padding included, on `workers` threads.
+
+    A micro-batch starts with a row of the job whose turn it is, and is filled with rows of like length of whatever jobs
+    wait; it never waits for more. Turns are fair: callers share the passes, and a caller's jobs its share, by tokens,
+    so that a short job overtakes the rows of long ones. While light jobs come, the passes of large ones are kept small,
+    and one worker of several is kept free of passes that cannot be. With `beside`, a light job that finds all workers
+    busy with large ones runs at once, on a thread of its own.
+
+    What waits is bounded by tokens, by time and by requests. When that much waits, a job is still taken if under fair
+    sharing less than the bound is run before it, and large ones in small number; so the queue of one caller locks
+    nobody out.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[Any]], Sequence[Any] | npt.NDArray[Any]],
+        *,
+        token_budget: int = TOKEN_BUDGET,
+        max_waiting_tokens: int = 65536,
+        max_waiting_requests: int = 1024,
+        workers: int = 1,
+        buckets: Buckets | None = None,
+        max_waiting_seconds: float | None = None,
+        beside: bool = False,
+    ) -> None:
+        """Start the worker threads.
+
+        Args:
+            run: gets the rows of one micro-batch, gives one result a row, in order; what it raises fails those rows'
+                jobs and no others.
+            token_budget: tokens of one micro-batch, padding included; a longer row is run alone.
+            max_waiting_tokens: with so many tokens waiting the queue is full.
+            max_waiting_requests: with so many jobs waiting the queue is full.
+            workers: micro-batches under way at once.
+            buckets: put only rows of one width into a micro-batch, and as many as these say.
+            max_waiting_seconds: with so much work waiting, at the speed of the last micro-batches, the queue is full.
+            beside: run light jobs on one thread more while all workers run large ones; `run` then asks `is_beside`.
+        """
+        for name, value in (
+            ("token_budget", token_budget),
+            ("max_waiting_tokens", max_waiting_tokens),
+            ("max_waiting_requests", max_waiting_requests),
+            ("workers", workers),
+        ):
+            if value < 1:
+                raise XtError(f"{name} is {value}, expected at least 1.")
+        self.run = run
+        self.token_budget = token_budget
+        self.max_waiting_tokens = max_waiting_tokens
+        self.max_waiting_requests = max_waiting_requests
+        self.max_waiting_seconds = max_waiting_seconds
+        self.buckets = buckets
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._urgent = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
+        self._deadline_set = threading.Condition(self._lock)
+        self._queue = FairQueue(token_budget, buckets)
+        self._deadlines: list[tuple[float, int, Job]] = []
+        self._order = count()
+        self._workers = workers
+        self._lately = (0.0, 0.0)
+        """Tokens run and the seconds of one worker that they took, the newest micro-batches counting most."""
+        self._running = 0
+        """Micro-batches under way, on the workers and beside them."""
+        self._busy = 0
+        """Workers with one."""
+        self._large = 0
+        """Micro-batches under way of large jobs."""
+        self._wide = 0
+        """Those of them that are not small."""
+        self._load = Load()
+        self._closed = False
+        self._watch: threading.Thread | None = None
+        self._here = threading.local()
+        self._threads = [
+            threading.Thread(target=self._work_on, name=f"xt-worker-{i}", daemon=True) for i in range(workers)
+        ]
+        if beside:
+            self._threads.append(threading.Thread(target=self._work_beside, name="xt-worker-beside", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that wait now."""
+        return self._queue.tokens
+
+    @property
+    def waiting_requests(self) -> int:
+        """Jobs that wait now, with at least one row."""
+        return len(self._queue.jobs)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the one micro-batch that runs now is all there is to do; for `run` to ask."""
+        return self._running == 1 and not self._queue.jobs
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether this thread runs a light job beside all workers; for `run` to ask."""
+        return getattr(self._here, "beside", False)
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long what waits now will take, at the speed of the last micro-batches; 0 before the first."""
+        return self._seconds(self._queue.tokens)
+
+    def _seconds(self, waiting: float) -> float:
+        tokens, seconds = self._lately
+        return waiting * seconds / tokens / self._workers if tokens else 0.0
+
+    def check_room(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> None:
+        """Raise Overloaded when a job would be refused now: there is no room, or its deadline cannot be met.
+
+        Told at once, its client can ask another server in time; told when the deadline passes, it cannot. A full queue
+        takes what under fair sharing has less than the bound before it, and `LARGE_JOBS` large jobs of each caller.
+
+        Args:
+            deadline: of the job, on the clock of `time.monotonic`.
+            caller: whose job it is.
+            tokens: of the job, as far as they are known; they count by half against the deadline, since the speed is
+                an estimate.
+        """
+        with self._lock:
+            self._check_room(deadline, caller, tokens)
+
+    def _check_room(self, deadline: float | None, caller: str | None, tokens: int) -> None:
+        queue = self._queue
+        if self._closed:
+            raise Overloaded("The model is shutting down.", "Ask another server, or try again.")
+        self._check_requests(caller)
+        seconds = self.waiting_seconds
+        full = queue.tokens >= self.max_waiting_tokens or (
+            self.max_waiting_seconds is not None and seconds >= self.max_waiting_seconds
+        )
+        left = math.inf if deadline is None else deadline - time.monotonic()
+        if not full and seconds + self._seconds(tokens / 2) <= left:
+            return
+        share = queue.share_before(caller, tokens)
+        seconds = self._seconds(share)
+        if full and not self._takes_large(caller, tokens):
+            if share >= self.max_waiting_tokens:
+                raise Overloaded(
+                    f"The queue is full: {share} tokens wait, {self.max_waiting_tokens} are enough.",
+                    "Try again later.",
+                )
+            if self.max_waiting_seconds is not None and seconds >= self.max_waiting_seconds:
+                raise Overloaded(
+                    f"The queue is full: {seconds:.1f} s of work wait, {self.max_waiting_seconds:.1f} s are enough.",
+                    "Try again later.",
+                )
+        if seconds + self._seconds(tokens / 2) > left:
+            own = self._seconds(tokens)
+            raise Overloaded(
+                f"The deadline cannot be met: {seconds:.2f} s of work wait"
+                + (f", and the request itself takes some {own:.1f} s." if own > left else "."),
+                "Try again later, or allow more time." if own <= left else "Send less at once, or allow more time.",
+            )
+
+    def _check_requests(self, caller: str | None) -> None:
+        """Raise Overloaded when too many jobs wait: of this caller, and beyond twice the bound of anybody."""
+        waiting, most = len(self._queue.jobs), self.max_waiting_requests
+        if waiting < most:
+            return
+        flow = self._queue.flow_of(caller)
+        own = len(flow.jobs) if flow is not None else 0
+        share = most // (len(self._queue.flows) + (not own))
+        if own >= share or waiting >= 2 * most:
+            raise Overloaded(
+                f"The queue is full: {waiting} requests wait, at most {most} may.",
+                "Try again later.",
+            )
+
+    def _takes_large(self, caller: str | None, tokens: int) -> bool:
+        """Whether the full queue takes a large job more of this caller."""
+        queue = self._queue
+        if tokens <= queue.light_tokens or queue.large >= ALL_LARGE_JOBS:
+            return False
+        flow = queue.flow_of(caller)
+        waiting = queue.large_anonymous() if caller is None else flow.large if flow is not None else 0
+        return waiting < LARGE_JOBS
+
+    def submit(self, job: Job) -> None:
+        """Put a job into the queue. Raises Overloaded at once when there is no room, Expired when it is too late."""
+        assert len(job.rows) == len(job.lengths)
+        job.submitted = time.monotonic()
+        if not job.rows:
+            job.started = job.submitted
+            _answer(job, [])
+            return
+        if job.deadline is not None and job.deadline <= job.submitted:
+            raise _expired()
+        with self._lock:
+            self._check_room(job.deadline, job.caller, sum(job.lengths))
+            job.results = [None] * len(job.rows)
+            job.unanswered = len(job.rows)
+            self._queue.put(job)
+            if job.deadline is not None:
+                heapq.heappush(self._deadlines, (job.deadline, next(self._order), job))
+                if self._watch is None:
+                    self._watch = threading.Thread(target=self._expire, name="xt-deadlines", daemon=True)
+                    self._watch.start()
+                self._deadline_set.notify()
+            self._work.notify(len(job.rows))
+            if job.light:
+                self._urgent.notify()
+
+    def close(self, drain_seconds: float = 0.0) -> None:
+        """Take no more jobs, let those that wait be run for at most `drain_seconds`, and refuse the rest."""
+        with self._lock:
+            self._closed = True
+            self._work.notify_all()
+            end = time.monotonic() + drain_seconds
+            while self._queue.jobs or self._running:
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                self._idle.wait(left)
+            rest = list(self._queue.jobs)
+            for job in rest:
+                self._forget(job)
+            self._work.notify_all()
+            self._urgent.notify_all()
+            self._deadline_set.notify_all()
+        for job in rest:
+            _answer(job, Overloaded("The model is shutting down.", "Ask another server, or try again."))
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()) + 1.0)
+
+    def _forget(self, job: Job) -> None:
+        """Take a job's waiting rows out of the queue; whatever of it is being run is thrown away. Lock held."""
+        job.ended = True
+        self._queue.remove(job)
+
+    def _expire(self) -> None:
+        """Answer jobs whose deadline passes while they wait, whatever the workers are doing."""
+        while True:
+            with self._lock:
+                while self._deadlines and self._deadlines[0][2].ended:
+                    heapq.heappop(self._deadlines)
+                if self._closed and not self._queue.jobs:
+                    return
+                if not self._deadlines:
+                    self._deadline_set.wait()
+                    continue
+                left = self._deadlines[0][0] - time.monotonic()
+                if left > 0:
+                    self._deadline_set.wait(left)
+                    continue
+                job = heapq.heappop(self._deadlines)[2]
+                if not job.waiting:  # all of it is being run: it will be answered
+                    continue
+                self._forget(job)
+                self._note_idle()
+            _answer(job, _expired())
+
+    def _note_idle(self) -> None:
+        if not self._queue.jobs and not self._running:
+            self._idle.notify_all()
+            if self._closed:
+                self._urgent.notify_all()
+
+    def _next(self) -> list[tuple[Job, int]]:
+        """Take what a worker runs next: nothing when nothing waits, or nothing that it may run now. Lock held."""
+        queue = self._queue
+        job = queue.head()
+        if job is None:
+            return []
+        load = self._load.at(time.monotonic())
+        if not job.light and load > RESERVE_LOAD and self._workers > 1 and self._wide >= self._workers - 1:
+            job = queue.narrow()  # the last worker stays free of passes that cannot be small
+            if job is None:
+                return []
+        return queue.take(job, small=load > LIGHT_LOAD)
+
+    def _work_on(self) -> None:
+        since: float | None = None
+        while True:
+            with self._lock:
+                while not (batch := self._next()):
+                    if self._queue.jobs:
+                        self._work.wait(RESERVE_CHECK_SECONDS)  # kept free: until light jobs come, or come no more
+                        continue
+                    if self._closed:
+                        return
+                    since = None
+                    self._work.wait()
+                self._busy += 1
+                pass_ = self._begin(batch)
+                if self._busy == self._workers and self._queue.jobs:
+                    self._urgent.notify()
+            since = since or time.monotonic()
+            tokens = sum(job.lengths[index] for job, index in batch)
+            try:
+                self._run_batch(batch)
+            finally:
+                ended = time.monotonic()
+                with self._lock:
+                    self._busy -= 1
+                    self._end(pass_, ended)
+                    self._lately = (KEPT * self._lately[0] + tokens, KEPT * self._lately[1] + ended - since)
+                since = ended
+
+    def _work_beside(self) -> None:
+        """Run light jobs that find all workers busy, at least one of them with a large job."""
+        self._here.beside = True
+        while True:
+            with self._lock:
+                while True:
+                    free = self._busy < self._workers or not self._large
+                    job = None if free else self._queue.urgent()
+                    if job is not None:
+                        break
+                    if self._closed and not self._queue.jobs:
+                        return
+                    self._urgent.wait()
+                batch = self._queue.take(job, small=True)
+                pass_ = self._begin(batch)
+            try:
+                self._run_batch(batch)
+            finally:
+                with self._lock:
+                    self._end(pass_, time.monotonic())
+                    # It took from the workers' time, which is counted there.
+                    tokens = sum(job.lengths[index] for job, index in batch)
+                    self._lately = (self._lately[0] + tokens, self._lately[1])
+
+    def _begin(self, batch: list[tuple[Job, int]]) -> tuple[float, bool, bool]:
+        """Count a micro-batch as under way: when it began, whether it is of a large job, and whether of a wide row."""
+        large = not batch[0][0].light
+        wide = large and max(job.lengths[index] for job, index in batch) > self._queue.light_tokens
+        self._running += 1
+        self._large += large
+        self._wide += wide
+        return time.monotonic(), large, wide
+
+    def _end(self, begun: tuple[float, bool, bool], now: float) -> None:
+        start, large, wide = begun
+        self._running -= 1
+        self._large -= large
+        self._wide -= wide
+        if not large:
+            self._load.add(now - start, now)
+        if wide:
+            self._work.notify()
+        self._note_idle()
+
+    def _run_batch(self, batch: list[tuple[Job, int]]) -> None:
+        now = time.monotonic()
+        gone: dict[Job, Exception] = {}
+        for job in dict.fromkeys(job for job, _ in batch):
+            if job.deadline is not None and job.deadline <= now:
+                gone[job] = _expired()
+            elif (
+                job.cancelled is not None
+                and now - job.submitted > CANCEL_CHECK_SECONDS
+                and _is_cancelled(job.cancelled)
+            ):
+                gone[job] = Cancelled("The client went away.")
+        self._fail(gone)
+        batch = [(job, index) for job, index in batch if not job.ended]
+        if not batch:
+            return
+        for job, _ in batch:
+            if job.started is None:
+                job.started = now
+        try:
+            results = self.run([job.rows[index] for job, index in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"run gave {len(results)} results for {len(batch)} rows")
+        except Exception as error:  # whatever it is, it is the answer to these jobs alone
+            self._fail(dict.fromkeys((job for job, _ in batch), error))
+            return
+        complete = []
+        with self._lock:
+            for (job, index), result in zip(batch, results, strict=True):
+                job.results[index] = result
+                job.unanswered -= 1
+                if not job.unanswered and not job.ended:
+                    job.ended = True
+                    complete.append(job)
+        for job in complete:
+            _answer(job, job.results)
+
+    def _fail(self, gone: dict[Job, Exception]) -> None:
+        """End jobs by an error, each once."""
+        failed = []
+        with self._lock:
+            for job, error in gone.items():
+                if not job.ended:
+                    self._forget(job)
+                    failed.append((job, error))
+        for job, error in failed:
+            _answer(job, error)
+
+
+def _answer(job: Job, outcome: list[Any] | Exception) -> None:
+    try:
+        job.done(outcome)
+    except Exception:  # one job's answer must not end the thread that all jobs need
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+def _is_cancelled(asks: Callable[[], bool]) -> bool:
+    try:
+        return bool(asks())
+    except Exception:  # a server that cannot say is taken to say no: the answer is then computed for nobody, at worst
+        return False
+
+
+def _expired() -> Expired:
+    return Expired("The request's deadline passed while it waited.", "Try again later, or allow more time.")

@@ -1,0 +1,494 @@
+"""What the models that Triton serves share: requests in, xt's own queue between, one answer a request.
+
+`execute` reads requests and puts them into a `Scheduler`; worker threads answer them through response senders. So the
+bound of the queue, deadlines and refusals are xt's: `execute` is never busy with a forward pass, and a request that
+cannot be taken is told so at once. No torch and no transformers here; Triton's module exists only inside Triton.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xt.core.encoder.buckets import Buckets, bucket
+from xt.core.encoder.text import TOKEN_BUDGET
+from xt.core.errors import XtError, unknown
+from xt.serve.runtime.meters import Meters
+from xt.serve.runtime.scheduler import Cancelled, Expired, Job, Overloaded, Scheduler
+
+WAITING_SECONDS = 2.0
+"""Work that may wait where `max_waiting_tokens` is 0: this many seconds, at the speed measured at load and at that of
+the last micro-batches, which share the cores with the reading and answering of requests."""
+LEAST_WAITING_TOKENS = 4096
+LIGHT_TEXTS, LIGHT_BYTES = 4, 8192
+"""Requests of up to this are read in `execute`; larger ones on a thread of their own: they hold up none."""
+LARGE_BYTES = 65536
+"""Requests of more than this are read on another thread yet: those between would wait for seconds."""
+BYTES_A_TOKEN = 8
+"""By which the tokens of a text are guessed before it is tokenised: few texts have more bytes in one."""
+CALLER = re.compile(r"[!-~]{1,64}")
+"""What a caller may be called: the parameter `caller` of a request."""
+DRAIN_SECONDS = 8.0
+"""Time to answer what waits when the model is unloaded: less than Triton's own exit timeout."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of a served model in its config.pbtxt."""
+
+    token_budget: int = 0
+    """Tokens of one forward pass, padding included; 0: what suits the engine."""
+    max_waiting_tokens: int = 0
+    """With so many tokens waiting, requests are refused; 0: two seconds of work at the speed measured at load."""
+    max_waiting_requests: int = 2048
+    """With so many requests waiting, others are refused."""
+    max_texts: int = 1024
+    """Texts of one request."""
+    cache_megabytes: int = 64
+    """Size of the vector cache; 0: none."""
+    workers: int = 0
+    """Forward passes under way at once; 0: what suits the engine."""
+
+    @classmethod
+    def read(cls, parameters: Mapping[str, Any]) -> Settings:
+        """Read them from the `parameters` of a model's configuration; others are not ours and are left alone."""
+        values = {}
+        for f in fields(cls):
+            if f.name not in parameters:
+                continue
+            text = str(parameters[f.name]["string_value"])
+            least = 0 if f.name in ("token_budget", "max_waiting_tokens", "cache_megabytes", "workers") else 1
+            if not text.isdecimal() or int(text) < least:
+                raise XtError(
+                    f"The parameter {f.name} of config.pbtxt is {text!r}, expected a whole number of at least {least}.",
+                    "Correct config.pbtxt.",
+                )
+            values[f.name] = int(text)
+        return cls(**values)
+
+
+class ServedModel:
+    """Base of every served model's `TritonPythonModel`.
+
+    A subclass gives `load`, `read`, `run` and `answer`, and may give `rehearse`, `close` and `is_light`. It finds
+    `self.pb`, `self.settings`, `self.meters`, `self.name` and `self.config` (the model's configuration) when `load` is
+    called.
+    """
+
+    pb: Any
+    """Triton's module for Python models, which exists only inside Triton."""
+    settings: Settings
+    meters: Meters
+    name: str
+    config: dict[str, Any]
+    engine_budget: int = TOKEN_BUDGET
+    """Tokens of a forward pass that suit the engine; `load` may set it. After `load`, `settings.token_budget` holds."""
+    engine_workers: int = 1
+    """Forward passes at once that suit the engine; likewise."""
+    engine_beside: bool = False
+    """Whether a short forward pass may run beside those; likewise."""
+    buckets: Buckets | None = None
+    """The shapes of forward passes, where each holds rows of one width only; `load` may set it."""
+
+    # What a subclass gives
+
+    def load(self, folder: Path, version_folder: Path, device: str) -> None:
+        """Load the model of `folder` (its files of this version in `version_folder`) for `device`: cpu or cuda.
+
+        What it raises keeps the model from becoming ready.
+        """
+        raise NotImplementedError
+
+    def read(self, request: Any) -> tuple[list[Any], list[int], Any]:
+        """Decode and tokenise a request: rows to run, their lengths in tokens, and what `answer` needs to know.
+
+        Raises XtError, naming the field and the limit, for what the client must mend. May be called on any thread.
+        """
+        raise NotImplementedError
+
+    def run(self, rows: list[Any]) -> Sequence[Any] | npt.NDArray[Any]:
+        """Run one micro-batch: one result a row."""
+        raise NotImplementedError
+
+    def answer(self, request: Any, context: Any, results: list[Any]) -> list[Any]:
+        """Give the output tensors of a request: `context` is what `read` gave, `results` one a row, in its order."""
+        raise NotImplementedError
+
+    def rehearse(self) -> tuple[list[Any], list[int]]:
+        """Give rows of one full micro-batch and their lengths, from which the speed is measured; none: not measured."""
+        return [], []
+
+    def measured_speed(self) -> float:
+        """Give the tokens a second that the model runs, where `load` measured them; 0: `rehearse` is timed."""
+        return 0.0
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """Give the tokens, padding included, that `run` computes for rows of these lengths."""
+        if self.buckets is None:
+            return max(lengths) * len(lengths)
+        width = bucket(max(lengths))
+        return self.buckets.rows(len(lengths), width, self.engine_budget) * width
+
+    def row_length(self, row: Any) -> int:
+        """Give the tokens of a row, for the counts."""
+        return len(row)
+
+    def is_light(self, request: Any) -> bool:
+        """Whether `read` takes so little time that `execute` may do it itself."""
+        inputs = request.inputs()
+        return all(_rows(tensor) <= LIGHT_TEXTS for tensor in inputs) and sum(map(_size, inputs)) <= LIGHT_BYTES
+
+    def close(self) -> None:
+        """Let go of what `load` opened."""
+
+    # What Triton calls
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load, measure the speed, and open the queue."""
+        import triton_python_backend_utils as pb_utils
+
+        self.pb = pb_utils
+        self.name = args["model_name"]
+        self.config = json.loads(args["model_config"])
+        self.settings = Settings.read(self.config.get("parameters", {}))
+        self.meters = Meters()
+        folder = Path(args["model_repository"])
+        device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
+        self.load(folder, folder / args["model_version"], device)
+        self.settings = replace(
+            self.settings,
+            token_budget=self.settings.token_budget or self.engine_budget,
+            workers=self.settings.workers or self.engine_workers,
+        )
+        bound = self.settings.max_waiting_tokens or self._measured_bound()
+        self.scheduler = Scheduler(
+            self._run,
+            token_budget=self.settings.token_budget,
+            max_waiting_tokens=bound,
+            max_waiting_requests=self.settings.max_waiting_requests,
+            workers=self.settings.workers,
+            buckets=self.buckets,
+            max_waiting_seconds=None if self.settings.max_waiting_tokens else WAITING_SECONDS,
+            beside=self.engine_beside,
+        )
+        self._reader = _Thread("xt-reader", self.settings.max_waiting_requests)
+        self._large_reader = _Thread("xt-large-reader", self.settings.max_waiting_requests)
+        self._sender = _Thread("xt-sender")
+        self.meters.start(
+            pb_utils,
+            # Triton keeps one object for two metrics of like labels, and frees it when the first of them goes: while a
+            # model is reloaded, the old process and the new one both have theirs.
+            {"model": self.name, "version": args["model_version"], "process": str(os.getpid())},
+            {
+                "xt_waiting_requests": lambda: self.scheduler.waiting_requests,
+                "xt_waiting_tokens": lambda: self.scheduler.waiting_tokens,
+            },
+        )
+        pb_utils.Logger.log_info(f"{self.name}: requests are refused while {bound} tokens wait")
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not look through it while requests come
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Take requests in: the answer of each that a full queue refuses, None for those answered later.
+
+        Refusals go back together: under overload most requests are refused, and each message to Triton of its own would
+        take CPU from the forward passes.
+        """
+        answers = [self._refusal(request) for request in requests]
+        for request, answer in zip(requests, answers, strict=True):
+            if answer is None:
+                _Exchange(self, request).take()
+        return answers
+
+    def _refusal(self, request: Any) -> Any:
+        """Give the answer to a request for which there is no room, or no time, else None."""
+        try:
+            caller, tokens = caller_of(request), sum(map(_size, request.inputs())) // BYTES_A_TOKEN
+            self.scheduler.check_room(_deadline(request), caller=caller, tokens=tokens)
+        except Overloaded as error:
+            self.meters.add("xt_refused_total", 1, "full")
+            told = self.pb.TritonError(str(error), self.pb.TritonError.UNAVAILABLE)
+            return self.pb.InferenceResponse(output_tensors=[], error=told)
+        return None
+
+    def finalize(self) -> None:
+        """Answer what waits, then let go."""
+        self._reader.close()
+        self._large_reader.close()
+        self.scheduler.close(DRAIN_SECONDS)
+        self._sender.close()
+        self.meters.close()
+        self.close()
+
+    def _measured_bound(self) -> int:
+        if speed := self.measured_speed():
+            return max(LEAST_WAITING_TOKENS, int(WAITING_SECONDS * speed))
+        rows, lengths = self.rehearse()
+        if not rows:
+            return 64 * self.settings.token_budget
+        self.run(rows)
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            self.run(rows)
+            seconds.append(time.perf_counter() - start)
+        return max(LEAST_WAITING_TOKENS, int(WAITING_SECONDS * sum(lengths) / min(seconds)))
+
+    def _run(self, rows: list[Any]) -> Sequence[Any] | npt.NDArray[Any]:
+        lengths = [self.row_length(row) for row in rows]
+        start = time.perf_counter()
+        results = self.run(rows)
+        self.meters.add("xt_seconds_total", time.perf_counter() - start, "forward")
+        self.meters.add("xt_micro_batches_total")
+        self.meters.add("xt_tokens_total", sum(lengths))
+        self.meters.add("xt_padded_tokens_total", self.padded_tokens(lengths))
+        return results
+
+    # What a subclass's `run` may ask
+
+    def has_company(self) -> bool:
+        """Whether this micro-batch is one of several that each have their share of the cores.
+
+        A short one that runs beside those of all workers is not: the engine's other way to run takes it, at once.
+        """
+        scheduler: Scheduler | None = getattr(self, "scheduler", None)  # none while the speed is measured at load
+        return scheduler is not None and not scheduler.alone and not scheduler.is_beside
+
+    # What a subclass's `read` may use
+
+    def parameters(self, request: Any, known: Mapping[str, type]) -> dict[str, Any]:
+        """Give a request's parameters; XtError for one that is not `known` or of another type (bool, int, str).
+
+        Any request may name its caller, with whose other requests it then shares. That is no part of what is asked for.
+        """
+        found = json.loads(request.parameters() or "{}")
+        if "caller" in found and not _is_caller(found.pop("caller")):
+            raise XtError("The parameter caller is expected to be 1 to 64 printable ASCII characters without blanks.")
+        for name, value in found.items():
+            if name not in known:
+                raise unknown("parameter", name, known)
+            if type(value) is not known[name]:
+                expected = {bool: "true or false", int: "a whole number", str: "text"}[known[name]]
+                raise XtError(f"The parameter {name} is {value!r}, expected {expected}.")
+        return dict(found)
+
+    def texts(self, request: Any) -> list[str]:
+        """Give the texts of the input `text`.
+
+        XtError where it is missing, for too many and for what is not UTF-8; what else is no text is for the tokenizer
+        to say.
+        """
+        texts = self.more_texts(request, "text")
+        if texts is None:
+            raise XtError("The input text is missing.")
+        return texts
+
+    def more_texts(self, request: Any, name: str) -> list[str] | None:
+        """Give the texts of another STRING input, or None when the request has no such input; XtError likewise."""
+        tensor = self.pb.get_input_tensor_by_name(request, name)
+        return None if tensor is None else decode(tensor.as_numpy().ravel().tolist(), name, self.settings.max_texts)
+
+
+def decode(raw: Sequence[bytes], name: str, max_texts: int) -> list[str]:
+    r"""Decode UTF-8. XtError names the field, the index and the limit.
+
+    >>> decode([b"caf\xc3\xa9"], "text", 8)
+    ['café']
+    """
+    check_count(len(raw), name, max_texts)
+    try:
+        return [value.decode("utf-8") for value in raw]
+    except UnicodeDecodeError:
+        pass
+    for index, value in enumerate(raw):
+        try:
+            value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise XtError(f"{name} {index} is not valid UTF-8: {error.reason} at byte {error.start}.") from None
+    raise AssertionError("unreachable")
+
+
+def check_count(count: int, name: str, max_texts: int) -> None:
+    """Raise XtError when a request brings no texts, or more than the model takes."""
+    if not 1 <= count <= max_texts:
+        raise XtError(f"{name} has {count} texts; a request takes 1 to {max_texts}.", "Send several requests.")
+
+
+def _rows(tensor: Any) -> int:
+    shape = tensor.shape()
+    return int(shape[0]) if len(shape) else 1
+
+
+def _size(tensor: Any) -> int:
+    """Give the bytes of a tensor's texts; `BYTES_A_TOKEN` of each token id."""
+    values = tensor.as_numpy()
+    if values.dtype == np.object_:
+        return sum(map(len, values.ravel()))
+    return int(values.size) * (1 if values.dtype == np.uint8 else BYTES_A_TOKEN)
+
+
+def _is_caller(value: object) -> bool:
+    return isinstance(value, str) and CALLER.fullmatch(value) is not None
+
+
+def caller_of(request: Any) -> str | None:
+    """Give the name of a request's caller; None for none, and for one that `ServedModel.parameters` will refuse."""
+    text = request.parameters()
+    if not text or '"caller"' not in text:
+        return None
+    caller = json.loads(text).get("caller")
+    return caller if _is_caller(caller) else None
+
+
+def _deadline(request: Any) -> float | None:
+    """Give the moment (time.monotonic) by which a request wants its answer, None when it can wait."""
+    micros = request.timeout()
+    return time.monotonic() + micros / 1e6 if micros else None
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, model: ServedModel, request: Any) -> None:
+        self.model = model
+        self.request = request
+        self.sender = request.get_response_sender()
+        self.deadline = _deadline(request)
+        self.caller = caller_of(request)
+        self.context: Any = None
+        self.job: Job | None = None
+
+    def take(self) -> None:
+        """Read here, or hand over to be read."""
+        try:
+            if self.model.is_light(self.request):
+                self.read()
+            elif sum(map(_size, self.request.inputs())) <= LARGE_BYTES:
+                self.model._reader.put(self.read)
+            else:
+                self.model._large_reader.put(self.read)
+        except Exception as error:
+            self.fail(error)
+
+    def read(self) -> None:
+        """Tokenise and queue."""
+        model = self.model
+        try:
+            model.scheduler.check_room(self.deadline, caller=self.caller)
+            start = time.perf_counter()
+            try:
+                rows, lengths, self.context = model.read(self.request)
+            except XtError as error:
+                self.fail(error, invalid=True)
+                return
+            finally:
+                model.meters.add("xt_seconds_total", time.perf_counter() - start, "tokenise")
+            self.job = Job(rows, lengths, self.done, self.deadline, self.request.is_cancelled, self.caller)
+            model.scheduler.submit(self.job)
+        except Exception as error:
+            self.fail(error)
+
+    def done(self, outcome: list[Any] | Exception) -> None:
+        """Take the outcome: the scheduler calls this once.
+
+        Handing an answer to Triton takes longer than a short text's share of a forward pass. While others wait, that is
+        left to another thread, so that the next pass begins; a lone caller is spared the change of threads.
+        """
+        if self.model.scheduler.waiting_requests:
+            self.model._sender.put(lambda: self._answer(outcome))
+        else:
+            self._answer(outcome)
+
+    def _answer(self, outcome: list[Any] | Exception) -> None:
+        model = self.model
+        if isinstance(outcome, Exception):
+            self.fail(outcome)
+            return
+        start = time.perf_counter()
+        try:
+            outputs = model.answer(self.request, self.context, outcome)
+        except Exception as error:
+            self.fail(error)
+            return
+        self._send(model.pb.InferenceResponse(output_tensors=outputs))
+        model.meters.add("xt_seconds_total", time.perf_counter() - start, "post")
+        if self.job is not None and self.job.started is not None:
+            model.meters.add("xt_seconds_total", self.job.started - self.job.submitted, "queue")
+
+    def fail(self, error: Exception, *, invalid: bool = False) -> None:
+        """Send an error: what the client must mend, what it may try again, or our own."""
+        codes = self.model.pb.TritonError
+        meters = self.model.meters
+        if isinstance(error, Cancelled):
+            code = codes.CANCELLED
+            meters.add("xt_cancelled_total")
+        elif isinstance(error, (Overloaded, Expired)):
+            code = codes.UNAVAILABLE
+            meters.add("xt_refused_total", 1, "full" if isinstance(error, Overloaded) else "deadline")
+        elif invalid:
+            code = codes.INVALID_ARG
+            meters.add("xt_refused_total", 1, "invalid")
+        else:
+            code = codes.INTERNAL
+            meters.add("xt_refused_total", 1, "error")
+            self.model.pb.Logger.log_error(f"{self.model.name}: {''.join(traceback.format_exception(error)).rstrip()}")
+        message = str(error) if isinstance(error, XtError) else f"{type(error).__name__}: {error}"
+        self._send(self.model.pb.InferenceResponse(output_tensors=[], error=codes(message, code)))
+
+    def _send(self, response: Any) -> None:
+        flags = self.model.pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        try:
+            self.sender.send(response, flags=flags)
+        except Exception as error:  # the answer could not be handed over: nobody is left to be told but the log
+            self.model.pb.Logger.log_error(f"{self.model.name}: an answer could not be sent: {error}")
+
+
+class _Thread:
+    """A thread that does what it is given, in order; at most `most` tasks wait (0: any number)."""
+
+    def __init__(self, name: str, most: int = 0) -> None:
+        self._most = most
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._some = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, task: Callable[[], None]) -> None:
+        with self._some:
+            if self._closed:
+                raise Overloaded("The model is shutting down.", "Ask another server, or try again.")
+            if self._most and len(self._tasks) >= self._most:
+                raise Overloaded(f"The queue is full: {self._most} requests wait to be read.", "Try again later.")
+            self._tasks.append(task)
+            self._some.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._some:
+                while not self._tasks:
+                    if self._closed:
+                        return
+                    self._some.wait()
+                task = self._tasks.popleft()
+            task()
+
+    def close(self) -> None:
+        """Do what was given before, then end."""
+        with self._some:
+            self._closed = True
+            self._some.notify()
+        self._thread.join()

@@ -1,0 +1,1 @@
+"""Triton's server process: started, watched, reloaded, ended."""

@@ -1,0 +1,406 @@
+"""Fitted temperatures are the true ones, and no calibrator scores a query, or a translation of it, that it was fitted on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import optimize
+from scipy.special import log_softmax, softmax
+
+from xt.calibration import fitting, measures
+from xt.calibration.calibrators import RetrievalTemperature
+from xt.calibration.fitting import MAPS, fit_map, fit_margin, nll
+from xt.core.errors import XtError
+from xt.eval.retrieval import calibration
+from xt.eval.retrieval.calibration import apply, calibrate, fit_excluding, fit_temperature, stack, summary
+from xt.eval.retrieval.ranking import FOLDS, Ranking, fold_of
+
+
+def drawn(n: int, temperature: float, none: float, *, k: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and gold answers drawn by the very model: P(j) = softmax over k candidates and "none of these"."""
+    rng = np.random.default_rng(seed)
+    scores = -np.sort(-rng.normal(0.8, 0.03, (n, k)), axis=1)
+    p = softmax(np.column_stack([scores, np.full(n, none)]) / temperature, axis=1)
+    gold = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=k)
+    return scores, np.where(gold == k, -1, gold)
+
+
+def ranking(n: int, temperature: float, *, none: float = 0.8, seed: int = 0) -> Ranking:
+    """A language whose English sentences are `sentence 0` to `sentence n - 1`, as in every other language."""
+    scores, gold = drawn(n, temperature, none, seed=seed)
+    folds = np.array([fold_of(f"sentence {i}") for i in range(n)])
+    return Ranking(scores.astype(np.float32), np.tile(np.arange(20), (n, 1)), gold, folds, 1000)
+
+
+def with_gold(one: Ranking, gold: np.ndarray) -> Ranking:
+    return Ranking(one.scores, one.rows, gold, one.folds, one.candidates)
+
+
+def independent_nll(scores, gold, temperature, none):
+    logits = log_softmax(np.column_stack([scores, np.full(len(scores), none)]) / temperature, axis=1)
+    return -logits[np.arange(len(gold)), np.where(gold < 0, scores.shape[1], gold)]
+
+
+@pytest.mark.parametrize(("temperature", "none"), [(0.01, 0.85), (0.02, 0.9), (0.05, 0.8)])
+def test_a_known_temperature_is_recovered(temperature, none):
+    scores, gold = drawn(20_000, temperature, none)
+    assert 0.01 < (gold < 0).mean() < 0.9
+    found = fit_temperature(scores, gold)
+    assert found.temperature == pytest.approx(temperature, rel=0.05)
+    assert found.none_score == pytest.approx(none, abs=0.01)
+
+
+def test_the_fit_is_the_minimum_that_another_optimizer_finds():
+    scores, gold = drawn(500, 0.02, 0.85, seed=1)
+    found = fit_temperature(scores, gold)
+    other = optimize.minimize(
+        lambda x: independent_nll(scores, gold, np.exp(x[0]), x[1]).mean(),
+        [np.log(0.05), 0.7],
+        method="Nelder-Mead",
+        options={"xatol": 1e-6, "fatol": 1e-10},
+    )
+    reached = independent_nll(scores, gold, found.temperature, found.none_score).mean()
+    assert reached == pytest.approx(other.fun, abs=1e-6)
+    assert np.log(found.temperature) == pytest.approx(other.x[0], abs=5e-3)
+
+
+@pytest.mark.parametrize("height", [0.0, 0.4])
+def test_value_gradient_and_curvature_are_those_of_finite_differences(height):
+    scores, gold = drawn(200, 0.03, 0.82, seed=2)
+    curves = fitting.Curves(scores, gold, np.full(len(gold), height))
+    for beta, none in ((30.0, 0.8), (100.0, 0.85), (2.0, -0.3)):
+        x = np.array([beta, beta * (none - height)])
+        value, gradient, hessian = curves(*x)
+        assert value == pytest.approx(independent_nll(scores, gold, 1 / beta, none).mean())
+        np.testing.assert_allclose(optimize.approx_fprime(x, lambda x: curves(*x)[0], 1e-6), gradient, atol=2e-6)
+        np.testing.assert_allclose(optimize.approx_fprime(x, lambda x: curves(*x)[1], 1e-6), hessian, atol=2e-6)
+
+
+@pytest.mark.parametrize("absent", [0, 1, 40, 199, 200])
+def test_a_fit_ends_in_the_same_place_wherever_it_starts(absent, monkeypatch):
+    scores, gold = drawn(200, 0.01, -1.0, seed=5)
+    gold[:absent] = -1
+    losses, places = [], []
+    for start in [(t, none) for t in (0.002, 0.01, 0.5) for none in (-0.9, 0.5, 0.99)]:
+        monkeypatch.setattr(fitting, "_search", lambda *_, start=start: start)
+        found = fit_temperature(scores, gold)
+        losses.append(nll(found, scores, gold).mean())
+        places.append(np.log(found.temperature))
+    np.testing.assert_allclose(losses, min(losses), atol=1e-7)
+    if 0 < absent < 200:  # else the temperature may be anything
+        np.testing.assert_allclose(places, places[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_bounded_search_from_anywhere_finds_less_whatever_the_scores(seed):
+    """Cosines a hair apart, one candidate, temperatures beyond reason, answers all there or all missing."""
+    rng = np.random.default_rng(seed)
+    n, k, scale = 40, int(rng.choice([1, 2, 5])), 10 ** rng.uniform(-4, 0)
+    scores = -np.sort(-np.clip(rng.normal(rng.uniform(-0.2, 0.9), scale, (n, k)), -1, 1), axis=1)
+    gold = rng.integers(-1, k, n) if seed % 3 else np.full(n, seed % 2 - 1)
+    found = fit_temperature(scores, gold)
+    bounds = [(np.log(1e-5), np.log(10.0)), (-1.0, 1.0)]
+    others = [
+        optimize.minimize(lambda x: independent_nll(scores, gold, np.exp(x[0]), x[1]).mean(), start, bounds=bounds).fun
+        for start in ([-7.0, 0.9], [-5.0, 0.5], [-3.0, -0.5], [0.0, 0.0], [2.0, 0.9])
+    ]
+    assert independent_nll(scores, gold, found.temperature, found.none_score).mean() < min(others) + 1e-4
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("temperature", [0.005, 0.05, 0.3])
+def test_fitting_lowers_the_loss_on_its_own_data(seed, temperature):
+    scores, gold = drawn(100, temperature, 0.8, seed=seed)
+    fitted = nll(fit_temperature(scores, gold), scores, gold).mean()
+    for other in (RetrievalTemperature(1.0, 0.8), RetrievalTemperature(temperature, 0.8)):
+        assert fitted <= nll(other, scores, gold).mean() + 1e-9
+
+
+def test_fitting_beats_the_raw_cosine_when_every_answer_is_among_the_candidates():
+    scores, gold = drawn(300, 0.02, -1.0)
+    assert (gold >= 0).all()
+    fitted = nll(fit_temperature(scores, gold), scores, gold).mean()
+    assert fitted < nll(RetrievalTemperature(1.0), scores, gold).mean() - 0.5
+
+
+def test_nll_is_that_of_scipy_also_where_the_answer_is_absent():
+    scores, gold = drawn(100, 0.02, 0.85)
+    assert (gold < 0).any() and (gold == 0).any()
+    found = nll(RetrievalTemperature(0.03, 0.84), scores, gold)
+    np.testing.assert_allclose(found, independent_nll(scores, gold, 0.03, 0.84), rtol=1e-9)
+
+
+def test_nll_of_the_impossible_is_finite():
+    assert np.isfinite(nll(RetrievalTemperature(1e-4), np.array([[0.9, 0.1]]), np.array([-1]))).all()
+
+
+def test_too_few_queries_are_refused():
+    scores, gold = drawn(29, 0.02, 0.8)
+    with pytest.raises(XtError, match="29 queries are too few"):
+        fit_temperature(scores, gold)
+    fit_temperature(*drawn(30, 0.02, 0.8))
+
+
+def test_stacking_keeps_every_candidate_and_fills_up_with_none():
+    long, short = ranking(40, 0.02), ranking(30, 0.02, seed=1)
+    short = Ranking(short.scores[:, :3], short.rows[:, :3], np.where(short.gold < 3, short.gold, -1), short.folds, 3)
+    scores, gold = stack([long, short])
+    assert gold.tolist() == [*long.gold, *short.gold]
+    np.testing.assert_array_equal(scores[:40], long.scores)
+    np.testing.assert_array_equal(scores[40:, :3], short.scores)
+    assert (scores[40:, 3:] == -np.inf).all() and scores.shape == (70, 20)
+
+
+def test_a_fold_is_left_out_of_its_own_fit():
+    one = ranking(300, 0.02)
+    for fold in range(FOLDS):
+        rest = one.folds != fold
+        assert fit_excluding([one], fold) == fit_temperature(one.scores[rest].astype(float), one.gold[rest])
+    assert fit_excluding([one], None) == fit_temperature(one.scores.astype(float), one.gold)
+
+
+def test_each_query_is_scored_by_the_calibrator_of_its_fold():
+    one = ranking(100, 0.02)
+    by_fold = {f: RetrievalTemperature(0.01 * (f + 1), 0.8) for f in range(FOLDS)}
+    scored = apply(one, by_fold)
+    for i in range(100):
+        p = by_fold[int(one.folds[i])](one.scores[i : i + 1])[0]
+        assert (scored.confidence[i], scored.none[i]) == (p[0], p[-1])
+        assert scored.nll[i] == pytest.approx(-np.log(p[one.gold[i]]))
+        assert scored.correct[i] == (one.gold[i] == 0)
+    assert scored.temperature == pytest.approx(0.01 * 120 ** (1 / 5))
+
+
+def planted(seed: int = 0) -> dict[str, Ranking]:
+    """Three languages with the same English sentences; deu and fra are sources of the zero-shot temperature."""
+    return {code: ranking(250, 0.02, seed=seed + i) for i, code in enumerate(("deu", "fra", "swh"))}
+
+
+FITTED = [
+    "zero-shot", "pooled", "predicted", "per-language", "shrunk", "platt", "isotonic", "histogram", "beta",
+]  # fmt: skip
+RESOURCES = {"deu": "high", "fra": "high", "swh": "low"}
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    """The planted languages, their methods and what is kept for serving."""
+    found = calibrate(planted(), 0.01)
+    return planted(), found.methods, found.kept
+
+
+@pytest.fixture(scope="module")
+def summed(calibrated):
+    return calibrated[1], summary(calibrated[1], RESOURCES)
+
+
+def confidences(methods: list[calibration.Method]) -> dict[str, dict[str, np.ndarray]]:
+    return {m.key: {lang: s.confidence for lang, s in m.scored.items()} for m in methods}
+
+
+def test_a_language_with_few_candidates_does_not_shorten_the_others():
+    """A pooled fit is that of every query over its own candidates, as a sum written out has it."""
+    rankings = planted()
+    few = rankings["swh"]
+    cut = {"scores": few.scores[:6, :2], "rows": few.rows[:6, :2], "folds": few.folds[:6]}
+    rankings["swh"] = replace(few, gold=np.minimum(few.gold[:6], 1), **cut)
+    found = fit_excluding(list(rankings.values()), None)
+
+    def total(x):
+        rows = [(r.scores.astype(float), r.gold) for r in rankings.values()]
+        return sum(independent_nll(s, g, np.exp(x[0]), x[1]).sum() for s, g in rows)
+
+    other = optimize.minimize(total, [np.log(0.02), 0.75], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})
+    assert np.log(found.temperature) == pytest.approx(other.x[0], abs=2e-3)
+    alone = fit_excluding([rankings["deu"], rankings["fra"]], None)
+    assert found.temperature == pytest.approx(alone.temperature, rel=0.05)
+    for kind in MAPS:
+        fit_map(kind, found, *stack(list(rankings.values())))
+    assert fit_margin(*stack(list(rankings.values()))).temperature == pytest.approx(found.temperature, rel=0.3)
+
+
+@pytest.mark.parametrize("culprit", ["deu", "swh"])
+def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(calibrated, culprit):
+    before = calibrated[0]
+    one = before[culprit]
+    fold = one.folds == 0
+    # Fold 0 of one language turns all wrong: fitted on it, every temperature would be dragged far up.
+    gold = np.where(fold, 19, one.gold)
+    dragged = fit_temperature(one.scores.astype(float), gold)
+    assert dragged.temperature > 1.3 * fit_temperature(one.scores.astype(float), one.gold).temperature
+    after = calibrate({**before, culprit: with_gold(one, gold)}, 0.01).methods
+    first, second = confidences(calibrated[1]), confidences(after)
+    for key, by_language in first.items():
+        for lang, ranked in before.items():
+            zero = ranked.folds == 0
+            np.testing.assert_array_equal(by_language[lang][zero], second[key][lang][zero], err_msg=f"{key}, {lang}")
+    fitted_on = {"zero-shot": {"deu"}, "pooled": {"deu", "swh"}, "per-language": {"deu", "swh"}}
+    fitted_on |= {key: {"deu"} for key in ("predicted", "platt", "beta", "isotonic")}
+    for key, sources in fitted_on.items():
+        for lang, ranked in before.items():
+            zero = ranked.folds == 0
+            touched = culprit in sources and (key != "per-language" or lang == culprit)
+            changed = first[key][lang][~zero] != second[key][lang][~zero]
+            assert bool(changed.mean() > 0.9) is touched, (key, lang)
+
+
+def test_a_translation_of_a_query_is_left_out_too(calibrated):
+    rankings, methods, _ = calibrated
+    folds = {code: r.folds for code, r in rankings.items()}
+    assert all((f == folds["deu"]).all() for f in folds.values())
+    zero_shot = next(m for m in methods if m.key == "zero-shot")
+    for fold in range(FOLDS):
+        rest = [r for code, r in rankings.items() if code in ("deu", "fra")]
+        scores = np.concatenate([r.scores[r.folds != fold] for r in rest]).astype(float)
+        gold = np.concatenate([r.gold[r.folds != fold] for r in rest])
+        mine = rankings["swh"].folds == fold
+        expected = fit_temperature(scores, gold)(rankings["swh"].scores[mine])[:, 0]
+        np.testing.assert_allclose(zero_shot.scored["swh"].confidence[mine], expected)
+
+
+def test_accuracy_is_the_same_under_every_method(calibrated):
+    rankings, methods, _ = calibrated
+    assert [m.key for m in methods] == ["cosine", "training", *FITTED]
+    for lang, ranked in rankings.items():
+        for m in methods:
+            np.testing.assert_array_equal(m.scored[lang].correct, ranked.gold == 0)
+
+
+def test_fixed_temperatures_are_the_plain_softmax(calibrated):
+    rankings, methods, _ = calibrated
+    for m, temperature in zip(methods[:2], (1.0, 0.01), strict=True):
+        expected = softmax(rankings["swh"].scores.astype(float) / temperature, axis=1)[:, 0]
+        np.testing.assert_allclose(m.scored["swh"].confidence, expected, rtol=1e-9)
+        assert m.temperature == temperature
+
+
+def test_calibrated_confidence_is_near_its_null_value_and_the_raw_cosine_far_off(summed):
+    _, out = summed
+    for key in ("zero-shot", "pooled", "per-language"):
+        assert out[key]["overall"]["ece"] < 1.6 * out[key]["overall"]["ece_null"]
+    assert out["cosine"]["overall"]["ece"] > 2 * out["pooled"]["overall"]["ece"]
+    assert out["pooled"]["overall"]["nll"] < out["cosine"]["overall"]["nll"]
+
+
+def test_what_is_kept_for_serving_is_fitted_on_everything_and_is_json(calibrated):
+    rankings, _, kept = calibrated
+    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    assert kept["zero-shot"]["fitted_on"] == ["deu", "fra"]
+    assert kept["pooled"]["fitted_on"] == ["deu", "fra", "swh"]
+    expected = fit_temperature(*stack(list(rankings.values())))
+    assert RetrievalTemperature.from_json(kept["pooled"]) == expected
+    assert RetrievalTemperature.from_json(kept["per-language"]["swh"]) == fit_excluding([rankings["swh"]], None)
+
+
+def test_without_a_source_language_there_is_no_zero_shot():
+    found = calibrate({"swh": ranking(100, 0.02), "jav": ranking(100, 0.02, seed=1)}, None)
+    assert [m.key for m in found.methods] == ["cosine", *FITTED[1:]]
+    assert "zero-shot" not in found.kept
+    assert found.kept["platt"]["scope"] == "pooled"
+    assert found.notes == ["zero-shot: none of its languages is there"]
+
+
+def test_with_few_queries_only_the_fixed_temperatures_are_left():
+    found = calibrate({"deu": ranking(50, 0.02)}, 0.01)
+    assert [m.key for m in found.methods] == ["cosine", "training"]
+    assert found.kept == {}
+    assert found.notes == [
+        "zero-shot: too few queries",
+        "pooled: too few queries",
+        "predicted: too few queries",
+        "per-language: too few queries in deu",
+        "shrunk: too few queries",
+        "platt, isotonic, histogram, beta: the corpus has too few queries to fit them",
+    ]
+    with pytest.raises(XtError, match="scope"):
+        calibrate({"deu": ranking(50, 0.02)}, 0.01, calibrate_on="other")
+    named = calibrate({"deu": ranking(50, 0.02)}, 0.01, calibrate_on="pooled")
+    assert named.notes[-1].endswith("the corpus has too few queries to fit them on pooled")
+
+
+def test_a_corpus_of_one_repeated_sentence_is_calibrated_without_a_fit():
+    scores, gold = drawn(80, 0.02, 0.8)
+    one = Ranking(scores.astype(np.float32), np.tile(np.arange(20), (80, 1)), gold, np.zeros(80, int), 80)
+    methods = calibrate({"deu": one}, 0.01).methods
+    assert [m.key for m in methods] == ["cosine", "training"]
+
+
+def test_a_language_outside_the_table_keeps_the_others_zero_shot():
+    found = calibrate({"deu": ranking(100, 0.02), "mylang": ranking(100, 0.02, seed=1)}, None)
+    assert [m.key for m in found.methods] == ["cosine", *FITTED]
+    assert found.kept["zero-shot"]["fitted_on"] == ["deu"]
+
+
+def test_one_class_alone_fits_no_map_and_says_so():
+    rankings = {code: with_gold(r, np.zeros(250, int)) for code, r in planted().items()}
+    found = calibrate(rankings, None)
+    assert not {"platt", "isotonic", "histogram", "beta"} & {m.key for m in found.methods}
+    assert [n.split(":")[0] for n in found.notes] == ["platt", "isotonic", "histogram", "beta"]
+    assert "All 400 queries are right" in found.notes[0] or "queries are right" in found.notes[0]
+
+
+def test_what_another_corpus_gave_is_applied_as_it_is():
+    kept = calibrate(planted(), None).kept
+    new = {code: ranking(120, 0.03, seed=9 + i) for i, code in enumerate(("swh", "jav"))}
+    found = {m.key: m for m in calibrate(new, None, given=kept).methods}
+    for key in ("zero-shot", "pooled"):
+        expected = RetrievalTemperature.from_json(kept[key])(new["jav"].scores)[:, 0]
+        np.testing.assert_array_equal(found[f"given-{key}"].scored["jav"].confidence, expected)
+    line = kept["predicted"]["line"]
+    share = 0.5 / 120  # every query's best candidate is candidate 0
+    share = max(share, 1 / 120)
+    odds = line["bias"] + line["slope"] * np.log(share / (1 - share))
+    assert found["given-predicted"].scored["swh"].confidence.mean() == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-3)
+
+
+def test_the_rows_of_a_summary_are_the_measures_of_its_queries(summed):
+    methods, out = summed
+    for m in methods:
+        for lang, s in m.scored.items():
+            row = out[m.key]["languages"][lang]
+            assert row["n"] == 250
+            assert row["accuracy"] == s.correct.mean()
+            assert row["mean_confidence"] == pytest.approx(s.confidence.mean())
+            assert row["nll"] == pytest.approx(s.nll.mean())
+            assert row["brier"] == pytest.approx(np.mean((s.confidence - s.correct) ** 2))
+            assert row["ece"] == measures.ece(s.confidence, s.correct)
+            assert row["ece_equal_width"] == measures.ece_equal_width(s.confidence, s.correct)
+            assert row["auroc"] == measures.auroc(s.confidence, s.correct)
+            assert row["ece_ci"][0] <= row["ece"] <= row["ece_ci"][1]
+
+
+def test_summary_means_are_over_languages(summed):
+    _, out = summed
+    rows = out["pooled"]["languages"]
+    for key in ("accuracy", "mean_confidence", "ece", "ece_null", "nll", "brier", "auroc"):
+        deu, fra, swh = (rows[x][key] for x in ("deu", "fra", "swh"))
+        assert out["pooled"]["overall"][key] == pytest.approx((deu + fra + swh) / 3)
+        assert out["pooled"]["by_resource"]["high"][key] == pytest.approx((deu + fra) / 2)
+        assert out["pooled"]["by_resource"]["low"][key] == pytest.approx(swh)
+    assert (out["pooled"]["overall"]["n"], out["pooled"]["overall"]["languages"]) == (750, 3)
+
+
+def test_the_interval_of_a_mean_is_narrower_than_that_of_one_language(summed):
+    _, out = summed
+    low, high = out["pooled"]["overall"]["ece_ci"]
+    assert 0 <= low < out["pooled"]["overall"]["ece"] < high <= 1
+    widths = [row["ece_ci"][1] - row["ece_ci"][0] for row in out["pooled"]["languages"].values()]
+    assert high - low < np.mean(widths)
+
+
+def test_reliability_covers_every_query(summed):
+    _, out = summed
+    for method in out.values():
+        assert sum(b["count"] for b in method["reliability"]) == 750
+
+
+def test_a_language_that_is_all_right_has_no_auroc_and_does_not_spoil_the_mean():
+    rankings = planted()
+    rankings["deu"] = with_gold(rankings["deu"], np.zeros(250, int))
+    out = summary(calibrate(rankings, None).methods, RESOURCES)["cosine"]
+    assert out["languages"]["deu"]["auroc"] is None
+    others = [out["languages"][x]["auroc"] for x in ("fra", "swh")]
+    assert out["overall"]["auroc"] == pytest.approx(np.mean(others))

@@ -1,0 +1,130 @@
+"""Calibration in tasks: the same numbers by one process as by two, every task told, errors handed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from tests.eval.retrieval.test_calibration import ranking
+from xt.core.errors import XtError
+from xt.eval.retrieval import calibration, conformal, trust, unanswerable
+from xt.eval.retrieval.calibration import CrossFit
+from xt.eval.retrieval.ranking import DIRECTIONS
+from xt.eval.retrieval.trust import Asked, calibrate_sides
+from xt.serve.triton.server_state import process_start
+
+RESOURCES = {"deu": "high", "fra": "high", "swh": "low"}
+ENGLISH = {code: [f"sentence {i}" for i in range(150)] for code in RESOURCES}
+
+
+@pytest.fixture(scope="module")
+def both():
+    return {
+        way: {code: ranking(150, 0.02, seed=10 * w + i) for i, code in enumerate(RESOURCES)}
+        for w, way in enumerate(DIRECTIONS)
+    }
+
+
+def plain(sides):
+    return {
+        way: [s.kept, s.section, s.none_of_these, s.conformal, [m.scored["swh"].confidence.tolist() for m in s.methods]]
+        for way, s in sides.items()
+    }
+
+
+def test_two_processes_give_what_one_gives_and_tell_every_task(both, monkeypatch):
+    monkeypatch.setattr(trust, "LARGE", 0)
+    told = {1: [], 2: []}
+    found = {
+        jobs: calibrate_sides(
+            both, ENGLISH, RESOURCES, Asked(0.01, shots=(16,)), jobs=jobs,
+            calibrating=lambda *row, jobs=jobs: told[jobs].append(row),
+        )
+        for jobs in (1, 2)
+    }  # fmt: skip
+    assert json.dumps(plain(found[1])) == json.dumps(plain(found[2]))
+    for rows in told.values():
+        assert [done for done, _, _ in rows] == list(range(1, len(rows) + 1))
+        assert rows[-1][:2] == (30, 30)  # of both ways: fits, no answer, sets, shots and eleven methods
+
+
+def test_each_direction_is_what_its_parts_give(both):
+    found = calibrate_sides(both, ENGLISH, RESOURCES, Asked(0.01))[DIRECTIONS[1]]
+    rankings, other = both[DIRECTIONS[1]], both[DIRECTIONS[0]]
+    with threadpool_limits(1):  # sums in another order differ in the last bit
+        made = calibration.calibrate(rankings, 0.01, others=other)
+        fits = CrossFit(rankings, other)
+        missing, kept = unanswerable.measure(rankings, ENGLISH, ["deu", "fra"], predicted=fits.predicted)
+        assert found.kept == {**made.kept, "none-of-these": kept} and found.none_of_these == missing
+        assert found.section["methods"] == calibration.summary(made.methods, RESOURCES)
+        assert found.conformal == conformal.measure(rankings, ["deu", "fra"], predicted=fits.predicted)
+
+
+def test_an_error_in_another_process_is_the_same_error(both, monkeypatch):
+    monkeypatch.setattr(trust, "LARGE", 0)
+    with pytest.raises(XtError, match="Unknown scope 'swahili'") as error:
+        calibrate_sides(both, ENGLISH, RESOURCES, Asked(0.01, calibrate_on="swahili"), jobs=2)
+    assert "Known:" in error.value.hint
+
+
+def test_a_killed_process_is_told_and_no_task_is_waited_for_in_vain():
+    for further in (0, 5):
+        with pytest.raises(XtError, match="A process that calibrates was killed"), trust._team(2) as team:
+            team.add(("way", trust.FITS), partial(os._exit, 9))  # long tasks go to the other process first
+            for i in range(further):
+                team.add(("way", str(i)), partial(time.sleep, 0.1))
+            list(team.results())
+
+
+def test_an_error_here_leaves_what_waits_undone_and_prints_nothing(caplog):
+    with pytest.raises(ZeroDivisionError), trust._team(2) as team:
+        team.add(("way", trust.FITS), partial(time.sleep, 1))
+        team.add(("way", "none of these"), partial(divmod, 1, 0))
+        for i in range(5):
+            team.add(("way", str(i)), partial(time.sleep, 60))
+        list(team.results())
+    assert not caplog.records
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing, time\n"
+        "from functools import partial\n"
+        "from xt.eval.retrieval import trust\n"
+        "if __name__ == '__main__':\n"
+        "    with trust._team(2) as team:\n"
+        "        team.add(('way', trust.FITS), partial(time.sleep, 600))\n"
+        "        team._hand_out()\n"
+        "        while not (children := multiprocessing.active_children()):\n"
+        "            time.sleep(0.05)\n"
+        "        time.sleep(2)\n"
+        "        print(children[0].pid, flush=True)\n"
+        "        list(team.results())\n"
+    )
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        assert process_start(child) is not None
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while process_start(child) is not None:
+        assert time.monotonic() < deadline, "it goes on without its parent"
+        time.sleep(0.1)
+
+
+def test_one_direction_alone_and_a_corpus_too_small_have_no_less_than_they_can(both):
+    one = {way: {"swh": r["swh"]} for way, r in list(both.items())[:1]}
+    few = {way: {"swh": ranking(12, 0.02)} for way in one}
+    found = calibrate_sides(one, {"swh": ENGLISH["swh"]}, RESOURCES, Asked())
+    assert "pooled" in found[DIRECTIONS[0]].kept
+    small = calibrate_sides(few, {"swh": ENGLISH["swh"][:12]}, RESOURCES, Asked())[DIRECTIONS[0]]
+    assert [m.key for m in small.methods] == ["cosine"] and small.kept == {} and small.conformal == {}
+    assert np.isfinite(small.section["methods"]["cosine"]["overall"]["ece"])

@@ -1,0 +1,172 @@
+"""Queries without an answer: the ranking without its right candidate by brute force, thresholds by hand, leaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from xt.calibration.calibrators import (
+    CalibrationTable,
+    Rescaled,
+    RetrievalMargin,
+    RetrievalTemperature,
+    read_calibrator,
+)
+from xt.calibration.fitting import fit_temperature
+from xt.core.data.bitext import Bitext
+from xt.eval.retrieval import unanswerable
+from xt.eval.retrieval.calibration import CrossFit
+from xt.eval.retrieval.ranking import DIRECTIONS, Encodings, Ranking, rank
+from xt.eval.retrieval.unanswerable import loses_answer, take_out, threshold_at_risk
+
+
+def corpus(n=400, noise=0.8, seed=0):
+    rng = np.random.default_rng(seed)
+    one = rng.normal(size=(n, 24))
+    a, b = one + noise * rng.normal(size=one.shape), one + noise * rng.normal(size=one.shape)
+    a, b = ((v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for v in (a, b))
+    english = tuple(f"sentence {i}" for i in range(n))
+    return Bitext("deu", tuple(f"Satz {i}" for i in range(n)), english), Encodings(a, b, 0, 0)
+
+
+def test_taking_an_answer_out_is_searching_an_index_without_it():
+    bitext, vectors = corpus(60)
+    ranking = rank(bitext, vectors, DIRECTIONS[0], k=10)
+    without = np.array([loses_answer(e) for e in bitext.english])
+    assert 15 < without.sum() < 45
+    found = take_out(ranking, without)
+    similarities = vectors.foreign @ vectors.english.T
+    for i in range(60):
+        row = similarities[i].copy()
+        if without[i]:
+            row[i] = -np.inf
+        order = np.argsort(-row)[:9]
+        np.testing.assert_array_equal(found.rows[i], order)
+        np.testing.assert_allclose(found.scores[i], row[order], atol=1e-6)
+        place = np.flatnonzero(order == i)
+        assert found.gold[i] == (place[0] if len(place) else -1)
+
+
+def test_the_threshold_is_the_least_that_keeps_the_risk():
+    confidence = np.array([0.9, 0.8, 0.7, 0.7, 0.6, 0.5])
+    correct = np.array([1, 1, 1, 0, 1, 0.0])
+    assert threshold_at_risk(confidence, correct, 0.2) == 0.6  # 1 wrong of 5
+    assert threshold_at_risk(confidence, correct, 0.1) == 0.8
+    assert threshold_at_risk(confidence, correct, 0.25) == 0.6
+    assert threshold_at_risk(confidence, np.zeros(6), 0.1) == np.inf
+    assert threshold_at_risk(confidence, np.ones(6), 0.0) == 0.5
+
+
+def test_figures_are_those_of_the_definitions_and_the_risk_is_kept():
+    bitext, vectors = corpus(2000, noise=0.6)
+    ranking = rank(bitext, vectors, DIRECTIONS[0])
+    section, kept = unanswerable.measure({"deu": ranking}, {"deu": bitext.english}, ["deu"], repeats=20)
+    assert list(section["methods"]) == ["zero-shot"]
+    row = section["methods"]["zero-shot"]["languages"]["deu"]
+    without = np.array([loses_answer(e) for e in bitext.english])
+    final = read_calibrator(kept)
+    assert isinstance(final, Rescaled) and isinstance(final.base, RetrievalMargin)
+    none = final(take_out(ranking, without).scores)[:, -1]
+    assert row["auroc"] == pytest.approx(roc_auc_score(~without, 1 - none), abs=0.01)  # by folds, and of all
+    assert row["refusal"]["risk_found"] == pytest.approx(0.1, abs=0.03)
+    assert 0.1 < row["refusal"]["coverage"] < 0.6
+    assert none[without].mean() > none[~without].mean() + 0.3
+    assert row["unanswerable"] == without.mean()
+
+
+def spoil(ranking, fold):
+    """Every answer of a fold is said to be the sixth candidate."""
+    return replace(ranking, gold=np.where(ranking.folds == fold, 5, ranking.gold))
+
+
+@pytest.mark.parametrize("scope", ["zero-shot", "predicted"])
+def test_answers_of_a_fold_have_no_part_in_its_figures(scope, monkeypatch):
+    """Of the calibrators that score fold 0, none changes with its labels; those of the others do where labels count."""
+    bitext, vectors = corpus(400)
+    seen = {}
+
+    def spy(ranking, without, fits, risk, repeats):
+        seen.setdefault(round(float((ranking.gold == 0).mean()), 6), []).append(fits)
+        return real(ranking, without, fits, risk, 0)
+
+    real = unanswerable._one
+    monkeypatch.setattr(unanswerable, "_one", spy)
+    honest = rank(bitext, vectors, DIRECTIONS[0])
+    for ranking in (honest, spoil(honest, 0)):
+        fits = CrossFit({"deu": ranking}, {})
+        unanswerable.measure({"deu": ranking}, {"deu": bitext.english}, ["deu"], predicted=fits.predicted)
+    first, second = (found[scope == "predicted"] for found in seen.values())
+    assert first[0] == second[0]
+    assert all(first[fold] != second[fold] for fold in range(1, 5))
+
+
+def test_answers_drawn_from_the_right_temperature_calibrate_a_hard_language():
+    """Fitted on an easy language, a hard one is badly calibrated; answers drawn by its temperature mend it."""
+    sides = {code: corpus(1500, noise, seed) for code, noise, seed in (("deu", 0.45, 1), ("swh", 0.65, 2))}
+    apart = {code: rank(*corpus(1500, noise, 9), DIRECTIONS[0]) for code, noise in (("deu", 0.45), ("swh", 0.65))}
+
+    def predicted_by(code, fold):
+        return fit_temperature(apart[code].scores, apart[code].gold)
+
+    rankings = {code: rank(bitext, vectors, DIRECTIONS[0]) for code, (bitext, vectors) in sides.items()}
+    english = {code: bitext.english for code, (bitext, _) in sides.items()}
+    section, kept = unanswerable.measure(rankings, english, ["deu"], predicted=predicted_by, repeats=50)
+    zero, predicted = (section["methods"][key]["languages"]["swh"] for key in ("zero-shot", "predicted"))
+    assert zero["ece"] > zero["ece_null"] + 0.04
+    assert predicted["ece"] < predicted["ece_null"] + 0.015
+    assert predicted["none_ece"] < predicted["none_ece_null"] + 0.015 < zero["none_ece"]
+    assert zero["refusal"]["risk_found"] > 0.15
+    n = predicted["refusal"]["answered"]
+    assert n > 50
+    assert predicted["refusal"]["risk_found"] < 0.1 + 2 * (0.09 / n) ** 0.5
+    assert predicted["auroc"] == pytest.approx(zero["auroc"], abs=0.03)
+    # No label of the language had a part in it.
+    shuffled = rankings["swh"].gold[np.random.default_rng(0).permutation(1500)]
+    blind = {**rankings, "swh": replace(rankings["swh"], gold=shuffled)}
+    again = unanswerable.measure(blind, english, ["deu"], predicted=predicted_by, repeats=0)[1]
+    assert again["languages"] == kept["languages"]
+    table = CalibrationTable.from_report({"none-of-these": kept}, scope="none-of-these")
+    assert table.choose("swh")[0].to_json() == kept["languages"]["swh"]
+    assert table.choose("fra")[0].to_json() == {k: kept[k] for k in ("kind", "base", "map")}
+
+
+def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
+    bitext, vectors = corpus(1000)
+    ranking = rank(bitext, vectors, DIRECTIONS[0])
+    calibrator = RetrievalTemperature(0.05, 0.4)
+    shares = calibrator(ranking.scores)
+    drawn = unanswerable.draw_missing(ranking, calibrator, None)
+    assert len(drawn) == 2
+    top = np.mean([r.rows[:, 0] == ranking.rows[:, 0] for r in drawn])
+    # The best candidate stays the best unless it was drawn and then, in half of the cases, taken out.
+    assert top == pytest.approx(1 - shares[:, 0].mean() / 2, abs=0.03)
+    right = np.mean([r.gold == 0 for r in drawn])
+    second = np.mean([(r.gold == 0) & (r.rows[:, 0] != ranking.rows[:, 0]) for r in drawn])
+    assert right == pytest.approx(shares[:, 0].mean() / 2, abs=0.03)
+    assert second == 0  # what was taken out was the answer, so what is left first is none
+    absent = np.mean([r.gold < 0 for r in drawn])
+    assert absent == pytest.approx(0.5 + (shares[:, -1] + shares[:, -2]).mean() / 2, abs=0.03)
+    assert (unanswerable.draw_missing(ranking, calibrator, None)[0].scores == drawn[0].scores).all()
+    assert set(unanswerable.draw_missing(ranking, calibrator, 0)[0].folds) == {1, 2, 3, 4}
+
+
+def test_a_language_of_one_query_is_left_out_of_what_is_predicted():
+    bitext, vectors = corpus(300)
+    ranking = rank(bitext, vectors, DIRECTIONS[0])
+    lone = Ranking(ranking.scores[:1], ranking.rows[:1], ranking.gold[:1], ranking.folds[:1], 300)
+    rankings, english = {"deu": ranking, "swh": lone}, {"deu": bitext.english, "swh": bitext.english[:1]}
+    fits = CrossFit(rankings, {})
+    section, kept = unanswerable.measure(rankings, english, ["deu"], predicted=fits.predicted, repeats=20)
+    assert list(section["methods"]["zero-shot"]["languages"]) == ["deu", "swh"]
+    assert list(section["methods"]["predicted"]["languages"]) == list(kept["languages"]) == ["deu"]
+
+
+def test_too_few_queries_and_lone_candidates_give_nothing():
+    bitext, vectors = corpus(20)
+    ranking = rank(bitext, vectors, DIRECTIONS[0])
+    assert unanswerable.measure({"deu": ranking}, {"deu": bitext.english}, ["deu"]) == ({}, {})
+    lone = rank(bitext, vectors, DIRECTIONS[0], k=1)
+    assert unanswerable.measure({"deu": lone}, {"deu": bitext.english}, []) == ({}, {})
