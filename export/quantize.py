@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +61,17 @@ def quantize_static(source: Path, target: Path, samples: Sequence[Feeds]) -> dic
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     graph = onnx.load(str(source))
-    with quiet():
+    tables = shorten_tables(graph, samples)
+    with quiet(), weights_read_once():
         model = nncf.quantize(
             graph,
-            nncf.Dataset(list(samples)),
+            nncf.Dataset([{**sample, **tables.places(sample)} for sample in samples]),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(samples),
             ignored_scope=nncf.IgnoredScope(names=products_of_activations(graph)),
         )
+    tables.put_back(model)
     look_up_mask(model)
     look_up_before_scaling(model)
     counts: dict[str, int] = {}
@@ -78,6 +82,164 @@ def quantize_static(source: Path, target: Path, samples: Sequence[Feeds]) -> dic
         raise XtError(f"No product of {source.name} could be brought to 8 bits.", "Try --precision int8-blocks.")
     onnx.save(model, str(target), save_as_external_data=_bytes(model) > 2_000_000_000)
     return counts
+
+
+@dataclass(frozen=True)
+class Table:
+    """A vocabulary table that a graph looks token ids up in."""
+
+    node: str
+    """The look-up."""
+    ids: str
+    """The graph's input that holds the ids."""
+    name: str
+    rows: npt.NDArray[np.float32]
+    kept: npt.NDArray[np.int64]
+    """The ids whose rows the shortened table has, ascending."""
+
+    @property
+    def places(self) -> str:
+        """Name the input of the shortened graph that holds the ids' places among `kept`."""
+        return f"{self.name}_places"
+
+
+class Tables:
+    """The vocabulary tables of a graph, taken out while its scales are being set."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self.tables = tables
+
+    def places(self, sample: Feeds) -> Feeds:
+        """Return the inputs that a sample needs besides its own."""
+        return {table.places: np.searchsorted(table.kept, sample[table.ids]) for table in self.tables}
+
+    def put_back(self, model: Any) -> None:
+        """Put every row, in 8 bits with a scale of its own as NNCF's, in the place of the shortened table's.
+
+        Raises XtError when NNCF brought the rows that it saw to other levels.
+        """
+        from onnx import numpy_helper
+
+        maker = {name: node for node in model.graph.node for name in node.output}
+        values = {t.name: t for t in model.graph.initializer}
+        for table in self.tables:
+            lookup = next(node for node in model.graph.node if node.name == table.node)
+            lookup.input[1] = table.ids
+            (extra,) = [given for given in model.graph.input if given.name == table.places]
+            model.graph.input.remove(extra)
+            names = [table.name]
+            arrays: list[npt.NDArray[Any]] = [table.rows]
+            scaled = maker.get(lookup.input[0])
+            if scaled is not None and scaled.op_type == "DequantizeLinear":
+                names = list(scaled.input)
+                levels, scales = int8_rows(table.rows)
+                arrays = [levels, scales, np.zeros(len(levels), np.int8)]
+            for name, array in zip(names, arrays, strict=True):
+                theirs = numpy_helper.to_array(values[name])
+                if not np.allclose(theirs, array[table.kept], rtol=1e-6, atol=0):
+                    raise XtError(
+                        f"NNCF brought the table {table.name} to other levels than xt: {name} differs.",
+                        "Install the version of NNCF of the lock file.",
+                    )
+                values[name].CopyFrom(numpy_helper.from_array(array, name))
+            shapes = {*names, *(scaled.output if scaled is not None else [])}
+            for known in [v for v in model.graph.value_info if v.name in shapes]:
+                model.graph.value_info.remove(known)
+
+
+def shorten_tables(model: Any, samples: Sequence[Feeds]) -> Tables:
+    """Leave of a graph's vocabulary tables the rows that the samples read; return the tables for `Tables.put_back`.
+
+    Four fifths of a small multilingual encoder are its vocabulary, whose scales depend on itself alone, while NNCF
+    copies, serialises and reads a graph whole a dozen times. The look-ups read a new input, the places of the ids.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    values = {t.name: t for t in model.graph.initializer}
+    inputs = {given.name: given for given in model.graph.input}
+    found: list[Table] = []
+    for node in model.graph.node:
+        name = node.input[0] if node.op_type == "Gather" else ""
+        readers = sum(given == name for n in model.graph.node for given in n.input)
+        if name not in values or node.input[1] not in inputs or readers > 1:
+            continue
+        dims, ids = values[name].dims, node.input[1]
+        if len(dims) != 2 or values[name].data_type != TensorProto.FLOAT or any(a.i for a in node.attribute):
+            continue
+        rows = numpy_helper.to_array(values[name])
+        widest = [int(np.abs(rows).max(1).argmax())]  # of which no row's scale is below a hundredth
+        kept = np.unique(np.concatenate([widest, *(sample[ids].ravel() for sample in samples)]))
+        table = Table(node.name, ids, name, rows, kept)
+        values[name].CopyFrom(numpy_helper.from_array(table.rows[kept], name))
+        shape = [d.dim_param or d.dim_value for d in inputs[ids].type.tensor_type.shape.dim]
+        model.graph.input.append(helper.make_tensor_value_info(table.places, TensorProto.INT64, shape))
+        node.input[1] = table.places
+        found.append(table)
+    return Tables(found)
+
+
+def int8_rows(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Bring (rows, columns) to levels from -127 to 127, one scale a row: levels (rows, columns), scales (rows,).
+
+    As NNCF does: no row's range is taken to be below a hundredth of the widest one's.
+
+    >>> int8_rows(np.array([[0.5, -1.27], [2.54, 0.0], [0.0, 0.001]], np.float32))[0]
+    array([[  50, -127],
+           [ 127,    0],
+           [   0,    5]], dtype=int8)
+    """
+    highest = np.abs(rows).max(1)
+    least = np.float32(max(float(highest.max()) * 0.01, 8e-5))
+    scales = np.maximum(highest, least) / np.float32(127)
+    levels = np.empty(rows.shape, np.int8)
+    for start in range(0, len(rows), 4096):  # a few megabytes at a time
+        part = slice(start, start + 4096)
+        levels[part] = np.clip(np.rint(rows[part] / scales[part, None]), -127, 127)
+    return levels, scales
+
+
+@contextmanager
+def weights_read_once() -> Iterator[None]:
+    """Let NNCF take the range of each weight once, from the graph.
+
+    It declares every weight an output of the network, and takes its range anew at every sample, to the same numbers.
+    """
+    import nncf.onnx.statistics.aggregator as module
+    from nncf.tensor import Tensor
+    from onnx import numpy_helper
+
+    at: Any = module
+    theirs: Any = at.ONNXStatisticsAggregator
+
+    class WeightsOnce(theirs):
+        statistic_points: Any
+
+        def collect_statistics(self, model: Any, graph: Any) -> None:
+            values = {t.name: t for t in model.graph.initializer}
+            nodes = {node.name: node for node in model.graph.node}
+            activations = type(self.statistic_points)()
+            for of_node in self.statistic_points.values():
+                for point in of_node:
+                    target = point.target_point
+                    name = ""
+                    if target.is_weight_target_point():
+                        name = nodes[target.target_node_name].input[target.port_id]
+                    if name not in values:
+                        activations.add_statistic_point(point)
+                        continue
+                    array = Tensor(numpy_helper.to_array(values[name]))
+                    for collectors in point.algorithm_to_tensor_collectors.values():
+                        for collector in collectors:
+                            collector.register_input_for_all_reducers(array)
+            every, self.statistic_points = self.statistic_points, activations
+            super().collect_statistics(model, graph)
+            self.statistic_points = every
+
+    at.ONNXStatisticsAggregator = WeightsOnce
+    try:
+        yield
+    finally:
+        at.ONNXStatisticsAggregator = theirs
 
 
 def products_of_activations(model: Any) -> list[str]:

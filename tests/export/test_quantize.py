@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from xt.export.quantize import calibration_texts, look_up_before_scaling, look_up_mask, products_of_activations
+from xt.core.errors import XtError
+from xt.export import quantize
+from xt.export.quantize import (
+    calibration_texts,
+    feeds,
+    int8_rows,
+    look_up_before_scaling,
+    look_up_mask,
+    products_of_activations,
+    quantize_static,
+    shorten_tables,
+)
 
 ROWS, WIDTH = 50, 6
 
@@ -60,6 +73,74 @@ def test_a_table_scaled_otherwise_is_left_as_it_is(options):
     before = graph.SerializeToString()
     assert look_up_before_scaling(graph) == 0
     assert graph.SerializeToString() == before
+
+
+def test_the_vocabulary_and_the_weights_out_of_the_way_leave_the_same_graph_bit_for_bit(
+    graphs, tiny, corpus, tmp_path, monkeypatch
+):
+    """Against NNCF with the whole graph in its hands, which takes several times as long on a real vocabulary."""
+    pytest.importorskip("nncf")
+    from xt.core.encoder.text import TextTokenizer
+
+    texts = [text for bitext in corpus for text in (*bitext.foreign, *bitext.english)]
+    tokenizer = TextTokenizer(tiny.path / "tokenizer.json", tiny.spec.max_length)
+    samples = feeds(calibration_texts(texts, 12), tokenizer, "query: ", 1)
+    counts = quantize_static(graphs.raw, tmp_path / "ours.onnx", samples)
+    monkeypatch.setattr(quantize, "shorten_tables", lambda model, samples: quantize.Tables([]))
+    monkeypatch.setattr(quantize, "weights_read_once", nullcontext)
+    assert quantize_static(graphs.raw, tmp_path / "theirs.onnx", samples) == counts
+    ours, theirs = (onnx.load(str(tmp_path / f"{name}.onnx")).graph for name in ("ours", "theirs"))
+    assert [n.SerializeToString() for n in ours.node] == [n.SerializeToString() for n in theirs.node]
+    values, expected = ({t.name: numpy_helper.to_array(t) for t in g.initializer} for g in (ours, theirs))
+    assert {n: (a.dtype, a.shape, a.tobytes()) for n, a in values.items()} == {
+        n: (a.dtype, a.shape, a.tobytes()) for n, a in expected.items()
+    }
+    assert [i.name for i in ours.input] == [i.name for i in theirs.input]
+    onnx.checker.check_model(str(tmp_path / "ours.onnx"))
+
+
+def lookup_graph(rows):
+    nodes = [helper.make_node("Gather", ["rows", "ids"], ["out"], name="look", axis=0)]
+    inputs = [("ids", TensorProto.INT64, ["b", "t"])]
+    return model(nodes, {"rows": rows}, inputs, [("out", TensorProto.FLOAT, ["b", "t", rows.shape[1]])])
+
+
+def test_a_shortened_table_looks_the_same_rows_up_and_is_put_back_whole():
+    rows = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+    graph, samples = lookup_graph(rows), [{"ids": np.array([[7, 49, 7]])}, {"ids": np.array([[3]])}]
+    tables = shorten_tables(graph, samples)
+    widest = int(np.abs(rows).max(1).argmax())
+    assert list(graph.graph.initializer[0].dims) == [len({3, 7, 49, widest}), WIDTH]
+    for sample in samples:
+        places = tables.places(sample)
+        assert run(graph, **{"ids": sample["ids"], **places}).tobytes() == rows[sample["ids"]].tobytes()
+    tables.put_back(graph)
+    assert [i.name for i in graph.graph.input] == ["ids"]
+    assert run(graph, ids=np.arange(ROWS)[None])[0].tobytes() == rows.tobytes()
+
+
+def test_a_table_brought_to_other_levels_than_ours_is_refused():
+    rows = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+    graph = lookup_graph(rows)
+    tables = shorten_tables(graph, [{"ids": np.array([[7, 49]])}])
+    levels, scales = int8_rows(rows[tables.tables[0].kept])
+    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(levels, "levels"))
+    graph.graph.initializer.append(numpy_helper.from_array(scales * np.float32(1.01), "scale"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.zeros(len(levels), np.int8), "zero"))
+    graph.graph.node.insert(0, helper.make_node("DequantizeLinear", ["levels", "scale", "zero"], ["scaled"], axis=0))
+    graph.graph.node[1].input[0] = "scaled"
+    with pytest.raises(XtError, match="NNCF brought the table rows to other levels than xt: scale differs"):
+        tables.put_back(graph)
+
+
+def test_levels_lie_half_a_scale_from_their_rows_and_no_row_has_too_fine_a_scale():
+    rows = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+    rows[5] *= 1e-6
+    levels, scales = int8_rows(rows)
+    assert np.abs(rows - levels * scales[:, None]).max() <= scales.max() * 0.5001
+    assert (np.abs(levels).max(1) == 127).sum() == ROWS - 1
+    assert scales[5] == pytest.approx(np.abs(rows).max() / 127 / 100)
+    assert not levels[5].any()
 
 
 def mask_graph(one=1.0):
