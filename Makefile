@@ -12,7 +12,7 @@ STAMP := $(VENV)/.$(ACCELERATOR)
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
-.PHONY: help env env-dev quickstart test lint check bench slow gpu-libraries results bench-train lock format clean
+.PHONY: help env env-dev quickstart test lint check docs bench slow gpu-libraries results bench-train lock format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ lint: $(STAMP)-dev .types ## ruff, mypy, and the import rule
 	$(BIN)/lint-imports
 
 check: lint test ## lint, then test: what has to pass
+
+docs: $(STAMP)-dev ## write the generated parts of docs/ anew
+	$(BIN)/python -m tests.reference
 
 bench: $(STAMP) ## measure the bundled encoder, served and in process, on this machine
 	test -f results/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out results/repository
