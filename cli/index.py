@@ -26,7 +26,7 @@ from xt.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from xt.calibration.calibrators import CalibrationTable
+    from xt.calibration.apply.table import CalibrationTable
     from xt.serve.client.connection import Tls
 
 ENCODE_EPILOG = """Examples:
@@ -356,7 +356,7 @@ def search(
     check_k(top_k)
     found: CalibrationTable | None = None
     if read_manifest(folder)["kind"] == "model":
-        from xt.calibration.calibrators import CalibrationTable
+        from xt.calibration.apply.table import CalibrationTable
         from xt.core.encoder.onnx_engine import load_model
 
         if encoder or url or calibration or tls_ca or tls_cert or tls_key:

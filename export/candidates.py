@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xt.calibration.calibrators import RetrievalTemperature
+from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.core.encoder.onnx_engine import PROVIDERS, available_providers
 from xt.core.encoder.text import TextEncoder, Vectors
 from xt.core.errors import CheckFailed

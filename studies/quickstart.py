@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xt.calibration.calibrators import CANDIDATES, CalibrationTable
+from xt.calibration.apply.table import CANDIDATES, CalibrationTable
 from xt.core.data.bitext import Bitext
 from xt.core.encoder import resolve
 from xt.core.encoder.onnx_engine import load_model

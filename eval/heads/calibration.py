@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.head_calibrators import (
+from xt.calibration.apply.heads import (
     LEAST_PROBABILITY,
     Floats,
     HeadCalibrator,
@@ -23,7 +23,7 @@ from xt.calibration.head_calibrators import (
     OneVsRest,
     VectorScaling,
 )
-from xt.calibration.head_fits import (
+from xt.calibration.fit.heads import (
     LOG_TEMPERATURES,
     WAYS,
     FittedTemperature,

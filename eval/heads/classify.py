@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xt.calibration import measures
-from xt.calibration.head_fits import some_examples
+from xt.calibration.fit.heads import some_examples
 from xt.core.data.tasks import Task
 from xt.core.files.artifact import Artifact, new_artifact, open_artifact, write_json
 from xt.core.heads import scores

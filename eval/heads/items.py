@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration.head_calibrators import Answers
-from xt.calibration.head_fits import Items
+from xt.calibration.apply.heads import Answers
+from xt.calibration.fit.heads import Items
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError
 from xt.core.heads.decode import Prediction

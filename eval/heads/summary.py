@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.calibration import measures, resampling
-from xt.calibration.head_calibrators import Floats
-from xt.calibration.head_fits import Items, fit_log_temperature
+from xt.calibration.apply.heads import Floats
+from xt.calibration.fit.heads import Items, fit_log_temperature
 from xt.eval.heads.calibration import Calibration, Fitted, Scored, apply, outside_fold, prior_of
 from xt.eval.retrieval.ranking import FOLDS
 from xt.eval.run import resource_of

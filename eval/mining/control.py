@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.special import bdtrc
 
 from xt.calibration import measures
-from xt.calibration.fitting import fit_logistic
+from xt.calibration.fit.maps import fit_logistic
 from xt.core.errors import XtError
 from xt.eval.mining.margin import Floats, Mined, scored
 

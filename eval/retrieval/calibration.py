@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.calibration import measures, resampling
-from xt.calibration.calibrators import Calibrator, Floats, Rescaled, RetrievalTemperature, read_calibrator
-from xt.calibration.fitting import MAPS, MIN_QUERIES, fit_drawn, fit_map, fit_temperature, information, losses
+from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalTemperature, read_calibrator
+from xt.calibration.fit.maps import MAPS, fit_map
+from xt.calibration.fit.temperature import MIN_QUERIES, fit_shrunk, fit_temperature, information, losses
 from xt.core import languages
 from xt.core.errors import XtError, unknown
 from xt.eval.retrieval.prediction import AccuracyLine, fit_line
@@ -212,7 +213,7 @@ class CrossFit:
         ranking = self.rankings[code]
         keep = keep_others(ranking, fold)
         prior, spread = self.prior(code, fold), self.spread(code, fold)
-        make = partial(fit_drawn, ranking.scores[keep], ranking.gold[keep], prior, spread)
+        make = partial(fit_shrunk, ranking.scores[keep], ranking.gold[keep], prior, spread)
         return self._once(("shrunk", code, fold), make)
 
 

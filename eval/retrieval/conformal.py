@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xt.calibration import measures, resampling
-from xt.calibration.calibrators import Floats, RetrievalTemperature
+from xt.calibration.apply.retrieval import Floats, RetrievalTemperature
 from xt.core.errors import XtError
 from xt.eval.retrieval.calibration import apply_rows, fit_excluding
 from xt.eval.retrieval.prediction import draw_answers

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.calibrators import Calibrator, Floats, RetrievalTemperature
-from xt.calibration.confidence_maps import logit, sigmoid
-from xt.calibration.fitting import MIN_QUERIES, match_confidence
+from xt.calibration.apply.maps import logit, sigmoid
+from xt.calibration.apply.retrieval import Calibrator, Floats, RetrievalTemperature
+from xt.calibration.fit.temperature import MIN_QUERIES, match_confidence
 from xt.core.errors import XtError
 from xt.eval.retrieval.ranking import Ranking
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xt.calibration import measures
-from xt.calibration.fitting import fit_drawn
+from xt.calibration.fit.temperature import fit_shrunk
 from xt.core.errors import XtError
 from xt.eval.retrieval.calibration import CrossFit, Scored, apply, keep_others
 from xt.eval.retrieval.ranking import FOLDS, Ranking
@@ -62,7 +62,7 @@ def _one(fits: CrossFit, k: int, seed: int) -> dict[str, Any]:
                 for fold, rows in drawn.items():
                     spread = fits.spread(code, fold) if key == "shrunk" else float("inf")
                     prior = fits.prior(code, fold)
-                    by_fold[fold] = fit_drawn(ranking.scores[rows], ranking.gold[rows], prior, spread)
+                    by_fold[fold] = fit_shrunk(ranking.scores[rows], ranking.gold[rows], prior, spread)
                 figures[key].setdefault(code, []).append(_figures(apply(ranking, by_fold)))
     return {key: _row(found, lacking) for key, found in figures.items()}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from xt.calibration.calibrators import RetrievalTemperature
+from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.core.errors import XtError
 from xt.eval.retrieval import calibration, conformal, unanswerable
 from xt.eval.retrieval import shots as few

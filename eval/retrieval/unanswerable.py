@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.calibration import measures, resampling
-from xt.calibration.calibrators import Calibrator, Floats, Rescaled, RetrievalMargin
-from xt.calibration.fitting import fit_map, fit_margin
+from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalMargin
+from xt.calibration.fit.maps import fit_map
+from xt.calibration.fit.temperature import fit_margin
 from xt.eval.retrieval.calibration import enough, keep_others, stack
 from xt.eval.retrieval.prediction import draw_answers
 from xt.eval.retrieval.ranking import FOLDS, Ranking

@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xt.calibration.calibrators import TABLE_KIND, CalibrationTable, Calibrator, read_calibrator
+from xt.calibration.apply.retrieval import Calibrator, read_calibrator
+from xt.calibration.apply.table import TABLE_KIND, CalibrationTable
 from xt.core.errors import XtError, unknown
 from xt.serve.client import wire
 from xt.serve.client.client import AsyncClient

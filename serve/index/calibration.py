@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xt.calibration.calibrators import CANDIDATES, MAPPED, SCOPES, TABLE_KIND, CalibrationTable
+from xt.calibration.apply.table import CANDIDATES, MAPPED, SCOPES, TABLE_KIND, CalibrationTable
 from xt.core.errors import XtError, unknown
 from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, read_json, sha256
 

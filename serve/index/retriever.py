@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from xt.calibration.calibrators import CalibrationTable
+from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import (

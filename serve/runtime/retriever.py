@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.calibrators import CalibrationTable
+from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.buckets import Buckets, bucket
 from xt.core.encoder.onnx_engine import check_golden, load_model
 from xt.core.encoder.text import TextEncoder

@@ -162,7 +162,7 @@ def test_the_command_line_imports_nothing_heavy():
 
 def test_the_serving_path_imports_neither_torch_nor_transformers(tiny_repository):
     code = f"""
-import xt.core.files.artifact, xt.calibration.calibrators, xt.core.errors, xt.core.vectors, xt.core.encoder.spec, xt.core.encoder.text
+import xt.core.files.artifact, xt.calibration.apply.retrieval, xt.core.errors, xt.core.vectors, xt.core.encoder.spec, xt.core.encoder.text
 import xt.serve.client.encoder
 from pathlib import Path
 from xt.core.encoder.onnx_engine import check_golden, load_model

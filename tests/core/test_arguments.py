@@ -217,7 +217,7 @@ def test_scores_are_rows_of_numbers_whatever_holds_them():
 
 
 def test_a_calibrator_takes_similarities_of_any_kind():
-    from xt.calibration.calibrators import RetrievalTemperature
+    from xt.calibration.apply.retrieval import RetrievalTemperature
 
     rows = [[0.9, 0.5], [0.2, 0.4]]
     expected = np.exp(np.array(rows) / 0.1)

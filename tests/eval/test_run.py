@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from xt.calibration.calibrators import RetrievalTemperature
+from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.core.data.bitext import Bitext
 from xt.core.encoder import torch_engine
 from xt.core.encoder.text import TooLong

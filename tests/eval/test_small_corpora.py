@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from xt.calibration.head_calibrators import Answers
-from xt.calibration.head_fits import Items
+from xt.calibration.apply.heads import Answers
+from xt.calibration.fit.heads import Items
 from xt.cli.evaluate.kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
 from xt.core.data.bitext import Bitext
 from xt.core.encoder.text import Encoded

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from xt.calibration import head_fits, measures
-from xt.calibration.head_calibrators import Answers, LabelTemperature, from_json, join, moved
-from xt.calibration.head_fits import FittedTemperature, Items, Prior, fit_log_temperature, fit_temperature, pool
+from xt.calibration import measures
+from xt.calibration.apply.heads import Answers, LabelTemperature, from_json, join
+from xt.calibration.fit import heads as head_fits
+from xt.calibration.fit.heads import FittedTemperature, Items, Prior, fit_log_temperature, fit_temperature, pool
+from xt.calibration.fit.maps import fit_beta, fit_histogram, quantile_edges
 from xt.core.data import tasks
 from xt.core.data.examples import QaExample, SingleExample, TaggedExample
 from xt.core.errors import XtError
@@ -123,22 +125,22 @@ def test_a_beta_map_is_a_logistic_regression_on_two_logarithms() -> None:
 
     items = events(4000, 3.0)
     p = items.answers.confidence(items.answers.log_softmax())
-    found = head_fits.beta_map(p, items.correct, ridge=0.0)
+    found = fit_beta(p, items.correct, ridge=0.0)
     features = np.stack([np.log(p), -np.log1p(-p)], 1)
     theirs = LogisticRegression(C=1e10, tol=1e-10, max_iter=10_000).fit(features, items.correct)
     assert found.a > 0 and found.b > 0
     np.testing.assert_allclose(
         [found.a, found.b, found.m], [*theirs.coef_[0], theirs.intercept_[0]], rtol=0.02, atol=0.01
     )
-    np.testing.assert_allclose(moved(found, p), theirs.predict_proba(features)[:, 1], atol=1e-3)
+    np.testing.assert_allclose(found(p), theirs.predict_proba(features)[:, 1], atol=1e-3)
 
 
 def test_a_histogram_gives_each_bin_its_share() -> None:
     p = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
     hit = np.array([0, 0, 0, 1, 1, 0, 1, 1.0])
-    found = head_fits.histogram_map(p, hit, bins=2)
+    found = fit_histogram(p, hit, quantile_edges(p, 2), pseudo=1.0)
     assert found.edges == (pytest.approx(0.5),)
-    assert moved(found, np.array([0.0, 0.5, 0.5001, 1.0])).tolist() == pytest.approx([2 / 6, 2 / 6, 4 / 6, 4 / 6])
+    assert found(np.array([0.0, 0.5, 0.5001, 1.0])).tolist() == pytest.approx([2 / 6, 2 / 6, 4 / 6, 4 / 6])
     same = head_fits.histogram_map(np.full(10, 0.5), np.ones(10))
     assert (same.edges, same.values) == ((), (pytest.approx(11 / 12),))
 

@@ -11,7 +11,8 @@ from scipy.special import softmax
 
 from tests.eval.ranked.test_search import Meaning, numbered
 from xt.calibration import measures
-from xt.calibration.calibrators import CalibrationTable, Rescaled, read_calibrator
+from xt.calibration.apply.retrieval import Rescaled, read_calibrator
+from xt.calibration.apply.table import CalibrationTable
 from xt.eval.ranked.search import Ranked, rank_collection
 from xt.eval.ranked.trust import DIRECTION, calibrate
 

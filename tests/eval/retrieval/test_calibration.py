@@ -10,9 +10,11 @@ import pytest
 from scipy import optimize
 from scipy.special import log_softmax, softmax
 
-from xt.calibration import fitting, measures
-from xt.calibration.calibrators import RetrievalTemperature
-from xt.calibration.fitting import MAPS, fit_map, fit_margin, nll
+from xt.calibration import measures
+from xt.calibration.apply.retrieval import RetrievalTemperature
+from xt.calibration.fit import temperature as fitting
+from xt.calibration.fit.maps import MAPS, fit_map
+from xt.calibration.fit.temperature import fit_margin, nll
 from xt.core.errors import XtError
 from xt.eval.retrieval import calibration
 from xt.eval.retrieval.calibration import apply, calibrate, fit_excluding, fit_temperature, stack, summary

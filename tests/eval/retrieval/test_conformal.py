@@ -9,7 +9,7 @@ import pytest
 from crepes import ConformalClassifier
 from scipy.special import softmax
 
-from xt.calibration.calibrators import RetrievalTemperature
+from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.core.errors import XtError
 from xt.eval.retrieval import conformal
 from xt.eval.retrieval.conformal import sets, threshold

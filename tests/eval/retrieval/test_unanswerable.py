@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from xt.calibration.calibrators import (
-    CalibrationTable,
-    Rescaled,
-    RetrievalMargin,
-    RetrievalTemperature,
-    read_calibrator,
-)
-from xt.calibration.fitting import fit_temperature
+from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
+from xt.calibration.apply.table import CalibrationTable
+from xt.calibration.fit.temperature import fit_temperature
 from xt.core.data.bitext import Bitext
 from xt.eval.retrieval import unanswerable
 from xt.eval.retrieval.calibration import CrossFit

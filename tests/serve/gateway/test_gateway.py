@@ -14,7 +14,8 @@ import numpy as np
 import openai
 import pytest
 
-from xt.calibration.calibrators import CalibrationTable, RetrievalTemperature
+from xt.calibration.apply.retrieval import RetrievalTemperature
+from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.serve.client import wire

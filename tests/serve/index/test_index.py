@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xt.calibration.calibrators import CalibrationTable, RetrievalTemperature
+from xt.calibration.apply.retrieval import RetrievalTemperature
+from xt.calibration.apply.table import CalibrationTable
 from xt.core.errors import XtError
 from xt.serve.index.index import DOCUMENTS_FILE, INDEX_FILE, NO_SCORE, OFFSETS_FILE, Index, answer, check_k, unit
 

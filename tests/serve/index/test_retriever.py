@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 
-from xt.calibration.calibrators import CalibrationTable, RetrievalTemperature
+from xt.calibration.apply.retrieval import RetrievalTemperature
+from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, read_manifest

@@ -1,27 +1,29 @@
-"""Fitting what turns a head's logits into probabilities: temperature, vector scaling, isotonic, beta, histogram."""
+"""Fitting what turns a head's logits into probabilities: temperature, vector scaling, maps of each label or answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 
-from xt.calibration.confidence_maps import EDGE, Beta, Histogram, Isotonic
-from xt.calibration.head_calibrators import (
+from xt.calibration.apply.heads import (
     LEAST_PROBABILITY,
     Answers,
     Floats,
     HeadCalibrator,
     LabelTemperature,
-    Map,
     OfAnswers,
     OneVsRest,
     VectorScaling,
     join,
 )
+from xt.calibration.apply.maps import Histogram, Isotonic, PlainMap
+from xt.calibration.fit.maps import fit_beta, fit_histogram, fit_isotonic, quantile_edges
+from xt.calibration.fit.temperature import search_log_temperature
 from xt.core.errors import XtError
 
 Places = npt.NDArray[np.int64]
@@ -149,8 +151,7 @@ def fit_log_temperature(items: Items, prior: Prior | None = None) -> FittedTempe
     def penalised(t: float) -> float:
         return loss(t) + (0.0 if prior is None else (t - prior.mean) ** 2 / (2 * prior.variance))
 
-    found = minimize_scalar(penalised, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    best = float(found.x)
+    best = search_log_temperature(penalised, (low, high), xatol=1e-4)
     bound = min(best - low, high - best) < 0.02
     at = float(np.clip(best, low + STEP, high - STEP))
     curvature = (loss(at + STEP) - 2 * loss(at) + loss(at - STEP)) / STEP**2
@@ -201,43 +202,15 @@ def fit_vector(items: Items, *, ridge: float = RIDGE) -> VectorScaling:
 
 def isotonic_map(probability: Floats, hit: Floats) -> Isotonic:
     """Fit a rising map; what it gives is kept 1 / 2n away from 0 and 1, which no n items can tell apart from them."""
-    from sklearn.isotonic import IsotonicRegression
-
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(probability, hit)
-    y = np.clip(fitted.y_thresholds_, 1 / (2 * len(hit)), 1 - 1 / (2 * len(hit)))
-    return Isotonic(tuple(map(float, fitted.X_thresholds_)), tuple(map(float, y)))
+    return fit_isotonic(probability, hit, floor=1 / (2 * len(hit)))
 
 
-def beta_map(probability: Floats, hit: Floats, *, ridge: float = RIDGE) -> Beta:
-    """Fit beta calibration by maximum likelihood with a, b >= 0, drawn to "change nothing" (1, 1, 0) by `ridge`."""
-    p = np.clip(probability, EDGE, 1 - EDGE)
-    features = np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)])  # (3, n)
-    still = np.array([1.0, 1.0, 0.0])
-
-    def loss(x: Floats) -> tuple[float, Floats]:
-        z = x[0] * features[0] + x[1] * features[1] + x[2]
-        value = np.logaddexp(0, z).sum() - (z * hit).sum()
-        gap = 1 / (1 + np.exp(-np.clip(z, -500, 500))) - hit
-        return float(value + ridge / 2 * ((x - still) ** 2).sum()), (features * gap).sum(1) + ridge * (x - still)
-
-    found = minimize(loss, still, jac=True, method="L-BFGS-B", bounds=[(0, None), (0, None), (None, None)])
-    return Beta(*(float(v) for v in found.x))
+def histogram_map(probability: Floats, hit: Floats) -> Histogram:
+    """Fit `BINS` of equal mass, by Laplace's rule."""
+    return fit_histogram(probability, hit, quantile_edges(probability, BINS), pseudo=1.0)
 
 
-def histogram_map(probability: Floats, hit: Floats, *, bins: int = BINS) -> Histogram:
-    """Fit bins of equal mass; a bin's value is its share of hits, (hits + 1) / (items + 2) (Laplace).
-
-    Equal probabilities are never parted: there may be fewer bins.
-    """
-    edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
-    edges = edges[(edges >= probability.min()) & (edges < probability.max())]  # the end bins hold something
-    place = np.searchsorted(edges, probability, side="left")
-    hits = np.bincount(place, weights=hit, minlength=len(edges) + 1)
-    counts = np.bincount(place, minlength=len(edges) + 1)
-    return Histogram(tuple(map(float, edges)), tuple(map(float, (hits + 1) / (counts + 2))))
-
-
-def fit_map(items: Items, make: Callable[[Floats, Floats], Map], *, by_label: bool) -> HeadCalibrator:
+def fit_map(items: Items, make: Callable[[Floats, Floats], PlainMap], *, by_label: bool) -> HeadCalibrator:
     """Fit a map of the probability of the answer given, or, `by_label`, one for each label's probability."""
     items = thinned(items)
     plain = items.answers.log_softmax()
@@ -263,7 +236,7 @@ class Way:
 WAYS = {
     "vector": Way("vector scaling", fit_vector, 80, labels_only=True),
     "isotonic": Way("isotonic regression", lambda items: fit_map(items, isotonic_map, by_label=True), 200),
-    "beta": Way("beta calibration", lambda items: fit_map(items, beta_map, by_label=True), 80),
+    "beta": Way("beta calibration", lambda items: fit_map(items, partial(fit_beta, ridge=RIDGE), by_label=True), 80),
     "histogram": Way("histogram of the answer's probability", lambda i: fit_map(i, histogram_map, by_label=False), 200),
 }
 """Ways besides temperature; isotonic and beta one label against the rest where there are labels."""

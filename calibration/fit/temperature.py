@@ -1,4 +1,4 @@
-"""Fitting what turns similarities into probabilities: temperatures, drawn to a prior or not; maps of confidences."""
+"""Fitting temperatures, with a prior or not: along with the score of "none of these" by Newton's method, or alone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq, isotonic_regression, minimize
+from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit
 
-from xt.calibration.calibrators import Floats, RetrievalMargin, RetrievalTemperature
-from xt.calibration.confidence_maps import (
-    EDGE,
-    Beta,
-    ConfidenceMap,
-    Histogram,
-    Isotonic,
-    Platt,
-    is_sorted,
-    margin_features,
-    near,
-)
-from xt.calibration.measures import BINS, equal_mass
-from xt.core.errors import XtError, unknown
+from xt.calibration.apply.maps import is_sorted, near
+from xt.calibration.apply.retrieval import Floats, RetrievalMargin, RetrievalTemperature
+from xt.core.errors import XtError
 
 MIN_QUERIES = 30
 """Fewer queries than this fit no temperature worth having."""
@@ -42,7 +31,8 @@ LOG_T = (math.log(1e-4), math.log(10.0))
 """Where temperatures are looked for: cosines differ by 0.001 to 2."""
 
 
-def _checked(scores: npt.NDArray[Any], gold: Any, least: int = MIN_QUERIES) -> tuple[Floats, npt.NDArray[np.int64]]:
+def checked(scores: npt.NDArray[Any], gold: Any, least: int = MIN_QUERIES) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Return the similarities with every row best first, and where the right candidate then is."""
     scores, gold = np.asarray(scores, np.float64), np.asarray(gold, np.int64)
     if len(gold) < least:
         raise XtError(f"{len(gold)} queries are too few to fit a temperature.", f"Expected at least {least}.")
@@ -53,6 +43,19 @@ def _checked(scores: npt.NDArray[Any], gold: Any, least: int = MIN_QUERIES) -> t
         scores = np.take_along_axis(scores, order, 1)
         gold = np.where(gold < 0, -1, (order == gold[:, None]).argmax(1))
     return scores, gold
+
+
+def search_log_temperature(
+    loss: Callable[[float], float], between: tuple[float, float], *, xatol: float = 1e-5
+) -> float:
+    """Return the log temperature of least loss: of one number alone, where no score of "none of these" is fitted.
+
+    Args:
+        loss: of a log temperature.
+        between: where it is looked for.
+        xatol: how exactly.
+    """
+    return float(minimize_scalar(loss, bounds=between, method="bounded", options={"xatol": xatol}).x)
 
 
 def nll(calibrator: Any, scores: npt.NDArray[Any], gold: Any) -> Floats:
@@ -72,14 +75,14 @@ def fit_temperature(scores: npt.NDArray[Any], gold: Any) -> RetrievalTemperature
         scores: (n, k) similarities of the top candidates, in any order.
         gold: (n,) position of the right one in 0..k-1, or -1 when it is not among them.
     """
-    scores, gold = _checked(scores, gold)
+    scores, gold = checked(scores, gold)
     curves = Curves(scores, gold, np.zeros(len(gold)))
     return RetrievalTemperature(*_descend(curves, _search(curves, float(np.median(np.maximum(scores[:, -1], -1.0))))))
 
 
 def fit_margin(scores: npt.NDArray[Any], gold: Any) -> RetrievalMargin:
     """Fit temperature and the margin of "none of these" by maximum likelihood (arguments as of `fit_temperature`)."""
-    scores, gold = _checked(scores, gold)
+    scores, gold = checked(scores, gold)
     curves = Curves(scores, gold, near(scores))
     return RetrievalMargin(*_descend(curves, _search(curves, 0.03)))
 
@@ -241,14 +244,14 @@ def information(calibrator: RetrievalTemperature, scores: npt.NDArray[Any]) -> f
     return float((p * (values - mean) ** 2).sum())
 
 
-def fit_drawn(scores: npt.NDArray[Any], gold: Any, prior: RetrievalTemperature, spread: float) -> RetrievalTemperature:
-    """Fit a temperature drawn to a prior: maximum a posteriori, log T ~ Normal(log of the prior's, spread squared).
+def fit_shrunk(scores: npt.NDArray[Any], gold: Any, prior: RetrievalTemperature, spread: float) -> RetrievalTemperature:
+    """Fit a temperature shrunk towards a prior: the mode under log T ~ Normal(log of the prior's, spread squared).
 
     The "none of these" score is free: queries whose answer is not among the candidates would else be explained by the
     temperature. With few queries the prior speaks, with many the queries; `spread` of infinity is maximum likelihood.
     Any number of queries will do; without one it is the prior.
     """
-    scores, gold = _checked(scores, gold, 0)
+    scores, gold = checked(scores, gold, 0)
     if not len(gold):
         return prior
     centre = math.log(prior.temperature)
@@ -265,7 +268,7 @@ def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: floa
 
     Confidence falls as the temperature rises, so there is one; at the ends of `LOG_T` the nearest is taken.
     """
-    scores, _ = _checked(scores, np.zeros(len(scores)), 1)
+    scores, _ = checked(scores, np.zeros(len(scores)), 1)
 
     behind = np.concatenate([scores[:, 1:], np.full((len(scores), 1), none_score)], axis=1) - scores[:, :1]
     room, ones = np.empty_like(behind), np.ones(behind.shape[1])
@@ -291,121 +294,3 @@ def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: floa
     while over(high) > 0 and high < LOG_T[1]:
         high = min(LOG_T[1], high + 0.5)
     return RetrievalTemperature(math.exp(search(low, high, 1)), none_score)
-
-
-MAPS = ("platt", "isotonic", "histogram", "beta")
-
-
-def fit_map(
-    kind: str, base: RetrievalTemperature | RetrievalMargin, scores: npt.NDArray[Any], gold: Any
-) -> ConfidenceMap:
-    """Fit a map of the base's confidence in the best candidate to the chance that it is right.
-
-    Args:
-        kind: one of `MAPS`.
-        base: the temperature or margin under the map.
-        scores: (n, k) similarities, in any order.
-        gold: (n,) position of the right candidate, -1 when it is not among them.
-
-    Raises XtError with fewer than `MIN_QUERIES` queries, and where all of them are right or all wrong.
-    """
-    if kind not in MAPS:
-        raise unknown("map", kind, MAPS)
-    scores, gold = _checked(scores, gold)
-    right = (gold == 0).astype(np.float64)
-    if right.min() == right.max():
-        raise XtError(
-            f"All {len(right)} queries are {'right' if right[0] else 'wrong'}: {kind} cannot be fitted to one class.",
-            "Give queries of both kinds, or use a temperature.",
-        )
-    confidence = base(scores)[:, 0]
-    fits: dict[str, Callable[[Floats, Floats, Floats], ConfidenceMap]] = {
-        "platt": _platt, "isotonic": _isotonic, "histogram": _histogram, "beta": _beta,
-    }  # fmt: skip
-    return fits[kind](confidence, scores, right)
-
-
-def fit_logistic(features: Floats, right: Floats, *, ridge: float = 0.1) -> tuple[Floats, float]:
-    """Fit a logistic regression by Newton's method: weights (d,) and bias.
-
-    Args:
-        features: (n, d), of like scales.
-        right: (n,) of 0/1, both of them there.
-        ridge: weight of half the squared weights against the sum of the losses (scikit-learn's 1 / C).
-    """
-    design = np.column_stack([features, np.ones(len(right))])
-    penalty = np.full(design.shape[1], ridge)
-    penalty[-1] = 0.0
-    x = np.zeros(design.shape[1])
-    x[-1] = math.log(right.sum() / (len(right) - right.sum()))
-
-    def loss(x: Floats) -> float:
-        z = design @ x
-        return float(np.logaddexp(0, z).sum() - z @ right + 0.5 * penalty @ x**2)
-
-    value = loss(x)
-    for _ in range(STEPS):
-        p = expit(design @ x)
-        gradient = design.T @ (p - right) + penalty * x
-        hessian = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(penalty)
-        hessian += (1e-12 * np.abs(hessian).max() + 1e-12) * np.eye(len(x))  # features that tell the same can be solved
-        step = np.linalg.solve(hessian, gradient)
-        gain, share = float(gradient @ step), 1.0
-        while (after := loss(x - share * step)) > value - 1e-4 * share * gain and share > 1e-6:
-            share /= 4
-        if after >= value:
-            break
-        x, value = x - share * step, after
-        if gain < ENOUGH * len(right):
-            break
-    return x[:-1], float(x[-1])
-
-
-def _platt(confidence: Floats, scores: Floats, right: Floats) -> Platt:
-    features = margin_features(confidence, scores)
-    mean, scale = features.mean(0), np.maximum(features.std(0), 1e-9)
-    weights, bias = fit_logistic((features - mean) / scale, right)
-    return Platt(bias, tuple(map(float, weights)), tuple(map(float, mean)), tuple(map(float, scale)))
-
-
-def _isotonic(confidence: Floats, scores: Floats, right: Floats) -> Isotonic:
-    """The shares of blocks of neighbours, pooled until they rise; only the ends of a block are kept as points."""
-    x, where, count = np.unique(confidence, return_inverse=True, return_counts=True)  # equal confidences share a value
-    y = isotonic_regression(np.bincount(where, weights=right) / count, weights=count).x
-    inner = np.zeros(len(y), bool)
-    inner[1:-1] = (y[1:-1] == y[:-2]) & (y[1:-1] == y[2:])
-    return Isotonic(tuple(map(float, x[~inner])), tuple(map(float, y[~inner])))
-
-
-def _histogram(confidence: Floats, scores: Floats, right: Floats) -> Histogram:
-    """Bins of equal mass; an edge lies between the neighbours of two bins, and bins that it cannot part are one."""
-    order = np.argsort(confidence, kind="stable")
-    starts = equal_mass(len(order), BINS)[1:]
-    ranked = confidence[order]
-    edges = np.unique((ranked[starts - 1] + ranked[starts]) / 2)
-    bins = np.searchsorted(edges, confidence, side="left")
-    counts = np.bincount(bins, minlength=len(edges) + 1)
-    shares = np.bincount(bins, weights=right, minlength=len(edges) + 1) / np.maximum(counts, 1)
-    filled = np.flatnonzero(counts)
-    nearest = filled[np.abs(np.arange(len(counts))[:, None] - filled[None, :]).argmin(1)]
-    return Histogram(tuple(map(float, edges)), tuple(map(float, shares[nearest])))
-
-
-def _beta(confidence: Floats, scores: Floats, right: Floats) -> Beta:
-    """By maximum likelihood with a, b >= 0, so that the map rises: mostly without touching these bounds."""
-    c = np.clip(confidence, EDGE, 1 - EDGE)
-    log_c, log_rest = np.log(c), -np.log1p(-c)
-    weights, bias = fit_logistic(np.column_stack([log_c, log_rest]), right, ridge=0.0)
-    if weights.min() > 0 and weights.max() < 50 and abs(bias) < 50:
-        return Beta(float(weights[0]), float(weights[1]), bias)
-
-    def loss(x: Floats) -> tuple[float, Floats]:
-        z = x[0] * log_c + x[1] * log_rest + x[2]
-        p = 1 / (1 + np.exp(-np.clip(z, -40, 40)))
-        value = np.logaddexp(0, -z) * right + np.logaddexp(0, z) * (1 - right)
-        gap = (p - right) / len(right)
-        return float(value.mean()), np.array([gap @ log_c, gap @ log_rest, gap.sum()])
-
-    bounds = [(0.0, 50.0), (0.0, 50.0), (-50.0, 50.0)]
-    found = minimize(loss, np.array([1.0, 1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds)
-    return Beta(*(float(v) for v in found.x))

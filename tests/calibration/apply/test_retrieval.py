@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from xt.calibration.calibrators import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
-from xt.calibration.confidence_maps import MAPS, Beta, Histogram, Isotonic, Platt, margin_features, near
+from xt.calibration.apply.maps import MAPS, Beta, Histogram, Isotonic, Platt, margin_features, near
+from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
 from xt.core.errors import XtError
 
 SCORES = np.random.default_rng(0).normal(0.8, 0.05, (50, 7))

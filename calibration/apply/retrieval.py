@@ -1,4 +1,4 @@
-"""From similarities to probabilities: applying a calibrator and keeping it as JSON. Fitting is `xt.eval`'s.
+"""From similarities to probabilities: applying a calibrator and keeping it as JSON.
 
 A calibrator is called with the similarities of a query's candidates, a row for each query, and returns each candidate's
 probability in its own place, whatever the order of the row: the last column is that of "none of these". -inf or NaN is
@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration import confidence_maps
-from xt.core import languages
+from xt.calibration.apply import maps
 from xt.core.arguments import as_scores
-from xt.core.errors import XtError, unknown
+from xt.core.errors import XtError
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,7 +91,7 @@ class RetrievalMargin:
 
     def _sorted(self, scores: Floats) -> Floats:
         """Return the probabilities of rows that are best first, the best candidate of each present."""
-        return _softmax(scores, confidence_maps.near(scores) + self.margin, self.temperature)
+        return _softmax(scores, maps.near(scores) + self.margin, self.temperature)
 
     def to_json(self) -> dict[str, Any]:
         """As calibration.json keeps it."""
@@ -112,7 +111,7 @@ def _in_place(calibrate: Callable[[Floats], Floats], scores: npt.NDArray[Any]) -
     scores = as_scores(scores)
     n, k = scores.shape
     ordered, places = scores, None
-    if not confidence_maps.is_sorted(scores):
+    if not maps.is_sorted(scores):
         known = np.where(np.isnan(scores), -np.inf, scores)
         places = np.argsort(-known, axis=1, kind="stable")
         ordered = np.take_along_axis(known, places, 1)
@@ -154,7 +153,7 @@ class Rescaled:
     """
 
     base: RetrievalTemperature | RetrievalMargin
-    map: confidence_maps.ConfidenceMap
+    map: maps.ConfidenceMap
 
     @property
     def temperature(self) -> float:
@@ -180,14 +179,14 @@ class Rescaled:
 
     def to_json(self) -> dict[str, Any]:
         """As calibration.json keeps it."""
-        return {"kind": "retrieval-rescaled", "base": self.base.to_json(), "map": confidence_maps.to_json(self.map)}
+        return {"kind": "retrieval-rescaled", "base": self.base.to_json(), "map": maps.to_json(self.map)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rescaled:
         """Read what `to_json` wrote."""
         margin = value["base"].get("kind") == "retrieval-margin"
         base = (RetrievalMargin if margin else RetrievalTemperature).from_json(value["base"])
-        return cls(base, confidence_maps.from_json(value["map"]))
+        return cls(base, maps.from_json(value["map"]))
 
 
 Calibrator = RetrievalTemperature | RetrievalMargin | Rescaled
@@ -200,123 +199,3 @@ def read_calibrator(value: Mapping[str, Any]) -> Calibrator:
         "retrieval-margin": RetrievalMargin.from_json,
     }
     return readers.get(str(value.get("kind")), RetrievalTemperature.from_json)(value)
-
-
-NONE = "none-of-these"
-"""Fitted with queries that have no answer among the others: its mass for "none of these" means something."""
-MAPPED = "platt"
-"""A map of the confidence on margin features; the one for documents of which several may be right."""
-SCOPES = ("zero-shot", "pooled", MAPPED, NONE)
-"""What a query whose language has no calibrator of its own may be scored by, the preferred first."""
-CANDIDATES = 100
-"""Candidates that retrieval temperatures are fitted with, unless the corpora were smaller."""
-TABLE_KIND = "retrieval-calibration"
-
-
-@dataclass(frozen=True)
-class CalibrationTable:
-    """The calibrators that a retriever answers with: one for any language, and those of single languages."""
-
-    default: Calibrator
-    scope: str
-    """What the default is of: `SCOPES`."""
-    by_language: Mapping[str, Calibrator]
-    """ISO 639-3 code (or a code outside the table, as it was written) -> calibrator."""
-    candidates: int = CANDIDATES
-    """How many of the best documents, with "none of these", the probabilities sum over."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Which report, encoder and corpus they are from."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.candidates, bool) or not isinstance(self.candidates, int) or self.candidates < 1:
-            raise XtError(f"A calibration must be over at least one candidate; found {self.candidates!r}.")
-
-    def choose(self, language: str | None) -> tuple[Calibrator, str]:
-        """Give the calibrator for a query's language and its name; the default where the language has none.
-
-        >>> table = CalibrationTable(RetrievalTemperature(0.1), "zero-shot", {"deu": RetrievalTemperature(0.2)})
-        >>> table.choose("de")[1], table.choose("swh")[1], table.choose(None)[1]
-        ('per-language:deu', 'zero-shot', 'zero-shot')
-        """
-        code = language_key(language) if language else ""
-        if code in self.by_language:
-            return self.by_language[code], f"per-language:{code}"
-        return self.default, self.scope
-
-    def to_json(self) -> dict[str, Any]:
-        """As `calibration.json` of a retriever keeps it."""
-        return {
-            "kind": TABLE_KIND,
-            "scope": self.scope,
-            "default": self.default.to_json(),
-            "languages": {code: c.to_json() for code, c in sorted(self.by_language.items())},
-            "candidates": self.candidates,
-            "provenance": dict(self.provenance),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> CalibrationTable:
-        """Read what `to_json` wrote."""
-        if value.get("kind") != TABLE_KIND:
-            raise XtError(f"Unknown calibration {value.get('kind')!r}.", f"Expected {TABLE_KIND}.")
-        try:
-            return cls(
-                read_calibrator(value["default"]),
-                str(value["scope"]),
-                {code: read_calibrator(c) for code, c in value["languages"].items()},
-                value["candidates"],
-                dict(value.get("provenance", {})),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise XtError(f"The calibration lacks or misstates {error}.", "Make it again.") from error
-
-    @classmethod
-    def from_report(
-        cls,
-        methods: Mapping[str, Any],
-        *,
-        scope: str | None = None,
-        candidates: int = CANDIDATES,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> CalibrationTable:
-        """Take the calibrators of one encoder and one direction as calibration.json of a report holds them.
-
-        Args:
-            methods: "zero-shot", "pooled", "platt", "none-of-these" -> a calibrator, "shrunk" or "per-language" -> one
-                for each language; some of them. "none-of-these" has its own ones in it, under "languages".
-            scope: which is the default; None: zero-shot where it is there, else pooled.
-            candidates: how many candidates they were fitted with.
-            provenance: kept as it is.
-
-        Raises XtError when the scope is not there or a calibrator cannot be read.
-        """
-        there = [s for s in SCOPES if s in methods]
-        if scope is not None and scope not in SCOPES:
-            raise unknown("scope", scope, SCOPES)
-        if not there or (scope is not None and scope not in there):
-            raise XtError(
-                f"The calibration has no {scope or ' or '.join(SCOPES)} calibrator (found: "
-                f"{', '.join(methods) or 'none'}).",
-                "Evaluate on more queries, or choose another scope.",
-            )
-        chosen = scope or there[0]
-        try:
-            default = read_calibrator(methods[chosen])
-            shared = methods.get("shrunk") or methods.get("per-language", {})
-            own = methods[chosen].get("languages", {}) if chosen in (MAPPED, NONE) else shared
-            known = {language_key(code): read_calibrator(c) for code, c in own.items()}
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise XtError(f"The calibration lacks or misstates {error}.", "Make the report again.") from error
-        return cls(default, chosen, known, candidates, dict(provenance or {}))
-
-
-def language_key(code: str) -> str:
-    """Give the ISO 639-3 code that a language is looked up by; a code outside the table stays as it is.
-
-    >>> language_key("pt_BR"), language_key("qq-made-up")
-    ('por', 'qq-made-up')
-    """
-    try:
-        return languages.resolve(code).iso3
-    except XtError:
-        return code

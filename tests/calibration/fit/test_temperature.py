@@ -12,24 +12,11 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from xt.calibration import confidence_maps
-from xt.calibration.calibrators import (
-    CalibrationTable,
-    Rescaled,
-    RetrievalMargin,
-    RetrievalTemperature,
-    read_calibrator,
-)
-from xt.calibration.fitting import (
-    MAPS,
-    fit_drawn,
-    fit_logistic,
-    fit_map,
-    fit_margin,
-    fit_temperature,
-    information,
-    match_confidence,
-)
+from xt.calibration.apply import maps as confidence_maps
+from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
+from xt.calibration.apply.table import CalibrationTable
+from xt.calibration.fit.maps import MAPS, fit_logistic, fit_map
+from xt.calibration.fit.temperature import fit_margin, fit_shrunk, fit_temperature, information, match_confidence
 from xt.core.errors import XtError
 
 
@@ -209,14 +196,14 @@ def test_a_drawn_temperature_is_the_maximum_of_the_posterior(spread):
 
     tight = {"xatol": 1e-6, "fatol": 1e-9, "maxiter": 4000}
     reference = optimize.minimize(posterior, [-4, 0.8], method="Nelder-Mead", options=tight)
-    found = fit_drawn(scores, gold, prior, spread)
+    found = fit_shrunk(scores, gold, prior, spread)
     assert (math.log(found.temperature), found.none_score) == pytest.approx(tuple(reference.x), abs=3e-3)
 
 
 def test_few_queries_leave_the_prior_and_many_overrule_it():
     prior = RetrievalTemperature(0.01, 0.8)
-    assert fit_drawn(np.empty((0, 5)), np.empty(0, int), prior, 0.1) is prior
-    few, many = (fit_drawn(*drawn(n, temperature=0.03), prior, 0.1).temperature for n in (4, 20_000))
+    assert fit_shrunk(np.empty((0, 5)), np.empty(0, int), prior, 0.1) is prior
+    few, many = (fit_shrunk(*drawn(n, temperature=0.03), prior, 0.1).temperature for n in (4, 20_000))
     assert abs(math.log(few / 0.01)) < abs(math.log(few / 0.03))
     assert many == pytest.approx(0.03, rel=0.05)
 
@@ -263,7 +250,7 @@ def test_every_fit_is_the_same_in_any_order_of_the_candidates():
     assert not (mixed[:, 0] == scores[:, 0]).all()
     assert fit_temperature(mixed, moved) == fit_temperature(scores, gold)
     assert fit_margin(mixed, moved) == fit_margin(scores, gold)
-    assert fit_drawn(mixed, moved, BASE, 0.3) == fit_drawn(scores, gold, BASE, 0.3)
+    assert fit_shrunk(mixed, moved, BASE, 0.3) == fit_shrunk(scores, gold, BASE, 0.3)
     assert match_confidence(mixed, 0.6, 0.8) == match_confidence(scores, 0.6, 0.8)
     for kind in MAPS:
         assert fit_map(kind, BASE, mixed, moved) == fit_map(kind, BASE, scores, gold)

@@ -1,7 +1,7 @@
-"""Maps from the confidence in the best candidate to a calibrated one: applying them, and keeping them as JSON.
+"""Maps from a confidence to a calibrated one: applying them, and keeping them as JSON.
 
-Each takes `confidence` (n,), the probability of the best candidate, and `scores` (n, k), similarities in any order
-(-inf for a candidate that is absent), and gives (n,) in [0, 1]. Fitting is `xt.eval`'s.
+Each takes `confidence` (n,), the probability of the answer given, and returns (n,) in [0, 1]. Platt's, which is of
+retrieval alone, reads `scores` (n, k) too: similarities in any order, -inf for a candidate that is absent.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Beta:
     m: float
     kind = "beta"
 
-    def __call__(self, confidence: Floats, scores: npt.NDArray[Any]) -> Floats:
+    def __call__(self, confidence: Floats, scores: npt.NDArray[Any] | None = None) -> Floats:
         """Apply it; the scores play no part."""
         c = np.clip(confidence, EDGE, 1 - EDGE)
         return sigmoid(self.a * np.log(c) - self.b * np.log1p(-c) + self.m)
@@ -116,7 +116,7 @@ class Isotonic:
     y: tuple[float, ...]
     kind = "isotonic"
 
-    def __call__(self, confidence: Floats, scores: npt.NDArray[Any]) -> Floats:
+    def __call__(self, confidence: Floats, scores: npt.NDArray[Any] | None = None) -> Floats:
         """Apply it; beyond the points it is constant; the scores play no part."""
         return np.asarray(np.interp(confidence, self.x, self.y))
 
@@ -131,12 +131,14 @@ class Histogram:
     """One more than the edges."""
     kind = "histogram"
 
-    def __call__(self, confidence: Floats, scores: npt.NDArray[Any]) -> Floats:
+    def __call__(self, confidence: Floats, scores: npt.NDArray[Any] | None = None) -> Floats:
         """Apply it; the scores play no part."""
         return np.asarray(self.values)[np.searchsorted(self.edges, confidence, side="left")]
 
 
 ConfidenceMap = Platt | Beta | Isotonic | Histogram
+PlainMap = Beta | Isotonic | Histogram
+"""Those that read the confidence alone: of any answer, with similarities or without."""
 MAPS: dict[str, type[Any]] = {m.kind: m for m in (Platt, Beta, Isotonic, Histogram)}
 
 

@@ -1,6 +1,6 @@
 """From a head's logits to probabilities that were fitted: applying such a calibrator and keeping it as JSON.
 
-numpy alone; fitting is `xt.eval`'s. All kinds read `Answers`, so that a label, a tag, a span of tags and an answer from
+All kinds read `Answers`, so that a label, a tag, a span of tags and an answer from
 a context are one thing: an outcome that is the product of choices, each of them among a row of logits.
 """
 
@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.confidence_maps import Beta, Histogram, Isotonic, Platt
-from xt.calibration.confidence_maps import from_json as map_from_json
-from xt.calibration.confidence_maps import to_json as map_to_json
+from xt.calibration.apply.maps import PlainMap, Platt
+from xt.calibration.apply.maps import from_json as map_from_json
+from xt.calibration.apply.maps import to_json as map_to_json
 from xt.core.errors import XtError, unknown
 
 Floats = npt.NDArray[np.float64]
@@ -139,24 +139,15 @@ class VectorScaling:
         return {"kind": "vector", "scale": list(self.scale), "bias": list(self.bias)}
 
 
-Map = Beta | Histogram | Isotonic
-"""Moves a probability: what `xt.calibration.confidence_maps` has that reads nothing else."""
-
-
-def moved(map: Map, probability: Floats) -> Floats:
-    """Give the moved probabilities, (n,) to (n,)."""
-    return map(probability, probability[:, None])
-
-
 @dataclass(frozen=True)
 class OfAnswers:
     """Moves the probability of the answer given, whatever it is made of."""
 
-    map: Map
+    map: PlainMap
 
     def __call__(self, answers: Answers) -> Floats:
         """See `HeadCalibrator`."""
-        return moved(self.map, answers.confidence(answers.log_softmax()))
+        return self.map(answers.confidence(answers.log_softmax()))
 
     def to_json(self) -> dict[str, Any]:
         """See `HeadCalibrator`."""
@@ -167,14 +158,14 @@ class OfAnswers:
 class OneVsRest:
     """Moves every label's probability by a map of its own, and makes them sum to 1 again: Zadrozny & Elkan 2002."""
 
-    maps: tuple[Map, ...]
+    maps: tuple[PlainMap, ...]
 
     def probabilities(self, answers: Answers) -> Floats:
         """Give the probabilities of all columns, (choices, K); equal ones where all maps give 0."""
         plain = np.exp(answers.log_softmax())
         if plain.shape[1] != len(self.maps):
             raise XtError(f"The calibrator is of {len(self.maps)} labels; there are {plain.shape[1]}.")
-        each = np.stack([moved(map, plain[:, k]) for k, map in enumerate(self.maps)], axis=1)
+        each = np.stack([map(plain[:, k]) for k, map in enumerate(self.maps)], axis=1)
         total = each.sum(1, keepdims=True)
         return np.asarray(np.where(total > 0, each / np.where(total > 0, total, 1), 1 / len(self.maps)))
 
@@ -187,7 +178,7 @@ class OneVsRest:
         return {"kind": "one-vs-rest", "maps": [map_to_json(each) for each in self.maps]}
 
 
-def _map(value: Mapping[str, Any]) -> Map:
+def _map(value: Mapping[str, Any]) -> PlainMap:
     found = map_from_json(value)
     if isinstance(found, Platt):
         raise XtError("Platt's map reads similarities, which a head has none of.", "Make the report again.")

@@ -1,0 +1,1 @@
+"""Applying calibrations, with numpy alone: what servers and exported models load."""
