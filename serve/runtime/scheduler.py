@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -22,7 +23,7 @@ from xt.core.encoder.text import TOKEN_BUDGET
 from xt.core.errors import XtError
 from xt.serve.runtime.fair_queue import FairQueue, Job
 
-__all__ = ["Cancelled", "Expired", "Job", "Overloaded", "Scheduler"]
+__all__ = ["Cancelled", "Expired", "Job", "Overloaded", "Reservation", "Scheduler"]
 
 KEPT = 0.9
 """Share of what was known of the speed that is kept at each micro-batch."""
@@ -52,6 +53,16 @@ class Expired(XtError):
 
 class Cancelled(XtError):
     """The job's client went away before its rows were run."""
+
+
+@dataclass(eq=False)
+class Reservation:
+    """Room for a job that is still being read."""
+
+    caller: str | None
+    tokens: int
+    """As far as they are known before it is read."""
+    large: bool
 
 
 class Load:
@@ -128,6 +139,9 @@ class Scheduler:
         self._idle = threading.Condition(self._lock)
         self._deadline_set = threading.Condition(self._lock)
         self._queue = FairQueue(token_budget, buckets)
+        self._reserved: dict[Reservation, None] = {}
+        """Room of large jobs that are being read."""
+        self._reserved_tokens = 0
         self._deadlines: list[tuple[float, int, Job]] = []
         self._order = count()
         self._workers = workers
@@ -182,6 +196,28 @@ class Scheduler:
         tokens, seconds = self._lately
         return waiting * seconds / tokens / self._workers if tokens else 0.0
 
+    def reserve(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> Reservation:
+        """Return room for a large job that has to be read first; `submit` or `release` gives it back.
+
+        Raises Overloaded as `check_room` does: what would be refused after it was read is refused before.
+        """
+        with self._lock:
+            self._check_room(deadline, caller, tokens)
+            place = Reservation(caller, tokens, large=tokens > self._queue.light_tokens)
+            self._reserved[place] = None
+            self._reserved_tokens += tokens
+            return place
+
+    def release(self, place: Reservation) -> None:
+        """Give back the room of a job that will not come."""
+        with self._lock:
+            self._release(place)
+
+    def _release(self, place: Reservation | None) -> None:
+        if place is not None and place in self._reserved:
+            del self._reserved[place]
+            self._reserved_tokens -= place.tokens
+
     def check_room(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> None:
         """Raise Overloaded when a job would be refused now: there is no room, or its deadline cannot be met.
 
@@ -202,14 +238,15 @@ class Scheduler:
         if self._closed:
             raise Overloaded("The model is shutting down.", "Ask another server, or try again.")
         self._check_requests(caller)
-        seconds = self.waiting_seconds
-        full = queue.tokens >= self.max_waiting_tokens or (
+        waiting = queue.tokens + self._reserved_tokens
+        seconds = self._seconds(waiting)
+        full = waiting >= self.max_waiting_tokens or (
             self.max_waiting_seconds is not None and seconds >= self.max_waiting_seconds
         )
         left = math.inf if deadline is None else deadline - time.monotonic()
         if not full and seconds + self._seconds(tokens / 2) <= left:
             return
-        share = queue.share_before(caller, tokens)
+        share = queue.share_before(caller, tokens) + sum(min(place.tokens, tokens) for place in self._reserved)
         seconds = self._seconds(share)
         if full and not self._takes_large(caller, tokens):
             if share >= self.max_waiting_tokens:
@@ -247,14 +284,18 @@ class Scheduler:
     def _takes_large(self, caller: str | None, tokens: int) -> bool:
         """Whether the full queue takes a large job more of this caller."""
         queue = self._queue
-        if tokens <= queue.light_tokens or queue.large >= ALL_LARGE_JOBS:
+        reserved = [place for place in self._reserved if place.large]
+        if tokens <= queue.light_tokens or queue.large + len(reserved) >= ALL_LARGE_JOBS:
             return False
         flow = queue.flow_of(caller)
         waiting = queue.large_anonymous() if caller is None else flow.large if flow is not None else 0
-        return waiting < LARGE_JOBS
+        return waiting + sum(place.caller == caller for place in reserved) < LARGE_JOBS
 
-    def submit(self, job: Job) -> None:
-        """Put a job into the queue. Raises Overloaded at once when there is no room, Expired when it is too late."""
+    def submit(self, job: Job, place: Reservation | None = None) -> None:
+        """Put a job into the queue, into its reserved `place` if it has one.
+
+        Raises Overloaded at once when there is no room, Expired when it is too late.
+        """
         assert len(job.rows) == len(job.lengths)
         job.submitted = time.monotonic()
         if not job.rows:
@@ -264,6 +305,7 @@ class Scheduler:
         if job.deadline is not None and job.deadline <= job.submitted:
             raise _expired()
         with self._lock:
+            self._release(place)
             self._check_room(job.deadline, job.caller, sum(job.lengths))
             job.results = [None] * len(job.rows)
             job.unanswered = len(job.rows)

@@ -27,7 +27,7 @@ from xt.core.encoder.buckets import Buckets, bucket
 from xt.core.encoder.text import TOKEN_BUDGET
 from xt.core.errors import XtError, unknown
 from xt.serve.runtime.meters import Meters
-from xt.serve.runtime.scheduler import Cancelled, Expired, Job, Overloaded, Scheduler
+from xt.serve.runtime.scheduler import Cancelled, Expired, Job, Overloaded, Reservation, Scheduler
 
 WAITING_SECONDS = 2.0
 """Work that may wait where `max_waiting_tokens` is 0: this many seconds, at the speed measured at load and at that of
@@ -207,22 +207,31 @@ class ServedModel:
         Refusals go back together: under overload most requests are refused, and each message to Triton of its own would
         take CPU from the forward passes.
         """
-        answers = [self._refusal(request) for request in requests]
-        for request, answer in zip(requests, answers, strict=True):
-            if answer is None:
-                _Exchange(self, request).take()
+        answers: list[Any] = []
+        for request in requests:
+            try:
+                exchange = self._admit(request)
+            except Overloaded as error:
+                self.meters.add("xt_refused_total", 1, "full")
+                refusal = self.pb.TritonError(str(error), self.pb.TritonError.UNAVAILABLE)
+                answers.append(self.pb.InferenceResponse(output_tensors=[], error=refusal))
+            else:
+                exchange.take()
+                answers.append(None)
         return answers
 
-    def _refusal(self, request: Any) -> Any:
-        """Give the answer to a request for which there is no room, or no time, else None."""
-        try:
-            caller, tokens = caller_of(request), sum(map(_size, request.inputs())) // BYTES_A_TOKEN
-            self.scheduler.check_room(_deadline(request), caller=caller, tokens=tokens)
-        except Overloaded as error:
-            self.meters.add("xt_refused_total", 1, "full")
-            told = self.pb.TritonError(str(error), self.pb.TritonError.UNAVAILABLE)
-            return self.pb.InferenceResponse(output_tensors=[], error=told)
-        return None
+    def _admit(self, request: Any) -> _Exchange:
+        """Return the exchange of a request. Raises Overloaded when there is no room for it, or no time.
+
+        What is not read at once gets its room now: whoever comes while it is read finds it taken.
+        """
+        caller, tokens = caller_of(request), sum(map(_size, request.inputs())) // BYTES_A_TOKEN
+        deadline = _deadline(request)
+        if self.is_light(request):
+            self.scheduler.check_room(deadline, caller=caller, tokens=tokens)
+            return _Exchange(self, request, deadline, caller)
+        place = self.scheduler.reserve(deadline, caller=caller, tokens=max(tokens, 1))
+        return _Exchange(self, request, deadline, caller, place)
 
     def finalize(self) -> None:
         """Answer what waits, then let go."""
@@ -362,19 +371,28 @@ def _deadline(request: Any) -> float | None:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, model: ServedModel, request: Any) -> None:
+    def __init__(
+        self,
+        model: ServedModel,
+        request: Any,
+        deadline: float | None,
+        caller: str | None,
+        place: Reservation | None = None,
+    ) -> None:
         self.model = model
         self.request = request
         self.sender = request.get_response_sender()
-        self.deadline = _deadline(request)
-        self.caller = caller_of(request)
+        self.deadline = deadline
+        self.caller = caller
+        self.place = place
+        """Its room while it is read; None: it is read at once."""
         self.context: Any = None
         self.job: Job | None = None
 
     def take(self) -> None:
         """Read here, or hand over to be read."""
         try:
-            if self.model.is_light(self.request):
+            if self.place is None:
                 self.read()
             elif sum(map(_size, self.request.inputs())) <= LARGE_BYTES:
                 self.model._reader.put(self.read)
@@ -387,7 +405,10 @@ class _Exchange:
         """Tokenise and queue."""
         model = self.model
         try:
-            model.scheduler.check_room(self.deadline, caller=self.caller)
+            if self.deadline is not None and self.deadline <= time.monotonic():
+                raise Expired(
+                    "The request's deadline passed before it was read.", "Try again later, or allow more time."
+                )
             start = time.perf_counter()
             try:
                 rows, lengths, self.context = model.read(self.request)
@@ -397,7 +418,7 @@ class _Exchange:
             finally:
                 model.meters.add("xt_seconds_total", time.perf_counter() - start, "tokenise")
             self.job = Job(rows, lengths, self.done, self.deadline, self.request.is_cancelled, self.caller)
-            model.scheduler.submit(self.job)
+            model.scheduler.submit(self.job, self.place)
         except Exception as error:
             self.fail(error)
 
@@ -430,6 +451,8 @@ class _Exchange:
 
     def fail(self, error: Exception, *, invalid: bool = False) -> None:
         """Send an error: what the client must mend, what it may try again, or our own."""
+        if self.place is not None:
+            self.model.scheduler.release(self.place)
         codes = self.model.pb.TritonError
         meters = self.model.meters
         if isinstance(error, Cancelled):

@@ -4,7 +4,7 @@
 
 Eight callers send five single texts a second each (16 tokens in the mean), timed from the moment each was due. Each
 case: these alone, the bulk caller alone, then both together, a third of --seconds each. Cases: `tokens` (raw requests
-of 512 x 512 token ids back to back), `sentences` (128 SIB-200 sentences back to back), `jobs` (four callers of
+of 512 texts of 512 tokens back to back), `sentences` (128 SIB-200 sentences back to back), `jobs` (four callers of
 `xt.serve.Client`, 512 sentences a call, 60 s of patience), `gateway` (sentences and single texts over HTTP).
 
 Exit code 3 when a single text was refused or failed, when their 99th percentile exceeds three times that without bulk
@@ -92,7 +92,9 @@ Send = Callable[[], int]
 Maker = Callable[[threading.Event], Send]
 
 
-def triton_sender(url: str, model: str, tensors: Iterator[Any], stop: threading.Event) -> Send:
+def triton_sender(
+    url: str, model: str, tensors: Iterator[Any], stop: threading.Event, parameters: dict[str, Any] | None = None
+) -> Send:
     """Requests of prepared inputs over gRPC; one under way is cancelled when `stop` is set."""
     import tritonclient.grpc as grpc
 
@@ -105,7 +107,9 @@ def triton_sender(url: str, model: str, tensors: Iterator[Any], stop: threading.
         def done(result: Any, error: Any) -> None:  # tritonclient names its arguments so
             ended.put((result, error))
 
-        call = client.async_infer(model, [next(tensors)], done, outputs=outputs, client_timeout=LONGEST_SECONDS)
+        call = client.async_infer(
+            model, [next(tensors)], done, outputs=outputs, client_timeout=LONGEST_SECONDS, parameters=parameters
+        )
         give_up = time.monotonic() + LONGEST_SECONDS + 10
         while not stop.is_set():
             try:
@@ -148,15 +152,17 @@ def text_tensors(rows: Iterator[str], size: int) -> Iterator[Any]:
         yield tensor
 
 
-def id_tensors(rows: int, tokens: int, seed: int) -> Iterator[Any]:
-    """Inputs `ids` of random tokens between the first and last token of the model."""
+def long_tensors(texts: int, tokens: int, seed: int) -> Iterator[Any]:
+    """Inputs `packed` of different texts that are cut at the encoder's limit: at least `tokens` words each."""
     import tritonclient.grpc as grpc
 
-    draw = np.random.default_rng(seed)
+    from xt.serve.client.packed import pack
+
+    draw = random.Random(seed)
     while True:
-        data = draw.integers(1000, 200_000, (rows, tokens), dtype=np.int32)
-        data[:, 0], data[:, -1] = 0, 2
-        tensor = grpc.InferInput("ids", list(data.shape), "INT32")
+        rows = [" ".join(draw.choices(WORDS, k=tokens)) for _ in range(texts)]
+        data = pack(rows)[None]
+        tensor = grpc.InferInput("packed", list(data.shape), "UINT8")
         tensor.set_data_from_numpy(data)
         yield tensor
 
@@ -257,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=180, help="of each case")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--data", type=Path, default=None, help="folder with sib200; default: as xt finds it")
-    parser.add_argument("--large", type=int, nargs=2, default=(512, 512), help="texts and tokens of a raw request")
+    parser.add_argument("--large", type=int, nargs=2, default=(512, 512), help="texts and words of a raw request")
     options = parser.parse_args(arguments)
     from xt.core.data.bitext import data_folder
     from xt.serve.client.client import Client
@@ -282,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
             return triton_sender(url, model, text_tensors(single_texts(next(seeds)), 1), stop)
 
         def raw(stop: threading.Event) -> Send:
-            return triton_sender(url, model, id_tensors(*options.large, next(seeds)), stop)
+            return triton_sender(url, model, long_tensors(*options.large, next(seeds)), stop, {"truncate": True})
 
         def sibs(stop: threading.Event) -> Send:
             return triton_sender(url, model, text_tensors(sentences(data, next(seeds)), 128), stop)

@@ -556,6 +556,30 @@ def test_large_jobs_wait_in_bounded_number_also_when_each_names_another_caller(m
         call.result()
 
 
+def test_what_is_being_read_takes_room_until_it_is_queued_or_given_back(make, network):
+    scheduler = make(token_budget=64, max_waiting_tokens=1000)
+    holder = network.hold(scheduler)
+    read = [scheduler.reserve(tokens=6400) for _ in range(LARGE_JOBS)]  # nothing is queued yet
+    with pytest.raises(Overloaded, match="The queue is full"):
+        scheduler.reserve(tokens=6400)
+    scheduler.check_room(tokens=16)  # a short one is taken all the same: under fair sharing little is run before it
+    named = scheduler.reserve(caller="somebody", tokens=6400)
+    scheduler.release(read.pop())
+    read.append(scheduler.reserve(tokens=6400))
+    outcome = threading.Event()
+    job = Job([("x", 64)] * 100, [64] * 100, lambda _: outcome.set())
+    scheduler.submit(job, read.pop())  # its own room does not stand in its way
+    with pytest.raises(Overloaded):
+        scheduler.reserve(tokens=6400)
+    for place in [*read, named]:
+        scheduler.release(place)
+        scheduler.release(place)  # twice is once
+    assert scheduler._reserved_tokens == 0
+    network.go.set()
+    holder.result()
+    assert outcome.wait(10)
+
+
 def test_the_queue_forgets_callers_that_wait_for_nothing(make, network):
     scheduler = make(token_budget=64, max_waiting_tokens=10**6)
     holder = network.hold(scheduler)
