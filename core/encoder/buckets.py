@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-WARM_TOKENS = 128
-"""Buckets up to this width are run in every number of rows that occurs before a model serves."""
+WARM_TOKENS = 64
+"""Micro-batches of up to so many tokens are run in every shape before a model serves. To compile a shape takes 20 ms:
+much for these, little beside what larger ones compute, which would hold up the start for a minute."""
 BLANK_TOKENS = 16
 """Tokens of blank rows that a forward pass takes on rather than leave texts for one more, which costs about twice as
 much where nothing else waits, and next to nothing where others join them."""
@@ -62,7 +63,7 @@ class Buckets:
         return texts if texts >= full or not self.compiled else min(_counts(texts)[1], full)
 
     def warm_shapes(self, longest: int, budget: int) -> list[tuple[int, int]]:
-        """List the (rows, width) to run before a model serves: all up to `WARM_TOKENS` wide, of wider ones two each.
+        """List the (rows, width) to run before a model serves: all of up to `WARM_TOKENS` tokens, and each width once.
 
         >>> Buckets(compiled=True).warm_shapes(8, budget=28)
         [(1, 4), (2, 4), (3, 4), (4, 4), (5, 4), (6, 4), (7, 4), (1, 8), (2, 8), (3, 8)]
@@ -70,7 +71,7 @@ class Buckets:
         shapes: dict[tuple[int, int], None] = {}
         for width in sorted({min(bucket(n), longest) for n in range(1, longest + 1)}):
             full = self.full(width, budget)
-            for texts in range(1, full + 1) if width <= WARM_TOKENS else (1, full):
+            for texts in range(1, max(min(full, WARM_TOKENS // width), 1) + 1):
                 shapes[self.rows(texts, width, budget), width] = None
         return list(shapes)
 

@@ -417,12 +417,12 @@ class Scheduler:
                 since = ended
 
     def _work_beside(self) -> None:
-        """Run light jobs that find all workers busy, at least one of them with a large job."""
+        """Run light jobs that find all workers busy with large ones: of others one is free soon."""
         self._here.beside = True
         while True:
             with self._lock:
                 while True:
-                    free = self._busy < self._workers or not self._large
+                    free = self._busy < self._workers or self._large < self._workers
                     job = None if free else self._queue.urgent()
                     if job is not None:
                         break
