@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from xt.calibration.scoring import Method
 from xt.core import __version__, languages
 from xt.core.data import aligned, bitext, tasks
 from xt.core.data.bitext import Bitext
@@ -22,7 +23,7 @@ from xt.core.files.artifact import Artifact, command_line, new_artifact, open_ar
 from xt.core.machine.cores import usable_cores
 from xt.eval import groups
 from xt.eval.report import build
-from xt.eval.retrieval import calibration, conventions
+from xt.eval.retrieval import conventions
 from xt.eval.retrieval import ranking as retrieval
 from xt.eval.retrieval.ranking import Encoder, Ranking
 from xt.eval.retrieval.trust import Asked, calibrate_sides
@@ -124,7 +125,7 @@ def evaluate(
         temperature: the softmax temperature of the encoder's own training, where known.
         truncate: cut texts that are too long, and count them, instead of stopping.
         pool: also measure accuracy among so many candidates, drawn at random, the same number in every language.
-        calibrate_on: what the maps of confidences are fitted on (see `calibration.calibrate`).
+        calibrate_on: what the maps of confidences are fitted on (see `xt.calibration.search.calibrate`).
         shots: also measure temperatures from so many labelled queries a language.
         given: direction -> method -> calibrator of another report, to apply here as they are.
         jobs: processes that calibrate (see `xt.eval.retrieval.trust.calibrate_sides`).
@@ -244,7 +245,7 @@ def _predictions(
     direction: str,
     ranking: Ranking,
     by_index: Any,
-    methods: Sequence[calibration.Method],
+    methods: Sequence[Method],
     name: str,
 ) -> list[dict[str, Any]]:
     """List the answers; `correct`: its text is the gold one's, `correct_by_index`: it is the very sentence."""

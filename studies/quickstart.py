@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from xt.calibration import search
 from xt.calibration.apply.table import CANDIDATES, CalibrationTable
 from xt.core.data.bitext import Bitext
 from xt.core.encoder import resolve
@@ -24,7 +25,7 @@ from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, refuse_existing
 from xt.eval import run as evaluation
-from xt.eval.retrieval import calibration, ranking
+from xt.eval.retrieval import ranking
 from xt.eval.vector_cache import CachedEncoder
 from xt.export.repository import export_model
 from xt.serve.client.client import Client
@@ -199,16 +200,14 @@ def run(
 
 def measured(corpus: evaluation.Corpus) -> evaluation.Corpus:
     """Take `LANGUAGES` languages of a corpus: those that temperatures are fitted on, and others of every class."""
-    sources = [b for b in corpus.pairs if calibration.is_source(b.language)]
+    sources = [b for b in corpus.pairs if search.is_source(b.language)]
     others = sorted(
-        (b for b in corpus.pairs if not calibration.is_source(b.language)),
+        (b for b in corpus.pairs if not search.is_source(b.language)),
         key=lambda b: (evaluation.resource_of(b.language), b.language),
     )
     wanted = max(LANGUAGES - len(sources), 0)
     chosen = {others[i * len(others) // wanted].language for i in range(wanted)} if wanted < len(others) else None
-    pairs = tuple(
-        b for b in corpus.pairs if calibration.is_source(b.language) or chosen is None or b.language in chosen
-    )
+    pairs = tuple(b for b in corpus.pairs if search.is_source(b.language) or chosen is None or b.language in chosen)
     return evaluation.Corpus(corpus.name, corpus.title, corpus.source, corpus.licence, pairs)
 
 
@@ -272,10 +271,10 @@ def identity_of(encoder: Vectors, model: Artifact) -> dict[str, Any]:
 
 def fit(encoder: CachedEncoder, pairs: Sequence[Bitext], model: Artifact) -> CalibrationTable:
     """Fit one temperature on the high-resource languages: the calibration that other languages get, too."""
-    sources = [b for b in pairs if calibration.is_source(b.language)]
+    sources = [b for b in pairs if search.is_source(b.language)]
     if not sources:
         raise XtError(
-            f"The bundled corpus has none of the languages {', '.join(calibration.SOURCES)}.",
+            f"The bundled corpus has none of the languages {', '.join(search.SOURCES)}.",
             "Install it again: pip install 'xt-retriever[quickstart]'",
         )
     vectors = ranking.encode_corpus(encoder, sources)
@@ -284,8 +283,11 @@ def fit(encoder: CachedEncoder, pairs: Sequence[Bitext], model: Artifact) -> Cal
         ranking.rank_texts(b, vectors[b.language], DIRECTION, r) for b, r in zip(sources, by_index, strict=True)
     ]
     sizes = [r.candidates for r in rankings]
+    read = [
+        r.predictions(b.language, [ranking.id_of(e) for e in b.english]) for b, r in zip(sources, rankings, strict=True)
+    ]
     return CalibrationTable(
-        calibration.fit_excluding(rankings, None),
+        search.fit_excluding(read, None),
         "zero-shot",
         {},
         min(CANDIDATES, *sizes),

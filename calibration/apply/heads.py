@@ -1,89 +1,32 @@
 """From a head's logits to probabilities that were fitted: applying such a calibrator and keeping it as JSON.
 
-All kinds read `Answers`, so that a label, a tag, a span of tags and an answer from
+All kinds read `Predictions`, so that a label, a tag, a span of tags and an answer from
 a context are one thing: an outcome that is the product of choices, each of them among a row of logits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from xt.calibration.apply.maps import PlainMap, Platt
 from xt.calibration.apply.maps import from_json as map_from_json
 from xt.calibration.apply.maps import to_json as map_to_json
+from xt.calibration.predictions import Floats, Predictions
 from xt.core.errors import XtError, unknown
 
-Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
 LEAST_PROBABILITY = 1e-12
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a head answered, each answer made of one choice or of several.
-
-    A label is one choice among the labels' logits, a span of tags one choice a word, an answer from a context one
-    choice among its best spans and none.
-    """
-
-    logits: Floats
-    """(choices, K): before any temperature, -inf for what there is not; each row has one that is more."""
-    chosen: Places
-    """(choices,): the column that was chosen."""
-    owner: Places
-    """(choices,): the answer that a choice belongs to, ascending, each of 0..n-1 at least once."""
-
-    def __post_init__(self) -> None:
-        logits = np.asarray(self.logits, np.float64)
-        if np.isnan(logits).any() or np.isposinf(logits).any():
-            row = int(np.flatnonzero((np.isnan(logits) | np.isposinf(logits)).any(1))[0])
-            raise XtError(f"The logits of answer {int(self.owner[row])} are not numbers.", "The model is damaged.")
-        if len(logits) and not np.isfinite(logits).any(1).all():
-            raise XtError("An answer has no logits at all: every one is -inf.", "Leave it out.")
-        object.__setattr__(self, "logits", logits)
-
-    def __len__(self) -> int:
-        return int(self.owner[-1]) + 1 if len(self.owner) else 0
-
-    def log_softmax(self, temperature: float = 1.0) -> Floats:
-        """Give log probabilities of every choice, (choices, K), at a temperature."""
-        scaled = (self.logits - self.logits.max(1, keepdims=True)) / temperature
-        return np.asarray(scaled - np.log(np.exp(scaled).sum(1, keepdims=True)))
-
-    def confidence(self, log_probabilities: Floats) -> Floats:
-        """Give the probability of each answer, (n,), from (choices, K): the product over its choices."""
-        picked = log_probabilities[np.arange(len(self.chosen)), self.chosen]
-        return np.minimum(np.exp(np.bincount(self.owner, weights=picked, minlength=len(self))), 1.0)
-
-    def take(self, keep: npt.NDArray[np.bool_] | Places) -> Answers:
-        """Give some of the answers, by a mask or by places in ascending order."""
-        mask = np.zeros(len(self), bool)
-        mask[keep] = True
-        rows = mask[self.owner]
-        renumbered = np.cumsum(mask) - 1
-        return Answers(self.logits[rows], self.chosen[rows], renumbered[self.owner[rows]])
-
-
-def join(parts: Sequence[Answers]) -> Answers:
-    """Put answers of several languages together; rows are filled up to the widest with -inf."""
-    width = max(part.logits.shape[1] for part in parts)
-    wide = [np.pad(p.logits, ((0, 0), (0, width - p.logits.shape[1])), constant_values=-np.inf) for p in parts]
-    starts = np.cumsum([0, *(len(part) for part in parts)])
-    owners = [part.owner + start for part, start in zip(parts, starts, strict=False)]
-    return Answers(np.concatenate(wide), np.concatenate([p.chosen for p in parts]), np.concatenate(owners))
-
-
 class HeadCalibrator(Protocol):
-    """Gives answers their probability."""
+    """Returns the probability of each answer."""
 
-    def __call__(self, answers: Answers) -> Floats:
-        """Give the probability of each answer, (n,)."""
+    def __call__(self, answers: Predictions) -> Floats:
+        """Return the probability of each answer, (n,)."""
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -101,11 +44,11 @@ class LabelTemperature:
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise XtError(f"A temperature must be positive; found {self.temperature}.")
 
-    def probabilities(self, answers: Answers) -> Floats:
-        """Give the probabilities of all columns, (choices, K)."""
+    def probabilities(self, answers: Predictions) -> Floats:
+        """Return the probabilities of all columns, (rows, k)."""
         return np.exp(answers.log_softmax(self.temperature))
 
-    def __call__(self, answers: Answers) -> Floats:
+    def __call__(self, answers: Predictions) -> Floats:
         """See `HeadCalibrator`."""
         return answers.confidence(answers.log_softmax(self.temperature))
 
@@ -121,16 +64,16 @@ class VectorScaling:
     scale: tuple[float, ...]
     bias: tuple[float, ...]
 
-    def _scaled(self, answers: Answers) -> Answers:
-        if answers.logits.shape[1] != len(self.scale):
-            raise XtError(f"The calibrator is of {len(self.scale)} labels; there are {answers.logits.shape[1]}.")
-        return Answers(answers.logits * np.array(self.scale) + np.array(self.bias), answers.chosen, answers.owner)
+    def _scaled(self, answers: Predictions) -> Predictions:
+        if answers.scores.shape[1] != len(self.scale):
+            raise XtError(f"The calibrator is of {len(self.scale)} labels; there are {answers.scores.shape[1]}.")
+        return replace(answers, scores=answers.scores * np.array(self.scale) + np.array(self.bias))
 
-    def probabilities(self, answers: Answers) -> Floats:
-        """Give the probabilities of all columns, (choices, K)."""
+    def probabilities(self, answers: Predictions) -> Floats:
+        """Return the probabilities of all columns, (rows, k)."""
         return np.exp(self._scaled(answers).log_softmax())
 
-    def __call__(self, answers: Answers) -> Floats:
+    def __call__(self, answers: Predictions) -> Floats:
         """See `HeadCalibrator`."""
         return answers.confidence(self._scaled(answers).log_softmax())
 
@@ -145,7 +88,7 @@ class OfAnswers:
 
     map: PlainMap
 
-    def __call__(self, answers: Answers) -> Floats:
+    def __call__(self, answers: Predictions) -> Floats:
         """See `HeadCalibrator`."""
         return self.map(answers.confidence(answers.log_softmax()))
 
@@ -160,8 +103,8 @@ class OneVsRest:
 
     maps: tuple[PlainMap, ...]
 
-    def probabilities(self, answers: Answers) -> Floats:
-        """Give the probabilities of all columns, (choices, K); equal ones where all maps give 0."""
+    def probabilities(self, answers: Predictions) -> Floats:
+        """Return the probabilities of all columns, (rows, k); equal ones where all maps give 0."""
         plain = np.exp(answers.log_softmax())
         if plain.shape[1] != len(self.maps):
             raise XtError(f"The calibrator is of {len(self.maps)} labels; there are {plain.shape[1]}.")
@@ -169,7 +112,7 @@ class OneVsRest:
         total = each.sum(1, keepdims=True)
         return np.asarray(np.where(total > 0, each / np.where(total > 0, total, 1), 1 / len(self.maps)))
 
-    def __call__(self, answers: Answers) -> Floats:
+    def __call__(self, answers: Predictions) -> Floats:
         """See `HeadCalibrator`."""
         return answers.confidence(np.log(np.maximum(self.probabilities(answers), LEAST_PROBABILITY)))
 

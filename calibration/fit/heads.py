@@ -7,26 +7,21 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 
 from xt.calibration.apply.heads import (
     LEAST_PROBABILITY,
-    Answers,
-    Floats,
     HeadCalibrator,
     LabelTemperature,
     OfAnswers,
     OneVsRest,
     VectorScaling,
-    join,
 )
 from xt.calibration.apply.maps import Histogram, Isotonic, PlainMap
 from xt.calibration.fit.maps import fit_beta, fit_histogram, fit_isotonic, quantile_edges
 from xt.calibration.fit.temperature import search_log_temperature
-from xt.core.errors import XtError
+from xt.calibration.predictions import Floats, Predictions
 
-Places = npt.NDArray[np.int64]
 LOG_TEMPERATURES = (-3.0, 3.0)
 """Where temperatures are looked for: e^-3 to e^3, 0.05 to 20."""
 STEP = 0.05
@@ -40,54 +35,12 @@ MOST = 20_000
 """Items at most that vector scaling and the maps are fitted to: every so-many-th of more."""
 
 
-@dataclass(frozen=True)
-class Items:
-    """Answers with what was right, of one language or of several: what a calibrator is fitted to and measured on."""
-
-    ids: npt.NDArray[np.str_]
-    """(n,): the example that an answer is about; translations of one example share it."""
-    answers: Answers
-    correct: Floats
-    """(n,) of 0/1: whether the answer given was right."""
-    gold: Places | None = None
-    """(n,): the right column, where an answer is one choice among columns that hold the right one; else None."""
-    labels: bool = False
-    """Whether columns are the same labels in every answer."""
-
-    def __post_init__(self) -> None:
-        if not len(self.ids) == len(self.correct) == len(self.answers):
-            raise XtError(f"{len(self.ids)} ids, {len(self.correct)} outcomes and {len(self.answers)} answers.")
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, keep: npt.NDArray[np.bool_] | Places) -> Items:
-        """Give some of the items, by a mask or by places in ascending order."""
-        gold = None if self.gold is None else self.gold[keep]
-        return Items(self.ids[keep], self.answers.take(keep), self.correct[keep], gold, self.labels)
-
-
-def pool(parts: list[Items]) -> Items:
-    """Put the items of several languages together."""
-    if len(parts) == 1:
-        return parts[0]
-    golds = [part.gold for part in parts if part.gold is not None]
-    return Items(
-        np.concatenate([part.ids for part in parts]),
-        join([part.answers for part in parts]),
-        np.concatenate([part.correct for part in parts]),
-        np.concatenate(golds) if len(golds) == len(parts) else None,
-        all(part.labels for part in parts),
-    )
-
-
-def temperature_loss(items: Items) -> Callable[[float], float]:
+def temperature_loss(items: Predictions) -> Callable[[float], float]:
     """Give the function from log temperature to the sum of losses, in nats.
 
     The loss is that of the right column, where there is one; else of the event "the answer given is right".
     """
-    answers = items.answers
-    shifted = answers.logits - answers.logits.max(1, keepdims=True)  # (choices, K)
+    shifted = items.scores - items.scores.max(1, keepdims=True)  # (rows, k)
     rows = np.arange(len(shifted))
     if items.gold is not None:
         right = shifted[rows, items.gold]
@@ -97,12 +50,12 @@ def temperature_loss(items: Items) -> Callable[[float], float]:
             return float((np.log(np.exp(shifted * beta).sum(1)) - right * beta).sum())
 
         return labels
-    picked = shifted[rows, answers.chosen]
+    picked = shifted[rows, items.answer]
 
     def events(log_temperature: float) -> float:
         beta = np.exp(-log_temperature)
         each = picked * beta - np.log(np.exp(shifted * beta).sum(1))
-        p = np.exp(np.bincount(answers.owner, weights=each, minlength=len(answers)))
+        p = np.exp(np.bincount(items.owner, weights=each, minlength=len(items)))
         return float(event_losses(p, items.correct).sum())
 
     return events
@@ -138,7 +91,7 @@ class FittedTemperature:
         return LabelTemperature(float(np.exp(self.log)))
 
 
-def fit_log_temperature(items: Items, prior: Prior | None = None) -> FittedTemperature:
+def fit_log_temperature(items: Predictions, prior: Prior | None = None) -> FittedTemperature:
     """Fit a temperature by maximum likelihood (Guo et al. 2017), or, with a prior, maximum a posteriori.
 
     A prior of variance 0 is the answer itself.
@@ -158,28 +111,28 @@ def fit_log_temperature(items: Items, prior: Prior | None = None) -> FittedTempe
     return FittedTemperature(best, 1 / curvature if curvature > 1e-9 else np.inf, bound)
 
 
-def fit_temperature(items: Items) -> LabelTemperature:
+def fit_temperature(items: Predictions) -> LabelTemperature:
     """Fit one temperature by maximum likelihood, to at most 5 * `MOST` items."""
     return fit_log_temperature(thinned(items, 5 * MOST)).calibrator
 
 
-def some_examples(items: Items, most: int) -> Items:
+def some_examples(items: Predictions, most: int) -> Predictions:
     """Give the items of every so-many-th example, whole examples, so that there are about `most` of them at most."""
     step = -(-len(items) // most)
     return items if step <= 1 else items.take(np.isin(items.ids, list(dict.fromkeys(items.ids.tolist()))[::step]))
 
 
-def thinned(items: Items, most: int = MOST) -> Items:
+def thinned(items: Predictions, most: int = MOST) -> Predictions:
     """Give every so-many-th item, so that there are at most `most`."""
     step = -(-len(items) // most)
     return items if step == 1 else items.take(np.arange(0, len(items), step))
 
 
-def fit_vector(items: Items, *, ridge: float = RIDGE) -> VectorScaling:
-    """Fit a scale and a bias a label by maximum likelihood, drawn to 1 and 0 by `ridge`; items of labels only."""
+def fit_vector(items: Predictions, *, ridge: float = RIDGE) -> VectorScaling:
+    """Fit a scale and a bias a label by maximum likelihood, shrunk towards 1 and 0 by `ridge`; items of labels only."""
     items = thinned(items)
     assert items.gold is not None
-    logits = items.answers.logits
+    logits = items.scores
     classes, rows = logits.shape[1], np.arange(len(logits))
 
     def loss(x: Floats) -> tuple[float, Floats]:
@@ -210,15 +163,15 @@ def histogram_map(probability: Floats, hit: Floats) -> Histogram:
     return fit_histogram(probability, hit, quantile_edges(probability, BINS), pseudo=1.0)
 
 
-def fit_map(items: Items, make: Callable[[Floats, Floats], PlainMap], *, by_label: bool) -> HeadCalibrator:
+def fit_map(items: Predictions, make: Callable[[Floats, Floats], PlainMap], *, by_label: bool) -> HeadCalibrator:
     """Fit a map of the probability of the answer given, or, `by_label`, one for each label's probability."""
     items = thinned(items)
-    plain = items.answers.log_softmax()
+    plain = items.log_softmax()
     if by_label and items.labels and items.gold is not None:
         probabilities = np.exp(plain)
         classes = probabilities.shape[1]
         return OneVsRest(tuple(make(probabilities[:, k], (items.gold == k).astype(float)) for k in range(classes)))
-    return OfAnswers(make(items.answers.confidence(plain), items.correct))
+    return OfAnswers(make(items.confidence(plain), items.correct))
 
 
 @dataclass(frozen=True)
@@ -226,7 +179,7 @@ class Way:
     """A way to calibrate besides temperature."""
 
     label: str
-    fit: Callable[[Items], HeadCalibrator]
+    fit: Callable[[Predictions], HeadCalibrator]
     least: int
     """Items that it needs."""
     labels_only: bool = False

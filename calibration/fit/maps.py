@@ -93,10 +93,16 @@ def fit_logistic(features: Floats, right: Floats, *, ridge: float = 0.1) -> tupl
     return x[:-1], float(x[-1])
 
 
-def fit_platt(features: Floats, right: Floats) -> Platt:
-    """Fit a logistic function of margin features (n, 4), each scaled to a variance of 1."""
+def fit_standardised(features: Floats, right: Floats) -> tuple[Floats, float, Floats, Floats]:
+    """Fit a logistic regression on features (n, d) scaled to mean 0 and variance 1: weights, bias, means and scales."""
     mean, scale = features.mean(0), np.maximum(features.std(0), 1e-9)
     weights, bias = fit_logistic((features - mean) / scale, right)
+    return weights, bias, mean, scale
+
+
+def fit_platt(features: Floats, right: Floats) -> Platt:
+    """Fit a logistic function of margin features (n, 4)."""
+    weights, bias, mean, scale = fit_standardised(features, right)
     return Platt(bias, tuple(map(float, weights)), tuple(map(float, mean)), tuple(map(float, scale)))
 
 

@@ -282,8 +282,8 @@ def trust_options(
     kinds: list[str], calibrate_on: str | None, shots: str | None, calibration: Path | None, install: Path | None
 ) -> Trust:
     """Check the options of calibration, and read what another report fitted, before anything is computed."""
+    from xt.calibration.search import MAP_SCOPES
     from xt.core.errors import unknown
-    from xt.eval.retrieval.calibration import MAP_SCOPES
 
     given = {"--calibrate-on": calibrate_on, "--shots": shots, "--calibration": calibration, "--install": install}
     for option, value in given.items():

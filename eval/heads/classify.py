@@ -10,20 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration import measures
+from xt.calibration import heads as head_calibration
+from xt.calibration import measures, shots
 from xt.calibration.fit.heads import some_examples
+from xt.calibration.predictions import FOLDS, Predictions
+from xt.calibration.scoring import Method
+from xt.calibration.summary import summary
 from xt.core.data.tasks import Task
 from xt.core.files.artifact import Artifact, new_artifact, open_artifact, write_json
 from xt.core.heads import scores
 from xt.core.heads.decode import Prediction
-from xt.eval.heads import calibration as head_calibration
-from xt.eval.heads import classes, official, summary
+from xt.eval.heads import classes, official
 from xt.eval.heads.engines import HeadEngine, Heads, head_for, open_checkpoint, open_heads
 from xt.eval.heads.items import Outcomes, outcomes
 from xt.eval.heads.lines import said
 from xt.eval.heads.targets import Examples
 from xt.eval.report import build
-from xt.eval.retrieval.ranking import FOLDS
 from xt.eval.run import describe_run, resource_of
 
 __all__ = ["Classified", "Heads", "classify", "head_for", "means", "open_checkpoint", "open_heads", "write"]
@@ -64,7 +66,7 @@ def classify(
         heads: a checkpoint, exported heads or a server.
         task: what is evaluated.
         data: the test examples of each language.
-        calibrate: whether the probabilities are calibrated and measured (`xt.eval.heads.calibration`).
+        calibrate: whether the probabilities are calibrated and measured (`xt.calibration.heads`).
         english: English examples to fit zero-shot calibrators on, none of which is a test example or its translation
             (a dev set); without them, cross-fitted on the English test examples.
         notes: what a reader of the report should know of the examples.
@@ -155,16 +157,14 @@ def _calibrate(
         name = task.name if kind in WHOLE else f"{task.name}, {kind}"
         zero_shot = "English dev" if english is not None else f"English outside an example's fold of {FOLDS}"
         tell(step + 1, len(steps), steps[step + 1])
-        measured = summary.summary(items, calibration)
+        measured = summarise(items, calibration.methods)
         tell(step + 2, len(steps), steps[step + 2])
-        shots = summary.shots(items)
-        few = [
-            k for k in summary.SHOTS if shots.get(str(k), {}).get("per-language", {}).get("languages", 0) < len(items)
-        ]
+        worth = shots.of_heads(items)
+        few = [k for k in shots.SHOTS if worth.get(str(k), {}).get("per-language", {}).get("languages", 0) < len(items)]
         if few:
             calibration.notes.append(
                 f"{', '.join(map(str, few))} labelled examples: "
-                + ", ".join(f"{shots[str(k)]['per-language']['languages'] if str(k) in shots else 0}" for k in few)
+                + ", ".join(f"{worth[str(k)]['per-language']['languages'] if str(k) in worth else 0}" for k in few)
                 + f" of {len(items)} languages have as many outside a fold"
             )
         result.calibration[name] = {
@@ -172,7 +172,7 @@ def _calibrate(
             "fit_languages": [ENGLISH] if "zero-shot" in calibration.kept else [],
             "fitted_on": zero_shot if "zero-shot" in calibration.kept else "",
             "methods": measured,
-            "shots": shots,
+            "shots": worth,
             "notes": calibration.notes,
         }
         result.calibrators[kind] = calibration.kept
@@ -185,6 +185,20 @@ def _calibrate(
                 chances = ((m.key, m.scored[code].confidence[at]) for m in calibration.methods if code in m.scored)
                 line |= {f"p_{key}": round(float(chance), 6) for key, chance in chances}
     tell(len(steps), len(steps), "")
+
+
+def summarise(
+    items: Mapping[str, Predictions], methods: Sequence[Method], *, repeats: int | None = None
+) -> dict[str, Any]:
+    """Measure every method as metrics.json has it.
+
+    repeats: resamples behind an interval; None: 200, and 50 where a language has more than `xt.calibration.shots.MANY`.
+    """
+    if repeats is None:
+        most = max(map(len, items.values()))
+        repeats = measures.REPEATS if most <= shots.MANY else measures.REPEATS // 4
+    resources = {code: resource_of(code) for code in items}
+    return summary(methods, resources, repeats=repeats, points=20, points_overall=100)
 
 
 MOST_ITEMS = 5_000

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration.apply.heads import Answers
-from xt.calibration.fit.heads import Items
+from xt.calibration.heads import folds_of
+from xt.calibration.predictions import Predictions, classified
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError
 from xt.core.heads.decode import Prediction
@@ -21,7 +21,7 @@ from xt.eval.heads import official
 class Outcomes:
     """The items of one language, and what could not become one."""
 
-    items: dict[str, Items]
+    items: dict[str, Predictions]
     """What they are about -> items: "labels"; "words" and "spans" (tagging); "answers" and "no answer" (qa)."""
     left_out: dict[str, int]
     """Why -> how many."""
@@ -48,13 +48,13 @@ def outcomes(task: Task, language: str, examples: Sequence[Any], answers: Sequen
     """Give what of one language's answers can be calibrated; empty for formats without probabilities."""
     check(task, language, examples, answers)
     if task.format in ("pair", "single", "choice"):
-        return _labels(task, examples, answers)
+        return _labels(task, language, examples, answers)
     if task.format == "tagging":
-        return _tags(task, examples, answers)
+        return _tags(task, language, examples, answers)
     return _answers(task, language, examples, answers) if task.format == "qa" else Outcomes({}, {}, {})
 
 
-def _labels(task: Task, examples: Sequence[Any], answers: Sequence[Prediction]) -> Outcomes:
+def _labels(task: Task, language: str, examples: Sequence[Any], answers: Sequence[Prediction]) -> Outcomes:
     rows = [np.asarray(a.logits, np.float64) for a in answers if a.logits is not None]
     if len(rows) < len(answers):
         return Outcomes({}, {"without logits": len(answers) - len(rows)}, {})
@@ -63,12 +63,13 @@ def _labels(task: Task, examples: Sequence[Any], answers: Sequence[Prediction]) 
     gold = np.array([e.label for e in examples], np.int64)
     given = np.array([a.value for a in answers], np.int64)
     every = np.arange(len(rows))
-    ids = np.array([str(e.id) for e in examples])
-    items = Items(ids, Answers(logits, given, every), (given == gold).astype(float), gold, task.format != "choice")
+    ids = [str(e.id) for e in examples]
+    known: dict[str, Any] = {"ids": ids, "fold": folds_of(ids), "language": language}
+    items = classified(logits, given, gold=gold, labels=task.format != "choice", **known)
     return Outcomes({"labels": items}, {}, {"labels": every})
 
 
-def _tags(task: Task, examples: Sequence[Any], answers: Sequence[Prediction]) -> Outcomes:
+def _tags(task: Task, language: str, examples: Sequence[Any], answers: Sequence[Prediction]) -> Outcomes:
     """Words that were read; and spans as predicted, right when type and both ends are.
 
     A span's probability is the product over its words of that of their tags: not over all ways to tag the words beside
@@ -99,24 +100,19 @@ def _tags(task: Task, examples: Sequence[Any], answers: Sequence[Prediction]) ->
     ids = [str(e.id) for e in examples]
     gold = np.array([examples[at].labels[word] for at, word in words], np.int64)
     given = value(words)
-    items = {
-        "words": Items(
-            np.array([ids[at] for at, _ in words], str),
-            Answers(logits(words), given, np.arange(len(words))),
-            (given == gold).astype(float),
-            gold,
-            True,
-        )
-    }
+
+    def known(at: Sequence[int]) -> dict[str, Any]:
+        of = [ids[i] for i in at]
+        return {"ids": of, "fold": folds_of(of), "language": language}
+
+    items = {"words": classified(logits(words), given, gold=gold, labels=True, **known([at for at, _ in words]))}
     places = {"words": np.array([at for at, _ in words], np.int64)}
     if task.metric == "span_f1" and spans:
         inside = [(at, word) for at, first, end, _ in spans for word in range(first, end)]
         owner = np.repeat(np.arange(len(spans)), [end - first for _, first, end, _ in spans])
-        items["spans"] = Items(
-            np.array([ids[at] for at, *_ in spans], str),
-            Answers(logits(inside), value(inside), owner),
-            np.array([right for *_, right in spans], float),
-        )
+        right = [right for *_, right in spans]
+        about = known([at for at, *_ in spans])
+        items["spans"] = classified(logits(inside), value(inside), owner=owner, correct=right, **about)
         places["spans"] = np.array([at for at, *_ in spans], np.int64)
     return Outcomes(items, left_out, places)
 
@@ -132,11 +128,12 @@ def _answers(task: Task, language: str, examples: Sequence[Any], answers: Sequen
     logits = np.stack([np.asarray(rows[at], np.float64) for at in kept])  # (n, spans + 1)
     none = logits.shape[1] - 1
     empty = (logits[:, -1] > logits[:, :-1].max(1)) if task.no_answer else np.zeros(len(kept), bool)
-    given, every = np.where(empty, none, 0), np.arange(len(kept))
-    ids = np.array([str(examples[at].id) for at in kept])
-    items = {"answers": Items(ids, Answers(logits, given, every), exact[kept])}
+    given = np.where(empty, none, 0)
+    ids = [str(examples[at].id) for at in kept]
+    known: dict[str, Any] = {"ids": ids, "fold": folds_of(ids), "language": language}
+    items = {"answers": classified(logits, given, correct=exact[kept], **known)}
     if task.no_answer:
         absent = np.array([not examples[at].answers for at in kept], float)
-        items["no answer"] = Items(ids, Answers(logits, np.full(len(kept), none), every), absent)
+        items["no answer"] = classified(logits, np.full(len(kept), none), correct=absent, **known)
     place = np.array(kept, np.int64)
     return Outcomes(items, left_out, dict.fromkeys(items, place))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.calibration.predictions import NONE_OF_THESE, Predictions, searched
 from xt.core.copies import Copies, text_key
 from xt.core.encoder.text import Vectors
 from xt.core.errors import XtError, require, unknown
@@ -262,6 +263,14 @@ class Mined:
     gold: int
     """How many there were to find."""
     facts: dict[str, Any]
+
+    def predictions(self, language: str = "") -> Predictions:
+        """Return what calibration reads: each pair an answer with its score, right or none of the candidates."""
+        found = np.where(self.right, 0, NONE_OF_THESE)
+        ids = ["\t".join(pair) for pair in self.pairs]
+        return searched(
+            self.candidates.score[:, None], found, fold=np.zeros(len(found), int), language=language, ids=ids
+        )
 
 
 def search_part(

@@ -437,7 +437,7 @@ def score_collection(
         bool,
     )
     gold = np.where(right.any(1), right.argmax(1), -1).astype(np.int64)
-    folds = np.array([fold_of(_fold_key(name)) for name in collection.queries.ids])
+    folds = np.array([fold_of(query_key(name)) for name in collection.queries.ids])
     table: dict[str, dict[str, Any]] = {}
     rankings: dict[str, Ranking] = {}
     for code in dict.fromkeys(collection.queries.languages):
@@ -453,8 +453,8 @@ def score_collection(
     return {"metric": names[0], "measures": list(names), "mean": mean, "languages": table}, rankings
 
 
-def _fold_key(name: str) -> str:
-    """Give what decides a query's fold: its id without the language, so that translations share a fold."""
+def query_key(name: str) -> str:
+    """Return what a query and its translations share, and what decides their fold: the id without the language."""
     head, dash, tail = name.rpartition("-")
     return head if dash and tail in languages.LANGUAGES else name
 

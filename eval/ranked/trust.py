@@ -1,7 +1,7 @@
 """Calibrating ranked retrieval: the chance that the document found first is relevant.
 
 A query may have several relevant documents and a document may answer none, so what holds in parallel text (one right
-candidate each: `xt.eval.retrieval.prediction`) does not; and a temperature, which shares one probability out among the
+candidate each: `xt.calibration.accuracy`) does not; and a temperature, which shares one probability out among the
 candidates, says too little where several are right. Platt's map on margin features learns the level from judgements
 instead. Everything is cross-fitted by query; translations of a query share a fold.
 """
@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from xt.eval.ranked.search import Ranked
-from xt.eval.retrieval import calibration
+from xt.calibration.predictions import Predictions
+from xt.calibration.scoring import Method
+from xt.calibration.search import calibrate as calibrate_search
+from xt.calibration.summary import summary
+from xt.eval.ranked.search import Ranked, query_key
 from xt.eval.run import resource_of
 
 DIRECTION = "queries-documents"
@@ -50,32 +53,38 @@ def calibrate(
     Args:
         result: the ranking; nothing of it is changed.
         temperature: the softmax temperature of the encoder's own training, where known.
-        calibrate_on: what the maps are fitted on (see `xt.eval.retrieval.calibration.calibrate`).
+        calibrate_on: what the maps are fitted on (see `xt.calibration.search.calibrate`).
         given: direction -> method -> calibrator of another report, to apply here as they are.
         calibrating: told of every step before it is made.
 
     A language in which a query has no document to be compared with is left out, and named in the notes.
     """
     compared = {code: bool(np.isfinite(r.scores[:, 0]).all()) for code, r in result.rankings.items()}
-    rankings = {code: r for code, r in result.rankings.items() if compared[code]}
+    rankings = {code: _predictions(result, code) for code in compared if compared[code]}
     bare = [code for code in compared if not compared[code]]
     lost = [f"not calibrated: {', '.join(bare)}: a query has no document to be compared with"] if bare else []
     tell = calibrating or (lambda *_: None)
     tell(0, 2, "fits")
     with threadpool_limits(1, user_api="blas"):
-        made = calibration.calibrate(
+        made = calibrate_search(
             rankings, temperature, one_to_one=False, calibrate_on=calibrate_on, given=(given or {}).get(DIRECTION)
         )
         tell(1, 2, "measures")
         measured = made.methods if rankings else []
-        methods = calibration.summary(measured, {code: resource_of(code) for code in rankings})
+        methods = summary(measured, {code: resource_of(code) for code in rankings})
     tell(2, 2, "")
     fitted_on = made.kept.get("zero-shot", {}).get("fitted_on", [])
     section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": [*lost, *made.notes]}}
     return Trusted(section, {DIRECTION: made.kept}, _told(result.predictions, made.methods))
 
 
-def _told(predictions: Sequence[dict[str, Any]], methods: Sequence[calibration.Method]) -> list[dict[str, Any]]:
+def _predictions(result: Ranked, code: str) -> Predictions:
+    """Return the ranking of a language as calibration reads it."""
+    ids = [query_key(str(row["id"])) for row in result.predictions if row["language"] == code]
+    return result.rankings[code].predictions(code, ids)
+
+
+def _told(predictions: Sequence[dict[str, Any]], methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Put each method's probability into the predictions, whose order is that of the queries."""
     chosen = next(key for key in PREFERRED if any(m.key == key for m in methods))
     seen: dict[str, int] = {}

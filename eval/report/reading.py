@@ -162,7 +162,7 @@ class Block:
     """The same without markup."""
     series: Series
     methods: Metrics
-    """The methods, as `xt.eval.retrieval.calibration.summary` gives them."""
+    """The methods, as `xt.calibration.summary.summary` returns them."""
     source: Metrics
     """What the methods stand in: also `shots`."""
     retrieval: Metrics

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.calibration import measures
+from xt.calibration.predictions import FOLDS, Predictions, searched
 from xt.core.arguments import as_list
 from xt.core.copies import Copies, count_copies, search_distinct
 from xt.core.data.bitext import Bitext
@@ -21,7 +22,6 @@ from xt.core.vectors import top_k
 DIRECTIONS = ("foreign-english", "english-foreign")
 """Query to candidates. MTEB's Tatoeba asks foreign to English, XTREME's English to foreign."""
 CANDIDATES = 100
-FOLDS = 5
 
 
 class Encoder(Protocol):
@@ -46,6 +46,18 @@ class Ranking:
     """(n,) the cross-fitting fold of each sentence pair."""
     candidates: int
     """How many there are in all."""
+
+    def predictions(self, language: str, ids: Sequence[str]) -> Predictions:
+        """Return what calibration reads: of one language, with the id of each query (its translations share it)."""
+        return searched(
+            self.scores,
+            self.gold,
+            fold=self.folds,
+            group=self.rows,
+            candidates=self.candidates,
+            language=language,
+            ids=ids,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,9 +105,14 @@ def encode_corpus(
     return out
 
 
+def id_of(english: str) -> str:
+    """Return what a sentence pair and its translations share: the English sentence, whatever its case and spaces."""
+    return " ".join(english.casefold().split())
+
+
 def fold_of(english: str) -> int:
     """Give the fold of a sentence pair by its English side, so that no sentence is in two folds in any language."""
-    digest = hashlib.sha256(" ".join(english.casefold().split()).encode()).digest()
+    digest = hashlib.sha256(id_of(english).encode()).digest()
     return int.from_bytes(digest[:4], "big") % FOLDS
 
 

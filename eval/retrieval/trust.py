@@ -16,16 +16,18 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from xt.calibration import conformal, missing, search, shots
 from xt.calibration.apply.retrieval import RetrievalTemperature
+from xt.calibration.fit.maps import MAPS
+from xt.calibration.predictions import Predictions
+from xt.calibration.scoring import Calibrated, Method
+from xt.calibration.summary import summary
 from xt.core.errors import XtError
-from xt.eval.retrieval import calibration, conformal, unanswerable
-from xt.eval.retrieval import shots as few
-from xt.eval.retrieval.calibration import Calibrated, Method
-from xt.eval.retrieval.ranking import Ranking
+from xt.eval.retrieval.ranking import Ranking, id_of
 
 LARGE = 10_000
 """Queries, of both directions together, from which on starting processes is worth its seconds."""
-Rankings = Mapping[str, Ranking]
+Rankings = Mapping[str, Predictions]
 Task = Callable[[], Any]
 Key = tuple[str, str]
 """Direction and name of a task."""
@@ -66,7 +68,7 @@ class Predicted:
 
 
 def calibrate_sides(
-    both: Mapping[str, Rankings],
+    both: Mapping[str, Mapping[str, Ranking]],
     english: Mapping[str, Sequence[str]],
     resources: Mapping[str, str],
     asked: Asked,
@@ -87,11 +89,13 @@ def calibrate_sides(
     """
     if sum(len(r.gold) for side in both.values() for r in side.values()) < LARGE:
         jobs = 1
-    sources = [code for code in english if calibration.is_source(code)]
-    other = {d: next((r for e, r in both.items() if e != d), {}) for d in both}
+    sources = [code for code in english if search.is_source(code)]
+    ids = {code: [id_of(sentence) for sentence in sentences] for code, sentences in english.items()}
+    read = {way: {c: r.predictions(c, ids[c]) for c, r in rankings.items()} for way, rankings in both.items()}
+    other: dict[str, Rankings] = {d: next((r for e, r in read.items() if e != d), {}) for d in read}
     found: dict[Any, Any] = {}
     with _team(jobs) as team:
-        for way, rankings in both.items():
+        for way, rankings in read.items():
             given = asked.given.get(way)
             make = partial(_calibrate, rankings, other[way], asked.temperature, asked.calibrate_on, given)
             team.add((way, FITS), make)
@@ -99,7 +103,7 @@ def calibrate_sides(
         for key, value in team.results():
             found[key] = value
             if key[1] == FITS:
-                for name, task in _tasks(key[0], value, both, other, english, resources, sources, asked):
+                for name, task in _tasks(key[0], value, read, other, resources, sources, asked):
                     team.add((key[0], name), task)
             if calibrating:
                 to_come = each * sum((way, FITS) not in found for way in both)
@@ -111,7 +115,7 @@ FITS = "fits"
 LONG = (FITS, "shots", "none of these")
 """Tasks that are begun before the others."""
 KINDS = ("none of these", "sets")
-METHODS = ("cosine", "training", *calibration.MAP_SCOPES, "predicted", "per-language", "shrunk", *calibration.MAPS)
+METHODS = ("cosine", "training", *search.MAP_SCOPES, "predicted", "per-language", "shrunk", *MAPS)
 
 
 def _tasks(
@@ -119,28 +123,27 @@ def _tasks(
     made: Calibrated,
     both: Mapping[str, Rankings],
     other: Mapping[str, Rankings],
-    english: Mapping[str, Sequence[str]],
     resources: Mapping[str, str],
     sources: Sequence[str],
     asked: Asked,
 ) -> Iterator[tuple[str, Task]]:
     """Give what is to be done for a direction once its fits are made."""
-    yield "none of these", partial(_missing, both[way], english, sources, made.predicted)
+    yield "none of these", partial(_missing, both[way], sources, made.predicted)
     if asked.shots:
-        yield "shots", partial(few.measure, both[way], other[way], asked.shots, known=made.known)
+        yield "shots", partial(shots.of_search, both[way], other[way], asked.shots, known=made.known)
     yield "sets", partial(_sets, both[way], sources, made.predicted)
     for method in made.methods:
-        yield method.key, partial(calibration.summary, [method], resources)
+        yield method.key, partial(summary, [method], resources)
 
 
 def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
     """Put one direction together."""
     made: Calibrated = found[way, "fits"]
-    missing, calibrator = found[way, "none of these"]
-    kept = {**made.kept, **({"none-of-these": calibrator} if missing.get("methods") else {})}
+    absent, calibrator = found[way, "none of these"]
+    kept = {**made.kept, **({"none-of-these": calibrator} if absent.get("methods") else {})}
     sets = found[way, "sets"]
-    notes = [*made.notes, *missing.get("notes", ()), *sets.get("notes", ())]
-    if not missing:
+    notes = [*made.notes, *absent.get("notes", ()), *sets.get("notes", ())]
+    if not absent:
         notes.append("none of these: too few queries, or a single candidate")
     section: dict[str, Any] = {
         "fit_languages": made.kept.get("zero-shot", {}).get("fitted_on", []),
@@ -154,7 +157,7 @@ def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
             for k, arms in section["shots"].items()
             if (row := arms["shrunk"])["left_out"]
         ]
-    return Side(made.methods, kept, section, missing if missing.get("methods") else {}, sets if sets["scopes"] else {})
+    return Side(made.methods, kept, section, absent if absent.get("methods") else {}, sets if sets["scopes"] else {})
 
 
 class _Team:
@@ -269,14 +272,12 @@ def _calibrate(
     calibrate_on: str | None,
     given: Mapping[str, Any] | None,
 ) -> Calibrated:
-    return calibration.calibrate(rankings, temperature, others=other, calibrate_on=calibrate_on, given=given)
+    return search.calibrate(rankings, temperature, others=other, calibrate_on=calibrate_on, given=given)
 
 
-def _missing(
-    rankings: Rankings, english: Mapping[str, Sequence[str]], sources: Sequence[str], predicted: Any
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _missing(rankings: Rankings, sources: Sequence[str], predicted: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        return unanswerable.measure(rankings, english, sources, predicted=Predicted(predicted) if predicted else None)
+        return missing.measure(rankings, sources, predicted=Predicted(predicted) if predicted else None)
     except XtError as error:
         return {"notes": [f"none of these: {error.message}"]}, {}
 

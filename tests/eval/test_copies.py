@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.eval.test_small_corpora import ENTRY, Vectors, beir, evaluated, plain, written
+from xt.calibration.accuracy import distinct_share
 from xt.cli.evaluate.kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
 from xt.core.data.bitext import Bitext
 from xt.eval.mining.run import evaluate_mining
 from xt.eval.mining.sets import MiningSet, MiningTask, Sentences
 from xt.eval.retrieval import ranking
-from xt.eval.retrieval.prediction import distinct_share
 from xt.eval.run import Corpus
 
 
@@ -97,7 +97,9 @@ def test_a_ranking_of_texts_holds_each_once_and_is_that_of_the_index_without_cop
     np.testing.assert_allclose(found.scores.max(1), by_index.scores.max(1), atol=1e-6)
     other = ranking.rank(some, vectors, "english-foreign")
     assert ranking.rank_texts(some, vectors, "english-foreign", other) is other
-    assert distinct_share(found) == 1 - 0.5 / 4  # all four are found; half a candidate is left for doubt
+    assert (
+        distinct_share(found.predictions("deu", some.english)) == 1 - 0.5 / 4
+    )  # all four are found; half a candidate is left for doubt
 
 
 def test_a_thousand_copies_of_one_sentence_leave_room_for_the_others():

@@ -8,12 +8,14 @@ import zlib
 import numpy as np
 import pytest
 
-from xt.calibration.apply.heads import Answers
-from xt.calibration.fit.heads import Items
+from xt.calibration import heads as calibration
+from xt.calibration import shots
+from xt.calibration.heads import folds_of
+from xt.calibration.predictions import classified
 from xt.cli.evaluate.kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
 from xt.core.data.bitext import Bitext
 from xt.core.encoder.text import Encoded
-from xt.eval.heads import calibration, summary
+from xt.eval.heads.classify import summarise
 from xt.eval.ranked import trust
 from xt.eval.ranked.search import Ranked
 from xt.eval.retrieval.ranking import Ranking
@@ -220,7 +222,7 @@ def test_a_language_whose_query_has_no_document_to_compare_is_named_and_the_othe
         scores = np.array([[0.9, 0.8], [first, -np.inf]], np.float32)
         return Ranking(scores, np.zeros((2, 2), int), np.zeros(2, int), np.arange(2), 2)
 
-    predictions = [{"language": code, "correct": True} for code in ("swh", "swh", "urd", "urd")]
+    predictions = [{"language": code, "id": "q", "correct": True} for code in ("swh", "swh", "urd", "urd")]
     for found, calibrated in (({"swh": one(-np.inf), "urd": one(0.5)}, ["urd"]), ({"swh": one(-np.inf)}, [])):
         result = Ranked({}, [p for p in predictions if p["language"] in found], found)
         trusted = trust.calibrate(result, 0.05)
@@ -241,9 +243,9 @@ def items(n, kind, labels, seed):
     chosen = logits.argmax(1)
     gold = {"all right": chosen, "all wrong": (chosen + 1) % 3, "one label": np.zeros(n, int)}
     right = gold.get(kind, random.integers(0, 3, n))
-    ids = np.array([str(i) for i in range(n)])
-    answers = Answers(logits, chosen, np.arange(n))
-    return Items(ids, answers, (chosen == right).astype(float), right if labels else None, labels)
+    ids = [str(i) for i in range(n)]
+    known = {"gold": right} if labels else {"correct": chosen == right}
+    return classified(logits, chosen, ids=ids, fold=folds_of(ids), labels=labels, **known)
 
 
 @pytest.mark.filterwarnings("error")
@@ -259,9 +261,9 @@ def test_heads_are_calibrated_as_far_as_their_examples_go(kind, labels):
     ):
         given = {code: items(n, kind, labels, i) for i, (code, n) in enumerate(sizes.items())}
         found = calibration.calibrate(given)
-        rows = summary.summary(given, found, repeats=5)
+        rows = summarise(given, found.methods, repeats=5)
         assert json.loads(json.dumps(rows, allow_nan=False)) == rows
-        summary.shots(given, draws=1)
+        shots.of_heads(given, draws=1)
         keys = [method.key for method in found.methods]
         for key in ("zero-shot", "pooled", "per-language", "shrunk"):
             word = "English" if key == "zero-shot" else key

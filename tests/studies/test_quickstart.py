@@ -22,8 +22,8 @@ from xt.studies import quickstart
 def corpus():
     """Six languages of the bundled corpus: three that temperatures are fitted on, three others."""
     found = evaluation.load_corpus("django").pairs
-    wanted = [b for b in found if quickstart.calibration.is_source(b.language)][:3]
-    others = [b for b in found if not quickstart.calibration.is_source(b.language)][:3]
+    wanted = [b for b in found if quickstart.search.is_source(b.language)][:3]
+    others = [b for b in found if not quickstart.search.is_source(b.language)][:3]
     whole = evaluation.load_corpus("django")
     return evaluation.Corpus(whole.name, whole.title, whole.source, whole.licence, (*wanted, *others))
 
@@ -81,7 +81,7 @@ def test_the_question_is_answered_from_the_english_sentences_with_probabilities_
     assert 0 < answer.seconds < 600
     retriever = open_artifact(out / "repository" / "retriever", kind="model")
     assert retriever.facts["calibrated"]["scope"] == "zero-shot"
-    assert set(retriever.facts["calibrated"]["provenance"]["fitted_on"]) <= set(quickstart.calibration.SOURCES)
+    assert set(retriever.facts["calibrated"]["provenance"]["fitted_on"]) <= set(quickstart.search.SOURCES)
 
 
 def test_every_step_is_timed_and_the_report_holds_one_encoder_with_intervals(ran):
@@ -153,7 +153,7 @@ def test_half_of_the_bundled_languages_are_measured_those_of_the_fits_among_them
     codes = [b.language for b in some.pairs]
     assert len(codes) == len(set(codes)) == quickstart.LANGUAGES < len(every.pairs)
     present = {b.language for b in every.pairs}
-    assert {c for c in quickstart.calibration.SOURCES if c in present} <= set(codes)
+    assert {c for c in quickstart.search.SOURCES if c in present} <= set(codes)
     classes = {evaluation.resource_of(c) for c in codes}
     assert classes == {evaluation.resource_of(c) for c in present}
 

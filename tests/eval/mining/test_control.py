@@ -9,9 +9,10 @@ from mapie.risk_control.fwer_control import FWERFixedSequenceTesting
 from scipy.stats import beta, binom
 from sklearn.linear_model import LogisticRegression
 
+from xt.calibration.guarantees import conformal_p_values, discoveries, guaranteed_threshold
 from xt.core.errors import XtError
 from xt.eval.mining import control as mining_control
-from xt.eval.mining.control import conformal_p_values, control, discoveries, fit_probability, guaranteed_threshold
+from xt.eval.mining.control import control, fit_probability
 from xt.eval.mining.margin import Candidates, Mined
 
 
@@ -31,7 +32,7 @@ def test_the_promise_of_precision_breaks_no_more_often_than_stated():
     true = drawn(rng, 400_000)
     broken = given = 0
     for _ in range(300):
-        found = guaranteed_threshold(drawn(rng, 400), precision=0.9, risk=0.1)
+        found = guaranteed_threshold(drawn(rng, 400).predictions(), precision=0.9, risk=0.1)
         if found.threshold is not None:
             given += 1
             broken += true.right[true.candidates.score >= found.threshold].mean() < 0.9
@@ -55,7 +56,7 @@ def test_choosing_by_the_plain_precision_of_dev_would_break_it():
 def test_the_sequences_share_the_risk(starts):
     for seed in range(40):
         dev = drawn(np.random.default_rng(seed), 500)
-        found = guaranteed_threshold(dev, precision=0.9, risk=0.1, starts=starts)
+        found = guaranteed_threshold(dev.predictions(), precision=0.9, risk=0.1, starts=starts)
         if found.threshold is not None:
             kept = dev.candidates.score >= found.threshold
             assert binom.sf(int(dev.right[kept].sum()) - 1, int(kept.sum()), 0.9) <= 0.1 / starts + 1e-12
@@ -63,7 +64,7 @@ def test_the_sequences_share_the_risk(starts):
 
 def test_a_certified_threshold_passes_clopper_pearson_at_the_level_of_its_sequence():
     dev = drawn(np.random.default_rng(4), 600)
-    found = guaranteed_threshold(dev, precision=0.9, risk=0.1, starts=1)
+    found = guaranteed_threshold(dev.predictions(), precision=0.9, risk=0.1, starts=1)
     assert found.threshold is not None
     kept = dev.candidates.score >= found.threshold
     n, hits = int(kept.sum()), int(dev.right[kept].sum())
@@ -74,7 +75,7 @@ def test_a_certified_threshold_passes_clopper_pearson_at_the_level_of_its_sequen
 @pytest.mark.filterwarnings("ignore:Fixed sequence testing requires")
 def test_certified_thresholds_agree_with_mapies_learn_then_test():
     dev = drawn(np.random.default_rng(5), 2000, apart=2.5)
-    ours = guaranteed_threshold(dev, precision=0.9, risk=0.1, starts=1)
+    ours = guaranteed_threshold(dev.predictions(), precision=0.9, risk=0.1, starts=1)
     score = dev.candidates.score
     scaled = (score - score.min()) / (score.max() - score.min())
     grid = scaled[np.linspace(60, 1999, 80).astype(int)]  # from high to low
@@ -97,7 +98,7 @@ def test_certified_thresholds_agree_with_mapies_learn_then_test():
 
 def test_too_few_pairs_certify_nothing():
     dev = drawn(np.random.default_rng(0), 40)
-    assert guaranteed_threshold(dev, precision=0.95, risk=0.1).threshold is None
+    assert guaranteed_threshold(dev.predictions(), precision=0.95, risk=0.1).threshold is None
     row, _, _ = control(dev, dev, precision=0.95)
     assert row["guarantee"] is None
     assert any("no threshold of precision 0.95 can be certified from 40 pairs" in note for note in row["notes"])
@@ -114,7 +115,7 @@ def test_the_share_of_false_discoveries_is_held_on_average():
     shares, found = [], 0
     for _ in range(200):
         dev, test = drawn(rng, 500, apart=2.5, share=0.6), drawn(rng, 400, apart=2.5, share=0.6)
-        chosen = discoveries(dev, test, fdr=0.1)
+        chosen = discoveries(dev.predictions(), test.predictions(), fdr=0.1)
         shares.append((~test.right[chosen]).mean() if chosen.any() else 0.0)
         found += int(chosen.sum())
     assert np.mean(shares) <= 0.1
@@ -128,7 +129,7 @@ def test_benjamini_hochberg_written_out_chooses_the_same():
     ordered = np.sort(p)
     below = np.flatnonzero(ordered <= 0.2 * np.arange(1, 201) / 200)
     limit = ordered[below[-1]] if len(below) else -1.0
-    assert (discoveries(dev, test, fdr=0.2) == (p <= limit)).all()
+    assert (discoveries(dev.predictions(), test.predictions(), fdr=0.2) == (p <= limit)).all()
 
 
 def test_the_probability_is_scikit_learns_logistic_regression_and_calibrated():
@@ -171,7 +172,7 @@ def test_one_class_on_dev_is_said_and_gives_no_number():
     assert row["fdr"] is None and row["probability"] is None
     assert any("no wrong pair was mined on dev" in note for note in row["notes"])
     with pytest.raises(XtError, match="No wrong pair was mined on dev"):
-        discoveries(dev, test)
+        discoveries(dev.predictions(), test.predictions())
     with pytest.raises(XtError, match="must lie between 0 and 1"):
-        guaranteed_threshold(dev, precision=1.0)
+        guaranteed_threshold(dev.predictions(), precision=1.0)
     assert mining_control.PRECISION == 0.95

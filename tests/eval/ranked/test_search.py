@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchmetrics.functional.retrieval import retrieval_average_precision, retrieval_reciprocal_rank
 
+from xt.calibration.search import fit_excluding
 from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError
 from xt.eval.ranked import search
@@ -22,7 +23,6 @@ from xt.eval.ranked.search import (
     read_beir,
     roles,
 )
-from xt.eval.retrieval import calibration
 
 
 def texts(names: str, code: str = "eng") -> Texts:
@@ -145,7 +145,7 @@ def test_any_right_answer_counts_for_the_rankings_that_calibration_takes():
         assert ranking.gold[q] == (hits[0] if hits else -1)
     one, other = (result.rankings[c].folds for c in ("deu", "swh"))
     assert (one == other).all() and len(set(one)) == 5  # translations of a question share a fold
-    fitted = calibration.fit_excluding(list(result.rankings.values()), None)
+    fitted = fit_excluding([r.predictions(c, [str(q) for q in range(120)]) for c, r in result.rankings.items()], None)
     assert 0.001 < fitted.temperature < 1
     assert fitted(ranking.scores).sum(1) == pytest.approx(np.ones(120))
 

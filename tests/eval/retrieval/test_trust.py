@@ -13,16 +13,24 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from tests.eval.retrieval.test_calibration import ranking
+from tests.calibration.cases import drawn
+from xt.calibration import conformal, missing, search
+from xt.calibration.search import CrossFit
+from xt.calibration.summary import summary
 from xt.core.errors import XtError
-from xt.eval.retrieval import calibration, conformal, trust, unanswerable
-from xt.eval.retrieval.calibration import CrossFit
-from xt.eval.retrieval.ranking import DIRECTIONS
+from xt.eval.retrieval import trust
+from xt.eval.retrieval.ranking import DIRECTIONS, Ranking, fold_of
 from xt.eval.retrieval.trust import Asked, calibrate_sides
 from xt.serve.triton.server_state import process_start
 
 RESOURCES = {"deu": "high", "fra": "high", "swh": "low"}
 ENGLISH = {code: [f"sentence {i}" for i in range(150)] for code in RESOURCES}
+
+
+def ranking(n: int, temperature: float, *, seed: int = 0) -> Ranking:
+    scores, gold = drawn(n, temperature, 0.8, seed=seed)
+    folds = np.array([fold_of(f"sentence {i}") for i in range(n)])
+    return Ranking(scores.astype(np.float32), np.tile(np.arange(20), (n, 1)), gold, folds, 1000)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +66,14 @@ def test_two_processes_give_what_one_gives_and_tell_every_task(both, monkeypatch
 
 def test_each_direction_is_what_its_parts_give(both):
     found = calibrate_sides(both, ENGLISH, RESOURCES, Asked(0.01))[DIRECTIONS[1]]
-    rankings, other = both[DIRECTIONS[1]], both[DIRECTIONS[0]]
+    read = {way: {c: r.predictions(c, ENGLISH[c]) for c, r in rankings.items()} for way, rankings in both.items()}
+    rankings, other = read[DIRECTIONS[1]], read[DIRECTIONS[0]]
     with threadpool_limits(1):  # sums in another order differ in the last bit
-        made = calibration.calibrate(rankings, 0.01, others=other)
+        made = search.calibrate(rankings, 0.01, others=other)
         fits = CrossFit(rankings, other)
-        missing, kept = unanswerable.measure(rankings, ENGLISH, ["deu", "fra"], predicted=fits.predicted)
-        assert found.kept == {**made.kept, "none-of-these": kept} and found.none_of_these == missing
-        assert found.section["methods"] == calibration.summary(made.methods, RESOURCES)
+        absent, kept = missing.measure(rankings, ["deu", "fra"], predicted=fits.predicted)
+        assert found.kept == {**made.kept, "none-of-these": kept} and found.none_of_these == absent
+        assert found.section["methods"] == summary(made.methods, RESOURCES)
         assert found.conformal == conformal.measure(rankings, ["deu", "fra"], predicted=fits.predicted)
 
 

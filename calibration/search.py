@@ -1,24 +1,22 @@
-"""Calibrating retrieval, every method and scope; a fit scores no query that it saw, nor a translation of one."""
+"""Calibrating a search, every method and scope; a fit scores no query that it saw, nor a translation of one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from xt.calibration import measures, resampling
+from xt.calibration.accuracy import AccuracyLine, fit_line
 from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalTemperature, read_calibrator
 from xt.calibration.fit.maps import MAPS, fit_map
-from xt.calibration.fit.temperature import MIN_QUERIES, fit_shrunk, fit_temperature, information, losses
+from xt.calibration.fit.temperature import MIN_QUERIES, fit_shrunk, fit_temperature, information
+from xt.calibration.predictions import FOLDS, Predictions, pool, sizes_by_fold
+from xt.calibration.scoring import Calibrated, Method, score
 from xt.core import languages
 from xt.core.errors import XtError, unknown
-from xt.eval.retrieval.prediction import AccuracyLine, fit_line
-from xt.eval.retrieval.ranking import FOLDS, Ranking
 
 SOURCES = ("deu", "fra", "spa", "rus", "cmn")
 """High-resource languages that the zero-shot scope is fitted on."""
@@ -28,86 +26,19 @@ LEAST_SPREAD = 0.03
 """Least spread of log T between languages that a shrunk temperature assumes."""
 
 
-def stack(rankings: Sequence[Ranking], keep: Sequence[Any] | None = None) -> tuple[Floats, Any]:
-    """Put the rankings of several languages together; where some have fewer candidates, theirs end in -inf."""
-    k = max(r.scores.shape[1] for r in rankings)
-    masks = keep if keep is not None else [np.ones(len(r.gold), bool) for r in rankings]
-    scores = np.full((sum(int(np.sum(m)) for m in masks), k), -np.inf)
-    start = 0
-    for ranking, mask in zip(rankings, masks, strict=True):
-        some = ranking.scores[mask]
-        scores[start : start + len(some), : some.shape[1]] = some
-        start += len(some)
-    return scores, np.concatenate([r.gold[m] for r, m in zip(rankings, masks, strict=True)])
-
-
-def keep_others(ranking: Ranking, folds: int | Sequence[int] | None) -> npt.NDArray[np.bool_]:
-    """Mask of the queries outside of a fold or of several (None: all)."""
-    if folds is None:
-        return np.ones(len(ranking.gold), bool)
-    return ranking.folds != folds if isinstance(folds, int) else ~np.isin(ranking.folds, np.asarray(folds))
-
-
-def fit_excluding(rankings: Sequence[Ranking], fold: int | Sequence[int] | None) -> RetrievalTemperature:
+def fit_excluding(rankings: Sequence[Predictions], fold: int | Sequence[int] | None) -> RetrievalTemperature:
     """Fit on all queries of some languages but those of one fold, or of several (None: on all)."""
-    return fit_temperature(*stack(rankings, [keep_others(r, fold) for r in rankings]))
+    some = _outside(rankings, fold)
+    return fit_temperature(some.scores, some.gold)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What one calibration method says of one language's queries, none of which it was fitted on."""
-
-    confidence: Floats
-    """(n,) probability of the answer given."""
-    none: Floats
-    """(n,) probability that the answer is not among the candidates."""
-    nll: Floats
-    correct: Floats
-    temperature: float
+def _outside(rankings: Sequence[Predictions], fold: int | Sequence[int] | None) -> Predictions:
+    return pool([r.take(r.outside(fold)) for r in rankings])
 
 
-def apply_rows(calibrator: Calibrator, ranking: Ranking, rows: Any) -> Floats:
-    """Give the probabilities of the candidates of some queries, (rows, k), without that of "none of these"."""
+def apply_rows(calibrator: Calibrator, ranking: Predictions, rows: Any) -> Floats:
+    """Return the probabilities of the candidates of some queries, (rows, k), without that of "none of these"."""
     return calibrator(ranking.scores[rows])[:, :-1]
-
-
-def apply(ranking: Ranking, by_fold: Mapping[int, Calibrator]) -> Scored:
-    """Score each query with the calibrator of its own fold, which was fitted without that fold."""
-    n = len(ranking.gold)
-    confidence, none, loss = np.empty(n), np.empty(n), np.empty(n)
-    for fold, calibrator in by_fold.items():
-        rows = np.flatnonzero(ranking.folds == fold)
-        if len(rows):
-            probabilities = calibrator(ranking.scores[rows])
-            confidence[rows], none[rows] = probabilities[:, 0], probabilities[:, -1]
-            loss[rows] = losses(probabilities, ranking.gold[rows])
-    mean_temperature = float(np.exp(np.mean([np.log(c.temperature) for c in by_fold.values()])))
-    return Scored(confidence, none, loss, (ranking.gold == 0).astype(np.float64), mean_temperature)
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to calibrate, applied to every language."""
-
-    key: str
-    label: str
-    temperature: float | None
-    scored: dict[str, Scored]
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """What calibrating one direction gave."""
-
-    methods: list[Method]
-    kept: dict[str, Any]
-    """Method -> calibrators as calibration.json keeps them, fitted on everything that the method may see."""
-    notes: list[str]
-    """What could not be fitted, and why."""
-    predicted: dict[tuple[str, int | None], RetrievalTemperature] = field(default_factory=dict)
-    """Language and fold left out -> its temperature without a label of it; empty where no line could be fitted."""
-    known: dict[Any, Any] = field(default_factory=dict)
-    """Of the fits, for those who make more of them."""
 
 
 PREDICTED, SPREADS, UNPREDICTED = "predicted", "spreads", "unpredicted"
@@ -121,8 +52,8 @@ class CrossFit:
 
     def __init__(
         self,
-        rankings: Mapping[str, Ranking],
-        others: Mapping[str, Ranking],
+        rankings: Mapping[str, Predictions],
+        others: Mapping[str, Predictions],
         *,
         one_to_one: bool = True,
         known: Mapping[Any, Any] | None = None,
@@ -160,7 +91,7 @@ class CrossFit:
 
         def make() -> AccuracyLine:
             found = [r for side in (self.rankings, self.others) for c, r in side.items() if c in self.base]
-            return fit_line(found, self.over(self.base, fold).none_score, [keep_others(r, fold) for r in found])
+            return fit_line(found, self.over(self.base, fold).none_score, [r.outside(fold) for r in found])
 
         return self._once(("line", fold), make)
 
@@ -198,7 +129,7 @@ class CrossFit:
             for other in (c for c, r in self.rankings.items() if enough([r])):
                 own, ranking = self.over([other], fold), self.rankings[other]
                 away = math.log(own.temperature / self.prior(other, fold).temperature)
-                held = information(own, ranking.scores[keep_others(ranking, fold)])
+                held = information(own, ranking.scores[ranking.outside(fold)])
                 table[other] = min(1.0, away**2), 1 / max(held, 1.0)
             return table
 
@@ -209,19 +140,20 @@ class CrossFit:
         return math.sqrt(max(LEAST_SPREAD**2, float(square - noise)))
 
     def shrunk(self, code: str, fold: int | None) -> RetrievalTemperature:
-        """A language's own temperature, drawn to its prior."""
+        """A language's own temperature, shrunk towards its prior."""
         ranking = self.rankings[code]
-        keep = keep_others(ranking, fold)
+        assert ranking.gold is not None
+        keep = ranking.outside(fold)
         prior, spread = self.prior(code, fold), self.spread(code, fold)
         make = partial(fit_shrunk, ranking.scores[keep], ranking.gold[keep], prior, spread)
         return self._once(("shrunk", code, fold), make)
 
 
 def calibrate(
-    rankings: Mapping[str, Ranking],
+    rankings: Mapping[str, Predictions],
     training_temperature: float | None,
     *,
-    others: Mapping[str, Ranking] | None = None,
+    others: Mapping[str, Predictions] | None = None,
     one_to_one: bool = True,
     calibrate_on: str | None = None,
     given: Mapping[str, Any] | None = None,
@@ -230,8 +162,8 @@ def calibrate(
 
     - `cosine` (T = 1) and `training` (the temperature of the encoder's own training, where known) need no fit.
     - `zero-shot`: one temperature, fitted on `SOURCES`; `pooled`: on all languages; `per-language`: on each itself.
-    - `predicted`: a temperature for each language from its unlabelled scores (`prediction.py`), the accuracy line
-      fitted on the sources; `shrunk`: the language's own, drawn to that (to the zero-shot one, not one to one).
+    - `predicted`: a temperature for each language from its unlabelled scores, the line (`xt.calibration.accuracy`)
+      fitted on the sources; `shrunk`: its own, shrunk towards that (towards the zero-shot one, not one to one).
     - `platt`, `isotonic`, `histogram`, `beta`: maps of the confidence that one temperature gives.
     - `given-...`: what another report kept, which saw nothing of this corpus.
 
@@ -254,11 +186,11 @@ def calibrate(
     notes: list[str] = []
 
     def fixed(key: str, label: str, by_language: Callable[[str], Calibrator], temperature: float | None) -> None:
-        scored = {c: apply(r, dict.fromkeys(range(FOLDS), by_language(c))) for c, r in rankings.items()}
+        scored = {c: score(r, dict.fromkeys(range(FOLDS), by_language(c))) for c, r in rankings.items()}
         methods.append(Method(key, label, temperature, scored))
 
     def fitted(key: str, label: str, fit: Callable[[str, int | None], Calibrator], temperature: float | None) -> None:
-        scored = {c: apply(r, {f: fit(c, f) for f in range(FOLDS)}) for c, r in rankings.items()}
+        scored = {c: score(r, {f: fit(c, f) for f in range(FOLDS)}) for c, r in rankings.items()}
         methods.append(Method(key, label, temperature, scored))
 
     fixed("cosine", "softmax of the cosine, T = 1", lambda c: RetrievalTemperature(1.0), 1.0)
@@ -299,8 +231,8 @@ def calibrate(
         if not ready:
             raise XtError(TOO_FEW)
         shrunk = {c: fits.shrunk(c, None).to_json() for c in rankings}
-        drawn_to = "that of the others" if fits.unpredicted() else "the predicted one"
-        fitted("shrunk", f"a temperature for each language, drawn to {drawn_to}", fits.shrunk, None)
+        prior = "that of the others" if fits.unpredicted() else "the predicted one"
+        fitted("shrunk", f"a temperature for each language, shrunk towards {prior}", fits.shrunk, None)
         kept["shrunk"] = shrunk
 
     attempt("predicted", predict)
@@ -341,12 +273,12 @@ def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, f
 
 def _map(fits: CrossFit, kind: str, codes: Sequence[str], fold: int | None) -> Rescaled:
     base = fits.over(codes, fold)
-    some = [fits.rankings[c] for c in codes]
-    return Rescaled(base, fit_map(kind, base, *stack(some, [keep_others(r, fold) for r in some])))
+    some = _outside([fits.rankings[c] for c in codes], fold)
+    return Rescaled(base, fit_map(kind, base, some.scores, some.gold))
 
 
 def _given(
-    kept: Mapping[str, Any], rankings: Mapping[str, Ranking], one_to_one: bool
+    kept: Mapping[str, Any], rankings: Mapping[str, Predictions], one_to_one: bool
 ) -> dict[str, Callable[[str], Calibrator]]:
     found: dict[str, Callable[[str], Calibrator]] = {}
     for key in (*MAP_SCOPES, *MAPS):
@@ -362,9 +294,9 @@ def _same(calibrator: Calibrator, code: str) -> Calibrator:
     return calibrator
 
 
-def enough(rankings: Sequence[Ranking]) -> bool:
+def enough(rankings: Sequence[Predictions]) -> bool:
     """Whether there are queries to cross-fit on: twice the least number, and the least without any one fold."""
-    sizes = sum((np.bincount(r.folds, minlength=FOLDS) for r in rankings), np.zeros(FOLDS, np.int64))
+    sizes = sizes_by_fold(rankings)
     return bool(sizes.sum() >= 2 * MIN_QUERIES and sizes.sum() - sizes.max() >= MIN_QUERIES)
 
 
@@ -374,53 +306,3 @@ def is_source(code: str) -> bool:
         return languages.resolve(code).iso3 in SOURCES
     except XtError:  # a code outside the table
         return False
-
-
-def summary(
-    methods: Sequence[Method], resources: Mapping[str, str], *, repeats: int = measures.REPEATS
-) -> dict[str, Any]:
-    """Measure every method: per language, by resource class and overall (means over languages).
-
-    The interval of a mean over languages comes from resampling the queries inside each language. `ece_excess` is the
-    ECE less its null value, which a perfectly calibrated model shows on average.
-    """
-    out: dict[str, Any] = {}
-    for method in methods:
-        rows: dict[str, dict[str, Any]] = {}
-        boots: dict[str, dict[str, Floats]] = {}
-        for lang, s in method.scored.items():
-            row, boots[lang] = measures.measure_and_draw(s.confidence, s.correct, nll=s.nll, repeats=repeats)
-            rows[lang] = {
-                "n": len(s.correct),
-                "accuracy": float(s.correct.mean()),
-                "mean_confidence": float(s.confidence.mean()),
-                **row,
-                "ece_excess": row["ece"] - row["ece_null"],
-                "temperature": s.temperature,
-                "reliability": measures.reliability(s.confidence, s.correct),
-                "risk_coverage": measures.risk_coverage(s.confidence, s.correct, points=25),
-            }
-        classes = sorted(set(resources.values()))
-        confidence = np.concatenate([s.confidence for s in method.scored.values()])
-        correct = np.concatenate([s.correct for s in method.scored.values()])
-        by_class = {c: [x for x in rows if resources[x] == c] for c in classes}
-        out[method.key] = {
-            "label": method.label,
-            "temperature": method.temperature,
-            "overall": _mean(rows, boots, list(rows)),
-            "by_resource": {c: _mean(rows, boots, members) for c, members in by_class.items() if members},
-            "languages": rows,
-            "reliability": measures.reliability(confidence, correct),
-            "risk_coverage": measures.risk_coverage(confidence, correct, points=50),
-        }
-    return out
-
-
-def _mean(
-    rows: Mapping[str, dict[str, Any]], boots: Mapping[str, Mapping[str, Floats]], members: Sequence[str]
-) -> dict[str, Any]:
-    mean: dict[str, Any] = {"n": sum(rows[m]["n"] for m in members), "languages": len(members)}
-    for key in ("accuracy", "mean_confidence", "ece_excess"):
-        mean[key] = float(np.mean([rows[m][key] for m in members]))
-    mean["worst_ece_excess"] = max(rows[m]["ece_excess"] for m in members)
-    return mean | resampling.average(rows, boots, members)

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import optimize
 from scipy.special import log_softmax, softmax
 
+from tests.calibration.cases import drawn, ranking, search, with_gold
 from xt.calibration import measures
 from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.calibration.fit import temperature as fitting
 from xt.calibration.fit.maps import MAPS, fit_map
-from xt.calibration.fit.temperature import fit_margin, nll
+from xt.calibration.fit.temperature import fit_margin, fit_temperature, nll
+from xt.calibration.predictions import FOLDS, Predictions, pool
+from xt.calibration.scoring import Method, score
+from xt.calibration.search import calibrate, fit_excluding
+from xt.calibration.summary import summary
 from xt.core.errors import XtError
-from xt.eval.retrieval import calibration
-from xt.eval.retrieval.calibration import apply, calibrate, fit_excluding, fit_temperature, stack, summary
-from xt.eval.retrieval.ranking import FOLDS, Ranking, fold_of
-
-
-def drawn(n: int, temperature: float, none: float, *, k: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, and gold answers drawn by the very model: P(j) = softmax over k candidates and "none of these"."""
-    rng = np.random.default_rng(seed)
-    scores = -np.sort(-rng.normal(0.8, 0.03, (n, k)), axis=1)
-    p = softmax(np.column_stack([scores, np.full(n, none)]) / temperature, axis=1)
-    gold = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=k)
-    return scores, np.where(gold == k, -1, gold)
-
-
-def ranking(n: int, temperature: float, *, none: float = 0.8, seed: int = 0) -> Ranking:
-    """A language whose English sentences are `sentence 0` to `sentence n - 1`, as in every other language."""
-    scores, gold = drawn(n, temperature, none, seed=seed)
-    folds = np.array([fold_of(f"sentence {i}") for i in range(n)])
-    return Ranking(scores.astype(np.float32), np.tile(np.arange(20), (n, 1)), gold, folds, 1000)
-
-
-def with_gold(one: Ranking, gold: np.ndarray) -> Ranking:
-    return Ranking(one.scores, one.rows, gold, one.folds, one.candidates)
 
 
 def independent_nll(scores, gold, temperature, none):
@@ -146,10 +127,16 @@ def test_too_few_queries_are_refused():
     fit_temperature(*drawn(30, 0.02, 0.8))
 
 
+def stacked(rankings):
+    both = pool(rankings)
+    return both.scores.astype(float), both.gold
+
+
 def test_stacking_keeps_every_candidate_and_fills_up_with_none():
     long, short = ranking(40, 0.02), ranking(30, 0.02, seed=1)
-    short = Ranking(short.scores[:, :3], short.rows[:, :3], np.where(short.gold < 3, short.gold, -1), short.folds, 3)
-    scores, gold = stack([long, short])
+    gold = np.where(short.gold < 3, short.gold, -1)
+    short = search(short.scores[:, :3], short.group[:, :3], gold, short.fold, 3)
+    scores, gold = stacked([long, short])
     assert gold.tolist() == [*long.gold, *short.gold]
     np.testing.assert_array_equal(scores[:40], long.scores)
     np.testing.assert_array_equal(scores[40:, :3], short.scores)
@@ -159,7 +146,7 @@ def test_stacking_keeps_every_candidate_and_fills_up_with_none():
 def test_a_fold_is_left_out_of_its_own_fit():
     one = ranking(300, 0.02)
     for fold in range(FOLDS):
-        rest = one.folds != fold
+        rest = one.fold != fold
         assert fit_excluding([one], fold) == fit_temperature(one.scores[rest].astype(float), one.gold[rest])
     assert fit_excluding([one], None) == fit_temperature(one.scores.astype(float), one.gold)
 
@@ -167,16 +154,16 @@ def test_a_fold_is_left_out_of_its_own_fit():
 def test_each_query_is_scored_by_the_calibrator_of_its_fold():
     one = ranking(100, 0.02)
     by_fold = {f: RetrievalTemperature(0.01 * (f + 1), 0.8) for f in range(FOLDS)}
-    scored = apply(one, by_fold)
+    scored = score(one, by_fold)
     for i in range(100):
-        p = by_fold[int(one.folds[i])](one.scores[i : i + 1])[0]
+        p = by_fold[int(one.fold[i])](one.scores[i : i + 1])[0]
         assert (scored.confidence[i], scored.none[i]) == (p[0], p[-1])
         assert scored.nll[i] == pytest.approx(-np.log(p[one.gold[i]]))
         assert scored.correct[i] == (one.gold[i] == 0)
     assert scored.temperature == pytest.approx(0.01 * 120 ** (1 / 5))
 
 
-def planted(seed: int = 0) -> dict[str, Ranking]:
+def planted(seed: int = 0) -> dict[str, Predictions]:
     """Three languages with the same English sentences; deu and fra are sources of the zero-shot temperature."""
     return {code: ranking(250, 0.02, seed=seed + i) for i, code in enumerate(("deu", "fra", "swh"))}
 
@@ -199,7 +186,7 @@ def summed(calibrated):
     return calibrated[1], summary(calibrated[1], RESOURCES)
 
 
-def confidences(methods: list[calibration.Method]) -> dict[str, dict[str, np.ndarray]]:
+def confidences(methods: list[Method]) -> dict[str, dict[str, np.ndarray]]:
     return {m.key: {lang: s.confidence for lang, s in m.scored.items()} for m in methods}
 
 
@@ -207,8 +194,7 @@ def test_a_language_with_few_candidates_does_not_shorten_the_others():
     """A pooled fit is that of every query over its own candidates, as a sum written out has it."""
     rankings = planted()
     few = rankings["swh"]
-    cut = {"scores": few.scores[:6, :2], "rows": few.rows[:6, :2], "folds": few.folds[:6]}
-    rankings["swh"] = replace(few, gold=np.minimum(few.gold[:6], 1), **cut)
+    rankings["swh"] = search(few.scores[:6, :2], few.group[:6, :2], np.minimum(few.gold[:6], 1), few.fold[:6], 1000)
     found = fit_excluding(list(rankings.values()), None)
 
     def total(x):
@@ -220,15 +206,15 @@ def test_a_language_with_few_candidates_does_not_shorten_the_others():
     alone = fit_excluding([rankings["deu"], rankings["fra"]], None)
     assert found.temperature == pytest.approx(alone.temperature, rel=0.05)
     for kind in MAPS:
-        fit_map(kind, found, *stack(list(rankings.values())))
-    assert fit_margin(*stack(list(rankings.values()))).temperature == pytest.approx(found.temperature, rel=0.3)
+        fit_map(kind, found, *stacked(list(rankings.values())))
+    assert fit_margin(*stacked(list(rankings.values()))).temperature == pytest.approx(found.temperature, rel=0.3)
 
 
 @pytest.mark.parametrize("culprit", ["deu", "swh"])
 def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(calibrated, culprit):
     before = calibrated[0]
     one = before[culprit]
-    fold = one.folds == 0
+    fold = one.fold == 0
     # Fold 0 of one language turns all wrong: fitted on it, every temperature would be dragged far up.
     gold = np.where(fold, 19, one.gold)
     dragged = fit_temperature(one.scores.astype(float), gold)
@@ -237,13 +223,13 @@ def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(calibrated, c
     first, second = confidences(calibrated[1]), confidences(after)
     for key, by_language in first.items():
         for lang, ranked in before.items():
-            zero = ranked.folds == 0
+            zero = ranked.fold == 0
             np.testing.assert_array_equal(by_language[lang][zero], second[key][lang][zero], err_msg=f"{key}, {lang}")
     fitted_on = {"zero-shot": {"deu"}, "pooled": {"deu", "swh"}, "per-language": {"deu", "swh"}}
     fitted_on |= {key: {"deu"} for key in ("predicted", "platt", "beta", "isotonic")}
     for key, sources in fitted_on.items():
         for lang, ranked in before.items():
-            zero = ranked.folds == 0
+            zero = ranked.fold == 0
             touched = culprit in sources and (key != "per-language" or lang == culprit)
             changed = first[key][lang][~zero] != second[key][lang][~zero]
             assert bool(changed.mean() > 0.9) is touched, (key, lang)
@@ -251,14 +237,14 @@ def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(calibrated, c
 
 def test_a_translation_of_a_query_is_left_out_too(calibrated):
     rankings, methods, _ = calibrated
-    folds = {code: r.folds for code, r in rankings.items()}
+    folds = {code: r.fold for code, r in rankings.items()}
     assert all((f == folds["deu"]).all() for f in folds.values())
     zero_shot = next(m for m in methods if m.key == "zero-shot")
     for fold in range(FOLDS):
         rest = [r for code, r in rankings.items() if code in ("deu", "fra")]
-        scores = np.concatenate([r.scores[r.folds != fold] for r in rest]).astype(float)
-        gold = np.concatenate([r.gold[r.folds != fold] for r in rest])
-        mine = rankings["swh"].folds == fold
+        scores = np.concatenate([r.scores[r.fold != fold] for r in rest]).astype(float)
+        gold = np.concatenate([r.gold[r.fold != fold] for r in rest])
+        mine = rankings["swh"].fold == fold
         expected = fit_temperature(scores, gold)(rankings["swh"].scores[mine])[:, 0]
         np.testing.assert_allclose(zero_shot.scored["swh"].confidence[mine], expected)
 
@@ -292,7 +278,7 @@ def test_what_is_kept_for_serving_is_fitted_on_everything_and_is_json(calibrated
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
     assert kept["zero-shot"]["fitted_on"] == ["deu", "fra"]
     assert kept["pooled"]["fitted_on"] == ["deu", "fra", "swh"]
-    expected = fit_temperature(*stack(list(rankings.values())))
+    expected = fit_temperature(*stacked(list(rankings.values())))
     assert RetrievalTemperature.from_json(kept["pooled"]) == expected
     assert RetrievalTemperature.from_json(kept["per-language"]["swh"]) == fit_excluding([rankings["swh"]], None)
 
@@ -325,7 +311,7 @@ def test_with_few_queries_only_the_fixed_temperatures_are_left():
 
 def test_a_corpus_of_one_repeated_sentence_is_calibrated_without_a_fit():
     scores, gold = drawn(80, 0.02, 0.8)
-    one = Ranking(scores.astype(np.float32), np.tile(np.arange(20), (80, 1)), gold, np.zeros(80, int), 80)
+    one = search(scores.astype(np.float32), np.tile(np.arange(20), (80, 1)), gold, np.zeros(80, int), 80)
     methods = calibrate({"deu": one}, 0.01).methods
     assert [m.key for m in methods] == ["cosine", "training"]
 

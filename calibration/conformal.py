@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from xt.calibration import measures, resampling
+from xt.calibration.accuracy import sample_answers
 from xt.calibration.apply.retrieval import Floats, RetrievalTemperature
+from xt.calibration.predictions import FOLDS, Predictions
+from xt.calibration.search import apply_rows, fit_excluding
 from xt.core.errors import XtError
-from xt.eval.retrieval.calibration import apply_rows, fit_excluding
-from xt.eval.retrieval.prediction import draw_answers
-from xt.eval.retrieval.ranking import FOLDS, Ranking
 
 ALPHA = 0.1
 """Share of the queries whose set may lack the right candidate."""
@@ -66,7 +66,7 @@ Limits = dict[int, tuple[RetrievalTemperature, float]]
 
 
 def measure(
-    rankings: Mapping[str, Ranking],
+    rankings: Mapping[str, Predictions],
     sources: Sequence[str],
     alpha: float = ALPHA,
     *,
@@ -75,9 +75,9 @@ def measure(
     """Find coverage and size of the sets in every language: thresholds of the sources, predicted, and of its own.
 
     Temperature and threshold of a fold come from the other folds, half of the queries each, so that neither has seen
-    the query. A predicted threshold is that of answers drawn from the language's predicted temperature
-    (`prediction.draw_answers`): it needs no label of it, and promises no more than that is calibrated. Gives
-    the section `conformal` of one direction: scope -> languages -> coverage with its Wilson interval, mean and median
+    the query. A predicted threshold is that of answers sampled from the language's predicted temperature
+    (`sample_answers`): it needs no label of it, and promises no more than that is calibrated. Gives the section
+    `conformal` of one direction: scope -> languages -> coverage with its Wilson interval, mean and median
     size; a language with too few queries for a threshold has sets of all candidates, and says so; one that no
     temperature can be fitted to is named in `notes`.
     """
@@ -92,7 +92,7 @@ def measure(
         for code, ranking in rankings.items():
             try:
                 if scope == "predicted" and predicted is not None:
-                    limits = {f: _drawn(ranking, predicted(code, f), f, alpha) for f in range(FOLDS)}
+                    limits = {f: _sampled(ranking, predicted(code, f), f, alpha) for f in range(FOLDS)}
                 elif scope == "per-language":
                     limits = _learnt([ranking], alpha)
                 else:
@@ -107,7 +107,7 @@ def measure(
     return {"alpha": alpha, "scopes": scopes, **({"notes": notes} if notes else {})}
 
 
-def _learnt(fitted_on: Sequence[Ranking], alpha: float) -> Limits:
+def _learnt(fitted_on: Sequence[Predictions], alpha: float) -> Limits:
     """Temperature and threshold of some languages, by their labels."""
     out: Limits = {}
     for fold in range(FOLDS):
@@ -116,31 +116,33 @@ def _learnt(fitted_on: Sequence[Ranking], alpha: float) -> Limits:
         fitted = fit_excluding(fitted_on, [fold, *others[1::2]])
         scores = []
         for source in fitted_on:
-            rows = np.flatnonzero(np.isin(source.folds, others[1::2]))
+            rows = np.flatnonzero(np.isin(source.fold, others[1::2]))
+            assert source.gold is not None
             chances = apply_rows(fitted, source, rows)
             scores.append(_nonconformity(source.gold[rows], chances))
         out[fold] = fitted, threshold(np.concatenate(scores), alpha)
     return out
 
 
-def _drawn(
-    ranking: Ranking, calibrator: RetrievalTemperature, fold: int, alpha: float
+def _sampled(
+    ranking: Predictions, calibrator: RetrievalTemperature, fold: int, alpha: float
 ) -> tuple[RetrievalTemperature, float]:
-    """The predicted temperature, and the threshold of answers drawn by it for the queries outside of a fold."""
-    scores = ranking.scores[ranking.folds != fold]
+    """The predicted temperature, and the threshold of answers sampled by it for the queries outside of a fold."""
+    scores = ranking.scores[ranking.fold != fold]
     rng = resampling.generator(0, scores)
     chances = calibrator(scores)[:, :-1]
-    found = [_nonconformity(drawn, chances) for drawn in draw_answers(calibrator, scores, rng, DRAWS)]
+    found = [_nonconformity(gold, chances) for gold in sample_answers(calibrator, scores, rng, DRAWS)]
     return calibrator, threshold(np.concatenate(found), alpha)
 
 
-def _one(ranking: Ranking, limits: Limits) -> dict[str, Any]:
+def _one(ranking: Predictions, limits: Limits) -> dict[str, Any]:
     """Measure one language."""
-    held = np.zeros(len(ranking.gold), bool)
-    sizes = np.zeros(len(ranking.gold), int)
+    assert ranking.gold is not None
+    held = np.zeros(len(ranking), bool)
+    sizes = np.zeros(len(ranking), int)
     unbounded = 0
     for fold, (calibrator, limit) in limits.items():
-        rows = np.flatnonzero(ranking.folds == fold)
+        rows = np.flatnonzero(ranking.fold == fold)
         unbounded += len(rows) if math.isinf(limit) else 0
         if len(rows):
             held[rows], sizes[rows] = sets(apply_rows(calibrator, ranking, rows), ranking.gold[rows], limit)

@@ -9,46 +9,51 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
+from xt.calibration import heads as calibration
 from xt.calibration import measures
-from xt.calibration.apply.heads import Answers, LabelTemperature, from_json, join
+from xt.calibration.apply.heads import LabelTemperature, from_json
 from xt.calibration.fit import heads as head_fits
-from xt.calibration.fit.heads import FittedTemperature, Items, Prior, fit_log_temperature, fit_temperature, pool
+from xt.calibration.fit.heads import FittedTemperature, Prior, fit_log_temperature, fit_temperature
 from xt.calibration.fit.maps import fit_beta, fit_histogram, quantile_edges
+from xt.calibration.heads import calibrate, fit, fold_of, folds_of, prior_of
+from xt.calibration.predictions import FOLDS, Predictions, classified, pool
+from xt.calibration.scoring import Fitted, score
+from xt.calibration.shots import of_heads
 from xt.core.data import tasks
 from xt.core.data.examples import QaExample, SingleExample, TaggedExample
 from xt.core.errors import XtError
 from xt.core.heads.decode import N_BEST, Prediction
-from xt.eval.heads import calibration
-from xt.eval.heads.calibration import FOLDS, Fitted, apply, calibrate, fit, fold_of, prior_of
-from xt.eval.heads.classify import calibration_file, classify
+from xt.eval.heads.classify import calibration_file, classify, summarise
 from xt.eval.heads.items import outcomes
-from xt.eval.heads.summary import shots, summary
 from xt.export.heads import _temperature
 
 CLASSES = 4
 PLATT = {"kind": "platt", "bias": 0, "weights": [1] * 4, "mean": [0] * 4, "scale": [1] * 4}
 
 
-def labels(n: int, temperature: float, seed: int = 0, *, ids: list[str] | None = None, classes: int = CLASSES) -> Items:
-    """Items whose logits are calibrated at `temperature`."""
+def labels(
+    n: int, temperature: float, seed: int = 0, *, ids: list[str] | None = None, classes: int = CLASSES
+) -> Predictions:
+    """Predictions whose logits are calibrated at `temperature`."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=(n, classes)) * 1.5
     gold = np.array([rng.choice(classes, p=row) for row in softmax(true, 1)])
     logits = true * temperature
     chosen = logits.argmax(1)
     names = np.array(ids or [str(i) for i in range(n)])
-    return Items(names, Answers(logits, chosen, np.arange(n)), (chosen == gold).astype(float), gold, True)
+    return classified(logits, chosen, ids=names, fold=folds_of(names), gold=gold, labels=True)
 
 
-def events(n: int, temperature: float, seed: int = 0) -> Items:
-    """Items of two choices each, right or wrong as a whole, calibrated at `temperature`."""
+def events(n: int, temperature: float, seed: int = 0) -> Predictions:
+    """Predictions of two choices each, right or wrong as a whole, calibrated at `temperature`."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=(2 * n, CLASSES)) * 1.5
     chosen = true.argmax(1)
     chances = softmax(true, 1)[np.arange(2 * n), chosen].reshape(n, 2).prod(1)
     right = (rng.random(n) < chances).astype(float)
     owner = np.repeat(np.arange(n), 2)
-    return Items(np.array([str(i) for i in range(n)]), Answers(true * temperature, chosen, owner), right)
+    ids = [str(i) for i in range(n)]
+    return classified(true * temperature, chosen, ids=ids, fold=folds_of(ids), correct=right, owner=owner)
 
 
 # --- fits ---
@@ -58,9 +63,9 @@ def test_a_temperature_is_where_the_slope_of_the_loss_is_zero() -> None:
     """At the best T the mean logit of the right label is the mean expected one (the derivative by 1/T, by hand)."""
     items = labels(3000, 2.5)
     found = fit_temperature(items).temperature
-    chances = softmax(items.answers.logits / found, 1)
-    expected = (chances * items.answers.logits).sum(1).mean()
-    assert items.answers.logits[np.arange(3000), items.gold].mean() == pytest.approx(expected, abs=2e-3)
+    chances = softmax(items.scores / found, 1)
+    expected = (chances * items.scores).sum(1).mean()
+    assert items.scores[np.arange(3000), items.gold].mean() == pytest.approx(expected, abs=2e-3)
     assert found == pytest.approx(2.5, rel=0.08)
 
 
@@ -71,7 +76,7 @@ def test_a_temperature_is_scikit_learns() -> None:
     if not hasattr(theirs, "_TemperatureScaling"):
         pytest.skip("this scikit-learn has no temperature scaling")
     items = labels(2000, 1.7, 1)
-    fitted = theirs._TemperatureScaling().fit(items.answers.logits, items.gold)
+    fitted = theirs._TemperatureScaling().fit(items.scores, items.gold)
     assert 1 / fitted.beta_ == pytest.approx(fit_temperature(items).temperature, rel=2e-3)
 
 
@@ -79,28 +84,24 @@ def test_answers_of_several_choices_get_a_temperature_by_whether_they_are_right(
     items = events(6000, 2.0)
     found = fit_temperature(items)
     assert found.temperature == pytest.approx(2.0, rel=0.1)
-    by_hand = softmax(items.answers.logits / found.temperature, 1)[np.arange(12000), items.answers.chosen]
-    np.testing.assert_allclose(found(items.answers), by_hand.reshape(-1, 2).prod(1), atol=1e-12)
-    assert (
-        measures.ece(found(items.answers), items.correct)
-        < 0.03
-        < measures.ece(LabelTemperature(1.0)(items.answers), items.correct)
-    )
+    by_hand = softmax(items.scores / found.temperature, 1)[np.arange(12000), items.answer]
+    np.testing.assert_allclose(found(items), by_hand.reshape(-1, 2).prod(1), atol=1e-12)
+    assert measures.ece(found(items), items.correct) < 0.03 < measures.ece(LabelTemperature(1.0)(items), items.correct)
 
 
 def test_vector_scaling_is_the_regression_of_labels_on_their_own_logits() -> None:
     """At the optimum each label's share is what is predicted, and so is its logit's mean (both derivatives zero)."""
     items = labels(3000, 2.0)
     bias = np.array([1.0, 0, 0, -1])
-    moved = replace(items, answers=Answers(items.answers.logits - bias, items.answers.chosen, items.answers.owner))
+    moved = replace(items, scores=items.scores - bias)
     found = head_fits.fit_vector(moved, ridge=0.0)
-    chances = found.probabilities(moved.answers)
+    chances = found.probabilities(moved)
     shares = np.bincount(moved.gold, minlength=CLASSES) / 3000
     np.testing.assert_allclose(chances.mean(0), shares, atol=1e-3)
     one_hot = np.eye(CLASSES)[moved.gold]
-    np.testing.assert_allclose(((chances - one_hot) * moved.answers.logits).mean(0), 0, atol=2e-3)
+    np.testing.assert_allclose(((chances - one_hot) * moved.scores).mean(0), 0, atol=2e-3)
     assert np.ptp(np.array(found.bias) - bias / 2) < 0.3
-    np.testing.assert_allclose(chances[np.arange(3000), moved.answers.chosen], found(moved.answers))
+    np.testing.assert_allclose(chances[np.arange(3000), moved.answer], found(moved))
 
 
 def test_isotonic_maps_are_scikit_learns_one_label_against_the_rest() -> None:
@@ -108,15 +109,15 @@ def test_isotonic_maps_are_scikit_learns_one_label_against_the_rest() -> None:
 
     items, new = labels(1500, 3.0), labels(400, 3.0, 9)
     found = head_fits.WAYS["isotonic"].fit(items)
-    plain, asked = softmax(items.answers.logits, 1), softmax(new.answers.logits, 1)
+    plain, asked = softmax(items.scores, 1), softmax(new.scores, 1)
     columns = []
     for k in range(CLASSES):
         regression = IsotonicRegression(out_of_bounds="clip", y_min=0, y_max=1).fit(plain[:, k], items.gold == k)
         columns.append(regression.predict(asked[:, k]))
     expected = np.stack(columns, 1) / np.sum(columns, axis=0)[:, None]
-    np.testing.assert_allclose(found.probabilities(new.answers), expected, atol=1e-3)  # 1 / 2n from 0 and 1
-    assert np.isclose(found.probabilities(new.answers), expected, rtol=0, atol=1e-12).mean() > 0.5
-    np.testing.assert_allclose(found.probabilities(new.answers).sum(1), 1)
+    np.testing.assert_allclose(found.probabilities(new), expected, atol=1e-3)  # 1 / 2n from 0 and 1
+    assert np.isclose(found.probabilities(new), expected, rtol=0, atol=1e-12).mean() > 0.5
+    np.testing.assert_allclose(found.probabilities(new).sum(1), 1)
 
 
 def test_a_beta_map_is_a_logistic_regression_on_two_logarithms() -> None:
@@ -124,7 +125,7 @@ def test_a_beta_map_is_a_logistic_regression_on_two_logarithms() -> None:
     from sklearn.linear_model import LogisticRegression
 
     items = events(4000, 3.0)
-    p = items.answers.confidence(items.answers.log_softmax())
+    p = items.confidence(items.log_softmax())
     found = fit_beta(p, items.correct, ridge=0.0)
     features = np.stack([np.log(p), -np.log1p(-p)], 1)
     theirs = LogisticRegression(C=1e10, tol=1e-10, max_iter=10_000).fit(features, items.correct)
@@ -151,8 +152,8 @@ def test_every_calibrator_is_the_same_after_json(key: str) -> None:
     found = fit_temperature(items) if not key else head_fits.WAYS[key].fit(items)
     again = from_json(json.loads(json.dumps(found.to_json())))
     assert again == found
-    np.testing.assert_array_equal(again(new.answers), found(new.answers))
-    confidence = found(new.answers)
+    np.testing.assert_array_equal(again(new), found(new))
+    confidence = found(new)
     assert ((confidence >= 0) & (confidence <= 1)).all()
 
 
@@ -176,25 +177,25 @@ def test_damaged_calibrators_are_refused() -> None:
 # --- the leak ---
 
 
-def parallel(n: int = 120, temperatures: tuple[float, ...] = (1.0, 2.0, 4.0)) -> dict[str, Items]:
+def parallel(n: int = 120, temperatures: tuple[float, ...] = (1.0, 2.0, 4.0)) -> dict[str, Predictions]:
     """Languages that share their ids, each with a temperature of its own."""
     codes = ("eng", "deu", "swh")
     return {code: labels(n, t, seed) for seed, (code, t) in enumerate(zip(codes, temperatures, strict=True))}
 
 
-def flipped(items: dict[str, Items], id: str) -> dict[str, Items]:
+def flipped(items: dict[str, Predictions], id: str) -> dict[str, Predictions]:
     """The same with another outcome of one example in every language."""
     out = {}
     for code, rows in items.items():
         at = np.flatnonzero(rows.ids == id)
         gold, correct = rows.gold.copy(), rows.correct.copy()
         gold[at] = (gold[at] + 1) % CLASSES
-        correct[at] = rows.answers.chosen[at] == gold[at]
+        correct[at] = rows.answer[at] == gold[at]
         out[code] = replace(rows, gold=gold, correct=correct)
     return out
 
 
-def moved_by_own_outcome(items: dict[str, Items], id: str) -> set[str]:
+def moved_by_own_outcome(items: dict[str, Predictions], id: str) -> set[str]:
     """Methods whose confidence in an example depends on whether it, or its translation, turned out right."""
     before, after = calibrate(items), calibrate(flipped(items, id))
     found = set()
@@ -213,18 +214,20 @@ def test_no_methods_confidence_depends_on_an_examples_own_outcome_or_its_transla
     assert {"zero-shot", "pooled", "per-language", "shrunk", "isotonic", "beta-zero-shot", "histogram"} <= methods
     for id in ("0", "17"):
         assert moved_by_own_outcome(items, id) == set()
-    shift = iter(range(10**6))
-    monkeypatch.setattr(Fitted, "__call__", lambda self, some: self.calibrator(some.answers))  # without the guard
-    monkeypatch.setattr(calibration, "folds_of", lambda some: (np.arange(len(some)) + next(shift)) % FOLDS)
-    assert moved_by_own_outcome(items, "17") >= {"zero-shot", "pooled", "isotonic"}
+    monkeypatch.setattr(Fitted, "check", lambda self, some: None)  # without the guard
+    planted = {
+        code: replace(rows, fold=(np.arange(len(rows)) + shift) % FOLDS)
+        for shift, (code, rows) in enumerate(items.items())
+    }
+    assert moved_by_own_outcome(planted, "17") >= {"zero-shot", "pooled", "isotonic"}
 
 
 def test_a_calibrator_refuses_what_it_has_seen_and_its_translations(monkeypatch) -> None:
     items = parallel()
     leaky = fit(fit_temperature, [items["deu"]])
     with pytest.raises(XtError, match=r"\d+ examples that it has seen, or their translations"):
-        apply(items["swh"], dict.fromkeys(range(FOLDS), leaky))
-    apply(labels(5, 1.0, ids=[f"other {n}" for n in range(5)]), dict.fromkeys(range(FOLDS), leaky))
+        score(items["swh"], dict.fromkeys(range(FOLDS), leaky))
+    score(labels(5, 1.0, ids=[f"other {n}" for n in range(5)]), dict.fromkeys(range(FOLDS), leaky))
     monkeypatch.setattr(calibration, "outside_fold", lambda rows, fold: rows)  # a leak: nothing is held out
     with pytest.raises(XtError, match="has seen"):
         calibrate(items)
@@ -289,26 +292,27 @@ def test_few_items_are_drawn_to_the_prior_and_many_are_not() -> None:
 def test_with_sixteen_shots_shrinking_beats_each_languages_own() -> None:
     rng = np.random.default_rng(4)
     items = {f"l{n}": labels(300, float(np.exp(rng.normal(0.5, 0.15))), n) for n in range(8)}
-    found = shots(items, counts=(16, 10_000), draws=2)
+    found = of_heads(items, counts=(16, 10_000), draws=2)
     assert set(found) == {"16"}  # no language has ten thousand
     assert found["16"]["shrunk"]["nll"] < found["16"]["per-language"]["nll"]
     assert found["16"]["shrunk"]["languages"] == 8
-    assert shots(items, counts=(16,), draws=2) == {"16": found["16"]}  # the same seed
+    assert of_heads(items, counts=(16,), draws=2) == {"16": found["16"]}  # the same seed
 
 
 def test_losses_of_all_methods_are_of_the_right_label() -> None:
     """Also of a histogram, which says nothing of the labels that were not given: they share the rest as before."""
     items = labels(400, 2.0)
     found = {m.key: m for m in calibrate({"eng": items, "deu": labels(400, 3.0, 1)}).methods}
-    plain = softmax(items.answers.logits, 1)
+    plain = softmax(items.scores, 1)
     every = np.arange(400)
     np.testing.assert_allclose(found["uncalibrated"].scored["eng"].nll, -np.log(plain[every, items.gold]))
     histogram = found["histogram"].scored["eng"]
-    rest = plain[every, items.gold] / (1 - plain[every, items.answers.chosen])
+    rest = plain[every, items.gold] / (1 - plain[every, items.answer])
     right = np.where(items.correct > 0, histogram.confidence, (1 - histogram.confidence) * rest)
     np.testing.assert_allclose(histogram.nll, -np.log(right))
     np.testing.assert_allclose(histogram.table.sum(1), 1)
-    section = summary({"eng": items, "deu": labels(400, 3.0, 1)}, calibrate({"eng": items, "deu": labels(400, 3.0, 1)}))
+    both = {"eng": items, "deu": labels(400, 3.0, 1)}
+    section = summarise(both, calibrate(both).methods)
     rows = {key: method["languages"]["eng"] for key, method in section.items()}
     assert rows["pooled"]["accuracy_of_likeliest"] == rows["pooled"]["accuracy"] == items.correct.mean()
     table = found["vector"].scored["eng"].table
@@ -323,7 +327,7 @@ def test_five_items_are_left_out_with_a_note() -> None:
     assert [m.key for m in found.methods] == ["uncalibrated"]
     assert any("temperature, zero-shot: " in note and "fewer than 30" in note for note in found.notes)
     assert any(note.startswith("per-language") for note in found.notes)
-    section = summary({"eng": labels(5, 1.0)}, found)
+    section = summarise({"eng": labels(5, 1.0)}, found.methods)
     assert section["uncalibrated"]["overall"]["ece_ci"] is None  # five items have no interval
 
 
@@ -333,17 +337,17 @@ def test_a_language_with_too_few_gets_the_pooled_temperature_and_says_so() -> No
     own = next(m for m in found.methods if m.key == "per-language")
     assert (own.scored["swh"].fallback, own.scored["eng"].fallback) == ("pooled", "")
     assert any("swh have fewer than 30 items" in note for note in found.notes)
-    assert summary(items, found)["per-language"]["languages"]["swh"]["fallback"] == "pooled"
+    assert summarise(items, found.methods)["per-language"]["languages"]["swh"]["fallback"] == "pooled"
     assert "swh" not in found.kept["per-language"]
 
 
 def test_one_class_only_has_no_auroc_and_a_note() -> None:
     items = labels(100, 2.0)
-    right = replace(items, gold=items.answers.chosen.copy(), correct=np.ones(100))
+    right = replace(items, gold=items.answer.copy(), correct=np.ones(100))
     found = calibrate({"eng": right})
     assert any("every answer is right in eng" in note for note in found.notes)
     assert any("end of the search" in note for note in found.notes)
-    assert summary({"eng": right}, found)["uncalibrated"]["languages"]["eng"]["auroc"] is None
+    assert summarise({"eng": right}, found.methods)["uncalibrated"]["languages"]["eng"]["auroc"] is None
 
 
 def test_numbers_that_are_none_are_refused() -> None:
@@ -356,7 +360,7 @@ def test_numbers_that_are_none_are_refused() -> None:
     with pytest.raises(XtError, match="2 examples and 1 answers"):
         outcomes(task, "swh", rows, [Prediction(0, fine, fine)])
     with pytest.raises(XtError, match="logits of answer 1 are not numbers"):
-        Answers(np.array([[0.0, 1], [np.inf, 0]]), np.zeros(2, int), np.arange(2))
+        classified([[0.0, 1], [np.inf, 0]], np.zeros(2, int), ids=["a", "b"], fold=np.zeros(2, int), correct=[1, 1])
 
 
 # --- what is calibrated ---
@@ -378,7 +382,7 @@ def test_spans_have_the_product_of_their_words_and_are_right_as_a_whole() -> Non
     assert spans.correct.tolist() == [1, 0]
     log = log_softmax(logits.astype(float), 1)
     expected = [np.exp(log[0, value[0]] + log[1, value[1]]), np.exp(log[3, value[3]])]
-    np.testing.assert_allclose(spans.answers.confidence(spans.answers.log_softmax()), expected)
+    np.testing.assert_allclose(spans.confidence(spans.log_softmax()), expected)
     assert "spans" not in outcomes(tasks.get("udpos"), "deu", [], []).items
 
 
@@ -391,13 +395,13 @@ def test_answers_are_one_of_the_best_spans_or_none() -> None:
     answers = [Prediction("The cat!", row[[0, -1]], row), Prediction("", empty[[0, -1]], empty)]
     found = outcomes(task, "eng", examples, answers).items
     odds = np.exp([3.0, 1.0, 2.0])
-    log = found["answers"].answers.log_softmax()
+    log = found["answers"].log_softmax()
     np.testing.assert_allclose(
-        found["answers"].answers.confidence(log), [odds[0] / odds.sum(), np.exp(5) / np.exp([3, 1, 5.0]).sum()]
+        found["answers"].confidence(log), [odds[0] / odds.sum(), np.exp(5) / np.exp([3, 1, 5.0]).sum()]
     )
     assert found["answers"].correct.tolist() == [1, 1]
     none = found["no answer"]
-    np.testing.assert_allclose(none.answers.confidence(log)[0], odds[2] / odds.sum())
+    np.testing.assert_allclose(none.confidence(log)[0], odds[2] / odds.sum())
     assert none.correct.tolist() == [0, 1]
     nothing = np.full(N_BEST + 1, -np.inf, np.float32)
     left = outcomes(tasks.get("xquad"), "eng", [examples[0]], [Prediction("", nothing[:2], nothing)])
@@ -406,13 +410,13 @@ def test_answers_are_one_of_the_best_spans_or_none() -> None:
 
 def test_items_of_several_languages_are_put_together_as_they_are() -> None:
     one, two = labels(5, 1.0), labels(7, 1.0, 1, classes=3)
-    both = join([one.answers, two.answers])
-    assert both.logits.shape == (12, CLASSES)
-    np.testing.assert_allclose(both.take(np.arange(5, 12)).log_softmax()[:, :3], two.answers.log_softmax())
+    both = pool([one, two])
+    assert both.scores.shape == (12, CLASSES)
+    np.testing.assert_allclose(both.take(np.arange(5, 12)).log_softmax()[:, :3], two.log_softmax())
     pooled = pool([events(4, 1.0), events(3, 1.0, 1)])
-    assert pooled.answers.owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    assert pooled.owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
     some = pooled.take(np.array([0, 0, 0, 0, 1, 0, 1], bool))
-    np.testing.assert_allclose(LabelTemperature(2.0)(some.answers), LabelTemperature(2.0)(pooled.answers)[[4, 6]])
+    np.testing.assert_allclose(LabelTemperature(2.0)(some), LabelTemperature(2.0)(pooled)[[4, 6]])
 
 
 def test_many_words_are_measured_on_evenly_spaced_whole_sentences() -> None:
@@ -443,7 +447,7 @@ def test_a_classified_task_has_measured_methods_notes_and_probabilities_a_line(t
     for code in ("eng", "deu", "swh"):
         items = labels(150, 2.0, len(data), classes=7)
         data[code] = [SingleExample(str(n), code, int(g)) for n, g in enumerate(items.gold)]
-        logits |= {(str(n), code): row for n, row in enumerate(items.answers.logits)}
+        logits |= {(str(n), code): row for n, row in enumerate(items.scores)}
     data["swh"][3] = replace(data["swh"][3], id="2")
     logits["2", "swh"] = rng.normal(size=7)
     result = classify(Scripted(task, logits), task, data)

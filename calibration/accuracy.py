@@ -21,8 +21,8 @@ import numpy.typing as npt
 from xt.calibration.apply.maps import logit, sigmoid
 from xt.calibration.apply.retrieval import Calibrator, Floats, RetrievalTemperature
 from xt.calibration.fit.temperature import MIN_QUERIES, match_confidence
+from xt.calibration.predictions import Predictions
 from xt.core.errors import XtError
-from xt.eval.retrieval.ranking import Ranking
 
 Positions = npt.NDArray[np.int64]
 KIND = "distinct-share"
@@ -32,14 +32,15 @@ SPREAD = 0.2
 """By how much languages differ from the line, in log odds, beside their sampling error."""
 
 
-def distinct_share(ranking: Ranking) -> float:
+def distinct_share(ranking: Predictions) -> float:
     """Share of the candidates that are the best of some query, kept half of one from 0 and 1; needs no labels.
 
     In a parallel corpus every candidate is right for some query. Where texts repeat there are fewer candidates than
     queries; a ranking of fewer queries than candidates can find no more than it has.
     """
-    n = min(len(ranking.rows), ranking.candidates)
-    return float(np.clip(len(np.unique(ranking.rows[:, 0])) / n, 0.5 / n, 1 - 0.5 / n))
+    assert ranking.group is not None
+    n = min(len(ranking), ranking.candidates)
+    return float(np.clip(len(np.unique(ranking.group[:, 0])) / n, 0.5 / n, 1 - 0.5 / n))
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class AccuracyLine:
     slope: float
     none_score: float
 
-    def accuracy(self, ranking: Ranking) -> float:
+    def accuracy(self, ranking: Predictions) -> float:
         """Predict the accuracy of a ranking without its labels."""
         return float(sigmoid(np.array(self.bias + self.slope * logit(np.array(distinct_share(ranking))))))
 
-    def temperature(self, ranking: Ranking) -> RetrievalTemperature:
+    def temperature(self, ranking: Predictions) -> RetrievalTemperature:
         """Give the temperature whose mean confidence is the predicted accuracy.
 
         The score of "none of these" is no better than the language's usual last candidate: where scores are lower than
@@ -75,12 +76,12 @@ class AccuracyLine:
         return cls(float(value["bias"]), float(value["slope"]), float(value["none_score"]))
 
 
-def draw_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator, times: int) -> Iterator[Positions]:
-    """Draw each query's answer from the probabilities of its candidates, again and again.
+def sample_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator, times: int) -> Iterator[Positions]:
+    """Sample each query's answer from the probabilities of its candidates, again and again.
 
-    Gives `times` rows (n,) of positions, -1 for none of the candidates, each drawn when it is asked for.
+    Gives `times` rows (n,) of positions, -1 for none of the candidates, each sampled when it is asked for.
 
-    What is fitted to answers so drawn needs no label of the language; it is as good as the calibrator is calibrated.
+    What is fitted to answers so sampled needs no label of the language; it is as good as the calibrator is calibrated.
 
     Args:
         calibrator: of the language, predicted.
@@ -95,8 +96,8 @@ def draw_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator, 
         yield np.where(drawn >= last, -1, drawn)
 
 
-def fit_line(rankings: Sequence[Ranking], none_score: float, keep: Sequence[Any] | None = None) -> AccuracyLine:
-    """Fit the line to labelled rankings, one point each: weighted least squares, the slope drawn to 1.
+def fit_line(rankings: Sequence[Predictions], none_score: float, keep: Sequence[Any] | None = None) -> AccuracyLine:
+    """Fit the line to labelled rankings, one point each: weighted least squares, the slope shrunk towards 1.
 
     Args:
         rankings: of languages and, better, both directions.
@@ -105,7 +106,7 @@ def fit_line(rankings: Sequence[Ranking], none_score: float, keep: Sequence[Any]
     """
     points: list[tuple[float, float, float]] = []
     for i, ranking in enumerate(rankings):
-        right = (ranking.gold == 0)[keep[i] if keep is not None else slice(None)]
+        right = ranking.correct[keep[i] if keep is not None else slice(None)]
         n = len(right)
         if n < MIN_QUERIES:
             continue

@@ -1,10 +1,10 @@
 """Queries whose answer is not in the index: whether they are told apart, and what refusing at a chosen risk gives.
 
-Half of the queries lose their right candidate (by a hash of the English sentence, so that the same ones do in every
-language); temperature and margin of "none of these" (`RetrievalMargin`) and a map of the confidence are then fitted
-with such queries among the others, which gives "none of these" the mass that it has when answers are missing as often
-as here. That needs labels, so it comes from languages that have them; or, without any, from labels drawn in each
-language from its predicted temperature. Everything is cross-fitted by fold.
+Half of the queries lose their right candidate (by a hash of the id, so that the same ones do in every language);
+temperature and margin of "none of these" (`RetrievalMargin`) and a map of the confidence are then fitted with such
+queries among the others, which gives "none of these" the mass that it has when answers are missing as often as here.
+That needs labels, so it comes from languages that have them; or, without any, from answers sampled in each language at
+its predicted temperature. Everything is cross-fitted by fold.
 """
 
 from __future__ import annotations
@@ -20,35 +20,38 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.calibration import measures, resampling
+from xt.calibration.accuracy import sample_answers
 from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalMargin
 from xt.calibration.fit.maps import fit_map
 from xt.calibration.fit.temperature import fit_margin
-from xt.eval.retrieval.calibration import enough, keep_others, stack
-from xt.eval.retrieval.prediction import draw_answers
-from xt.eval.retrieval.ranking import FOLDS, Ranking
+from xt.calibration.predictions import FOLDS, Predictions, pool
+from xt.calibration.search import enough
 
 RISK = 0.1
 """Share of the answers given that may be wrong."""
-DRAWN = 2000
-"""Queries, about, that labels are drawn for in each language."""
+SAMPLED = 2000
+"""Queries, about, that answers are sampled for in each language."""
 
 
-def loses_answer(english: str) -> bool:
-    """Whether a sentence pair is among those whose right candidate is taken out: half of them, by a hash."""
-    return bool(hashlib.sha256(b"answer " + " ".join(english.casefold().split()).encode()).digest()[0] & 1)
+def loses_answer(id: str) -> bool:
+    """Whether a query is among those whose right candidate is taken out: half of them, by a hash of the id."""
+    return bool(hashlib.sha256(b"answer " + " ".join(id.casefold().split()).encode()).digest()[0] & 1)
 
 
-def take_out(ranking: Ranking, without: npt.NDArray[np.bool_]) -> Ranking:
+def take_out(ranking: Predictions, without: npt.NDArray[np.bool_]) -> Predictions:
     """Give the ranking as it would be with the right candidate of some queries not in the index.
 
     Every row keeps the same number of candidates, one less than before.
     """
     n, k = ranking.scores.shape
+    assert ranking.gold is not None
     gone = np.where(without & (ranking.gold >= 0), ranking.gold, k - 1)
     keep = np.arange(k)[None, :] != gone[:, None]  # (n, k), k - 1 of each row
     gold = np.where(without | (ranking.gold == k - 1), -1, ranking.gold)
-    scores, rows = (array[keep].reshape(n, k - 1) for array in (ranking.scores, ranking.rows))
-    return replace(ranking, scores=scores, rows=rows, gold=gold, candidates=ranking.candidates - 1)
+    assert ranking.group is not None
+    scores, group = (array[keep].reshape(n, k - 1) for array in (ranking.scores, ranking.group))
+    right = (gold == 0).astype(np.float64)
+    return replace(ranking, scores=scores, group=group, gold=gold, correct=right, candidates=ranking.candidates - 1)
 
 
 def threshold_at_risk(confidence: Floats, correct: Floats, risk: float) -> float:
@@ -60,10 +63,9 @@ def threshold_at_risk(confidence: Floats, correct: Floats, risk: float) -> float
     return float(confidence[order][good[-1]]) if len(good) else float("inf")
 
 
-def _others(ranking: Ranking, fold: int | None) -> Ranking:
+def _others(ranking: Predictions, fold: int | None) -> Predictions:
     """The ranking of the queries outside of a fold (None: of all)."""
-    keep = keep_others(ranking, fold)
-    return replace(ranking, **{name: getattr(ranking, name)[keep] for name in ("scores", "rows", "gold", "folds")})
+    return ranking.take(ranking.outside(fold))
 
 
 def fit_missing(scores: Floats, gold: Any) -> RetrievalMargin | Rescaled:
@@ -77,23 +79,25 @@ def fit_missing(scores: Floats, gold: Any) -> RetrievalMargin | Rescaled:
     return Rescaled(base, fit_map("beta", base, scores, gold))
 
 
-def draw_missing(ranking: Ranking, calibrator: Calibrator, fold: int | None) -> list[Ranking]:
-    """Give the ranking, without a fold, as it would be with answers missing, its labels drawn instead of read.
+def sample_missing(ranking: Predictions, calibrator: Calibrator, fold: int | None) -> list[Predictions]:
+    """Give the ranking, without a fold, as it would be with answers missing, its labels sampled instead of read.
 
-    Each query's answer is drawn from the probabilities that the calibrator gives its candidates; then half of the
-    queries, at random, lose the answer drawn. What is fitted to that needs no label of the language: it carries over
+    Each query's answer is sampled from the probabilities that the calibrator gives its candidates; then half of the
+    queries, at random, lose the answer sampled. What is fitted to that needs no label of the language: it carries over
     what is known of full indexes (the predicted temperature) to indexes that lack answers, and the errors of the
-    encoder with it. Drawn as often as it takes to have `DRAWN` queries.
+    encoder with it. Sampled as often as it takes to have `SAMPLED` queries.
     """
     few = _others(ranking, fold)
     rng = resampling.generator(0, few.scores)
-    n = len(few.gold)
-    drawn = draw_answers(calibrator, few.scores, rng, math.ceil(DRAWN / max(n, 1)))
-    return [take_out(replace(few, gold=gold), rng.random(n) < 0.5) for gold in drawn]
+    n = len(few)
+    sampled = sample_answers(calibrator, few.scores, rng, math.ceil(SAMPLED / max(n, 1)))
+    return [take_out(replace(few, gold=gold), rng.random(n) < 0.5) for gold in sampled]
 
 
-def _drawn(ranking: Ranking, predicted: Callable[[int | None], Calibrator], fold: int | None) -> list[Ranking]:
-    return draw_missing(ranking, predicted(fold), fold)
+def _sampled(
+    ranking: Predictions, predicted: Callable[[int | None], Calibrator], fold: int | None
+) -> list[Predictions]:
+    return sample_missing(ranking, predicted(fold), fold)
 
 
 Fits = Mapping[int, tuple[RetrievalMargin | Rescaled, float]]
@@ -101,27 +105,28 @@ Fits = Mapping[int, tuple[RetrievalMargin | Rescaled, float]]
 
 
 def _by_fold(
-    without: Callable[[int | None], Sequence[Ranking]], risk: float
+    without: Callable[[int | None], Sequence[Predictions]], risk: float
 ) -> tuple[Fits, RetrievalMargin | Rescaled]:
     """Fit to the rankings without each fold, the threshold chosen on the same queries, and to those of all folds."""
     fits: dict[int, tuple[RetrievalMargin | Rescaled, float]] = {}
     for fold in range(FOLDS):
-        scores, gold = stack(without(fold))
-        fitted = fit_missing(scores, gold)
-        fits[fold] = fitted, threshold_at_risk(fitted(scores)[:, 0], (gold == 0).astype(np.float64), risk)
-    return fits, fit_missing(*stack(without(None)))
+        some = pool(without(fold))
+        fitted = fit_missing(some.scores, some.gold)
+        fits[fold] = fitted, threshold_at_risk(fitted(some.scores)[:, 0], some.correct, risk)
+    everything = pool(without(None))
+    return fits, fit_missing(everything.scores, everything.gold)
 
 
-def _one(ranking: Ranking, without: npt.NDArray[np.bool_], fits: Fits, risk: float, repeats: int) -> dict[str, Any]:
+def _one(ranking: Predictions, without: npt.NDArray[np.bool_], fits: Fits, risk: float, repeats: int) -> dict[str, Any]:
     """Measure one language whose answers have been taken out."""
-    probabilities = np.empty((len(ranking.gold), 2))
-    answered = np.empty(len(ranking.gold), bool)
+    probabilities = np.empty((len(ranking), 2))
+    answered = np.empty(len(ranking), bool)
     for fold, (fitted, limit) in fits.items():
-        here = np.flatnonzero(ranking.folds == fold)
+        here = np.flatnonzero(ranking.fold == fold)
         if len(here):
             probabilities[here] = fitted(ranking.scores[here])[:, [0, -1]]
             answered[here] = probabilities[here, 0] >= limit
-    right = (ranking.gold == 0).astype(np.float64)
+    right = ranking.correct
     has = np.clip(1 - probabilities[:, 1], 0.0, 1.0)
     told = measures.measure(has, (~without).astype(np.float64), repeats=repeats)
     found = measures.measure(probabilities[:, 0], right, repeats=repeats)
@@ -163,8 +168,7 @@ def _overall(rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure(
-    rankings: Mapping[str, Ranking],
-    english: Mapping[str, Sequence[str]],
+    rankings: Mapping[str, Predictions],
     sources: Sequence[str],
     *,
     predicted: Callable[[str, int | None], Calibrator] | None = None,
@@ -175,21 +179,20 @@ def measure(
 
     Args:
         rankings: language -> ranking.
-        english: language -> the English side of its pairs, in order.
         sources: the languages to fit on; where they have too few queries: all.
-        predicted: language and fold -> its temperature without a label of it (`calibration.CrossFit`).
+        predicted: language and fold -> its temperature without a label of it (`xt.calibration.search.CrossFit`).
         risk: of the answers given, with the threshold chosen on other queries.
         repeats: resamples behind an interval.
 
     Returns:
         The section `none_of_these`: for "zero-shot" (fitted on the sources; "pooled" where they are too few) and
-        "predicted" (for each language, labels drawn: `draw_missing`), AUROC of answerable against not by one minus the
-        mass of "none of these", ECE of that and of the answer's confidence, and what refusing below the threshold
+        "predicted" (for each language, answers sampled: `sample_missing`), AUROC of answerable against not by one minus
+        the mass of "none of these", ECE of that and of the answer's confidence, and what refusing below the threshold
         gives; and the calibrator as calibration.json keeps it. Both are empty with too few queries or a single
         candidate; languages that are left out are named in `notes`.
     """
     usable = {c: r for c, r in rankings.items() if r.scores.shape[1] > 1}
-    without = {c: np.array([loses_answer(e) for e in english[c]]) for c in usable}
+    without = {c: np.array([loses_answer(str(id)) for id in r.ids]) for c, r in usable.items()}
     cut = {c: take_out(r, without[c]) for c, r in usable.items()}
     named = [c for c in sources if c in cut]
     codes = named if enough([cut[c] for c in named]) else list(cut)
@@ -205,13 +208,13 @@ def measure(
     if predicted is not None:
         rows, kept["languages"], lacking = {}, {}, []
         for code, ranking in usable.items():
-            if len(set(ranking.folds.tolist())) < 2:  # without its fold there is nothing to draw from
+            if len(set(ranking.fold.tolist())) < 2:  # without its fold there is nothing to sample from
                 lacking.append(code)
                 continue
-            own, everything = _by_fold(partial(_drawn, ranking, partial(predicted, code)), risk)
+            own, everything = _by_fold(partial(_sampled, ranking, partial(predicted, code)), risk)
             rows[code] = _one(cut[code], without[code], own, risk, repeats)
             kept["languages"][code] = everything.to_json()
-        label = "for each language, to answers drawn from its predicted temperature; no labels"
+        label = "for each language, to answers sampled at its predicted temperature; no labels"
         if rows:
             found["predicted"] = {"label": label, "languages": rows, "overall": _overall(rows)}
         if lacking:

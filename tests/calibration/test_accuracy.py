@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.calibration.cases import search, with_gold
+from xt.calibration.accuracy import SLOPE_SPREAD, SPREAD, AccuracyLine, distinct_share, fit_line
 from xt.core.errors import XtError
-from xt.eval.retrieval.prediction import SLOPE_SPREAD, SPREAD, AccuracyLine, distinct_share, fit_line
-from xt.eval.retrieval.ranking import Ranking
 
 
 def matching(n, quality, seed=0, k=20):
@@ -20,14 +20,14 @@ def matching(n, quality, seed=0, k=20):
     rows = np.argsort(-s, axis=1)[:, :k]
     hit = rows == np.arange(n)[:, None]
     scores = np.take_along_axis(s, rows, 1).astype(np.float32)
-    return Ranking(scores, rows, np.where(hit.any(1), hit.argmax(1), -1), np.arange(n) % 5, n)
+    return search(scores, rows, np.where(hit.any(1), hit.argmax(1), -1), np.arange(n) % 5, n)
 
 
 def test_the_share_is_of_different_answers_by_hand():
     rows = np.array([[3, 0], [3, 1], [2, 0], [1, 2]])
-    one = Ranking(np.zeros((4, 2), np.float32), rows, np.zeros(4, int), np.zeros(4, int), 4)
+    one = search(np.zeros((4, 2), np.float32), rows, np.zeros(4, int), np.zeros(4, int), 4)
     assert distinct_share(one) == 0.75
-    all_right = Ranking(np.zeros((4, 2), np.float32), np.arange(4)[:, None], np.zeros(4, int), np.zeros(4, int), 4)
+    all_right = search(np.zeros((4, 2), np.float32), np.arange(4)[:, None], np.zeros(4, int), np.zeros(4, int), 4)
     assert distinct_share(all_right) == 1 - 0.125
 
 
@@ -51,7 +51,7 @@ def test_labels_of_easy_languages_tell_the_accuracy_of_hard_ones():
     for i, quality in enumerate((0.72, 0.76, 0.8)):
         hard = matching(800, quality, seed=20 + i)
         assert line.accuracy(hard) == pytest.approx((hard.gold == 0).mean(), abs=0.06)
-        blind = Ranking(hard.scores, hard.rows, np.full(800, -1), hard.folds, 800)
+        blind = with_gold(hard, np.full(800, -1))
         assert line.temperature(blind) == line.temperature(hard)  # its own labels play no part
         confidence = line.temperature(hard)(hard.scores)[:, 0]
         assert confidence.mean() == pytest.approx(line.accuracy(hard), abs=1e-3)
@@ -59,8 +59,8 @@ def test_labels_of_easy_languages_tell_the_accuracy_of_hard_ones():
 
 def test_only_the_labels_kept_are_used():
     one, two = matching(400, 0.8), matching(400, 0.8)
-    keep = two.folds != 0
-    spoilt = Ranking(two.scores, two.rows, np.where(keep, two.gold, 7), two.folds, 400)
+    keep = two.fold != 0
+    spoilt = with_gold(two, np.where(keep, two.gold, 7))
     assert fit_line([one], 0.5, [keep]) == fit_line([spoilt], 0.5, [keep])
     assert fit_line([one], 0.5) != fit_line([spoilt], 0.5)
 

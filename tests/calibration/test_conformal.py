@@ -9,11 +9,12 @@ import pytest
 from crepes import ConformalClassifier
 from scipy.special import softmax
 
+from tests.calibration.cases import search, with_gold
+from xt.calibration import conformal
 from xt.calibration.apply.retrieval import RetrievalTemperature
+from xt.calibration.conformal import sets, threshold
 from xt.core.errors import XtError
-from xt.eval.retrieval import conformal
-from xt.eval.retrieval.conformal import sets, threshold
-from xt.eval.retrieval.ranking import Ranking, fold_of
+from xt.eval.retrieval.ranking import fold_of
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.25])
@@ -49,7 +50,7 @@ def language(n, temperature, seed):
     p = softmax(scores / temperature, axis=1)
     gold = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=19)
     folds = np.array([fold_of(f"sentence {i}") for i in range(n)])
-    return Ranking(scores.astype(np.float32), np.tile(np.arange(20), (n, 1)), gold, folds, 20)
+    return search(scores.astype(np.float32), np.tile(np.arange(20), (n, 1)), gold, folds, 20)
 
 
 def test_a_language_keeps_its_own_promise_and_borrowed_thresholds_need_not():
@@ -63,7 +64,7 @@ def test_a_language_keeps_its_own_promise_and_borrowed_thresholds_need_not():
     assert own["swh"]["mean_size"] > own["deu"]["mean_size"] > 0
 
 
-def test_answers_drawn_from_the_right_temperature_keep_the_promise_without_a_label():
+def test_answers_sampled_from_the_right_temperature_keep_the_promise_without_a_label():
     rankings = {"deu": language(3000, 0.01, 0), "swh": language(3000, 0.05, 1)}
     known = {"deu": RetrievalTemperature(0.01), "swh": RetrievalTemperature(0.05)}
     found = conformal.measure(rankings, ["deu"], predicted=lambda code, fold: known[code])["scopes"]["predicted"]
@@ -71,7 +72,7 @@ def test_answers_drawn_from_the_right_temperature_keep_the_promise_without_a_lab
     for code, row in found["languages"].items():
         assert row["coverage"] == pytest.approx(0.9, abs=0.025)
         assert row["mean_size"] == pytest.approx(own[code]["mean_size"], rel=0.1)
-    blind = {"swh": Ranking(rankings["swh"].scores, rankings["swh"].rows, np.full(3000, 7), rankings["swh"].folds, 20)}
+    blind = {"swh": with_gold(rankings["swh"], np.full(3000, 7))}
     again = conformal.measure(blind, [], predicted=lambda code, fold: known[code])["scopes"]["predicted"]
     assert again["languages"]["swh"]["mean_size"] == found["languages"]["swh"]["mean_size"]
 
@@ -79,9 +80,9 @@ def test_answers_drawn_from_the_right_temperature_keep_the_promise_without_a_lab
 def test_a_query_has_no_part_in_its_own_threshold():
     one = language(400, 0.02, 0)
     before = conformal.measure({"deu": one}, [])["scopes"]["per-language"]["languages"]["deu"]
-    spoilt = Ranking(one.scores, one.rows, np.where(one.folds == 0, 19, one.gold), one.folds, 20)
+    spoilt = with_gold(one, np.where(one.fold == 0, 19, one.gold))
     after = conformal.measure({"deu": spoilt}, [])["scopes"]["per-language"]["languages"]["deu"]
-    lost = (one.folds == 0).mean()
+    lost = (one.fold == 0).mean()
     assert after["coverage"] < before["coverage"] - lost / 2  # fold 0's sets did not grow to hold its spoilt answers
 
 

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.calibration.cases import with_gold
+from xt.calibration import missing
 from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
 from xt.calibration.apply.table import CalibrationTable
 from xt.calibration.fit.temperature import fit_temperature
+from xt.calibration.missing import loses_answer, take_out, threshold_at_risk
+from xt.calibration.search import CrossFit
 from xt.core.data.bitext import Bitext
-from xt.eval.retrieval import unanswerable
-from xt.eval.retrieval.calibration import CrossFit
-from xt.eval.retrieval.ranking import DIRECTIONS, Encodings, Ranking, rank
-from xt.eval.retrieval.unanswerable import loses_answer, take_out, threshold_at_risk
+from xt.eval.retrieval.ranking import DIRECTIONS, Encodings
+from xt.eval.retrieval.ranking import rank as rank_pairs
 
 
 def corpus(n=400, noise=0.8, seed=0):
@@ -25,6 +27,10 @@ def corpus(n=400, noise=0.8, seed=0):
     a, b = ((v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for v in (a, b))
     english = tuple(f"sentence {i}" for i in range(n))
     return Bitext("deu", tuple(f"Satz {i}" for i in range(n)), english), Encodings(a, b, 0, 0)
+
+
+def rank(bitext, vectors, direction, **options):
+    return rank_pairs(bitext, vectors, direction, **options).predictions(bitext.language, bitext.english)
 
 
 def test_taking_an_answer_out_is_searching_an_index_without_it():
@@ -39,7 +45,7 @@ def test_taking_an_answer_out_is_searching_an_index_without_it():
         if without[i]:
             row[i] = -np.inf
         order = np.argsort(-row)[:9]
-        np.testing.assert_array_equal(found.rows[i], order)
+        np.testing.assert_array_equal(found.group[i], order)
         np.testing.assert_allclose(found.scores[i], row[order], atol=1e-6)
         place = np.flatnonzero(order == i)
         assert found.gold[i] == (place[0] if len(place) else -1)
@@ -58,7 +64,7 @@ def test_the_threshold_is_the_least_that_keeps_the_risk():
 def test_figures_are_those_of_the_definitions_and_the_risk_is_kept():
     bitext, vectors = corpus(2000, noise=0.6)
     ranking = rank(bitext, vectors, DIRECTIONS[0])
-    section, kept = unanswerable.measure({"deu": ranking}, {"deu": bitext.english}, ["deu"], repeats=20)
+    section, kept = missing.measure({"deu": ranking}, ["deu"], repeats=20)
     assert list(section["methods"]) == ["zero-shot"]
     row = section["methods"]["zero-shot"]["languages"]["deu"]
     without = np.array([loses_answer(e) for e in bitext.english])
@@ -74,7 +80,7 @@ def test_figures_are_those_of_the_definitions_and_the_risk_is_kept():
 
 def spoil(ranking, fold):
     """Every answer of a fold is said to be the sixth candidate."""
-    return replace(ranking, gold=np.where(ranking.folds == fold, 5, ranking.gold))
+    return with_gold(ranking, np.where(ranking.fold == fold, 5, ranking.gold))
 
 
 @pytest.mark.parametrize("scope", ["zero-shot", "predicted"])
@@ -87,12 +93,12 @@ def test_answers_of_a_fold_have_no_part_in_its_figures(scope, monkeypatch):
         seen.setdefault(round(float((ranking.gold == 0).mean()), 6), []).append(fits)
         return real(ranking, without, fits, risk, 0)
 
-    real = unanswerable._one
-    monkeypatch.setattr(unanswerable, "_one", spy)
+    real = missing._one
+    monkeypatch.setattr(missing, "_one", spy)
     honest = rank(bitext, vectors, DIRECTIONS[0])
     for ranking in (honest, spoil(honest, 0)):
         fits = CrossFit({"deu": ranking}, {})
-        unanswerable.measure({"deu": ranking}, {"deu": bitext.english}, ["deu"], predicted=fits.predicted)
+        missing.measure({"deu": ranking}, ["deu"], predicted=fits.predicted)
     first, second = (found[scope == "predicted"] for found in seen.values())
     assert first[0] == second[0]
     assert all(first[fold] != second[fold] for fold in range(1, 5))
@@ -107,8 +113,7 @@ def test_answers_drawn_from_the_right_temperature_calibrate_a_hard_language():
         return fit_temperature(apart[code].scores, apart[code].gold)
 
     rankings = {code: rank(bitext, vectors, DIRECTIONS[0]) for code, (bitext, vectors) in sides.items()}
-    english = {code: bitext.english for code, (bitext, _) in sides.items()}
-    section, kept = unanswerable.measure(rankings, english, ["deu"], predicted=predicted_by, repeats=50)
+    section, kept = missing.measure(rankings, ["deu"], predicted=predicted_by, repeats=50)
     zero, predicted = (section["methods"][key]["languages"]["swh"] for key in ("zero-shot", "predicted"))
     assert zero["ece"] > zero["ece_null"] + 0.04
     assert predicted["ece"] < predicted["ece_null"] + 0.015
@@ -121,7 +126,7 @@ def test_answers_drawn_from_the_right_temperature_calibrate_a_hard_language():
     # No label of the language had a part in it.
     shuffled = rankings["swh"].gold[np.random.default_rng(0).permutation(1500)]
     blind = {**rankings, "swh": replace(rankings["swh"], gold=shuffled)}
-    again = unanswerable.measure(blind, english, ["deu"], predicted=predicted_by, repeats=0)[1]
+    again = missing.measure(blind, ["deu"], predicted=predicted_by, repeats=0)[1]
     assert again["languages"] == kept["languages"]
     table = CalibrationTable.from_report({"none-of-these": kept}, scope="none-of-these")
     assert table.choose("swh")[0].to_json() == kept["languages"]["swh"]
@@ -133,7 +138,7 @@ def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
     ranking = rank(bitext, vectors, DIRECTIONS[0])
     calibrator = RetrievalTemperature(0.05, 0.4)
     shares = calibrator(ranking.scores)
-    drawn = unanswerable.draw_missing(ranking, calibrator, None)
+    drawn = missing.sample_missing(ranking, calibrator, None)
     assert len(drawn) == 2
     top = np.mean([r.rows[:, 0] == ranking.rows[:, 0] for r in drawn])
     # The best candidate stays the best unless it was drawn and then, in half of the cases, taken out.
@@ -144,17 +149,16 @@ def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
     assert second == 0  # what was taken out was the answer, so what is left first is none
     absent = np.mean([r.gold < 0 for r in drawn])
     assert absent == pytest.approx(0.5 + (shares[:, -1] + shares[:, -2]).mean() / 2, abs=0.03)
-    assert (unanswerable.draw_missing(ranking, calibrator, None)[0].scores == drawn[0].scores).all()
-    assert set(unanswerable.draw_missing(ranking, calibrator, 0)[0].folds) == {1, 2, 3, 4}
+    assert (missing.sample_missing(ranking, calibrator, None)[0].scores == drawn[0].scores).all()
+    assert set(missing.sample_missing(ranking, calibrator, 0)[0].fold) == {1, 2, 3, 4}
 
 
 def test_a_language_of_one_query_is_left_out_of_what_is_predicted():
     bitext, vectors = corpus(300)
     ranking = rank(bitext, vectors, DIRECTIONS[0])
-    lone = Ranking(ranking.scores[:1], ranking.rows[:1], ranking.gold[:1], ranking.folds[:1], 300)
-    rankings, english = {"deu": ranking, "swh": lone}, {"deu": bitext.english, "swh": bitext.english[:1]}
+    rankings = {"deu": ranking, "swh": ranking.take(np.array([0]))}
     fits = CrossFit(rankings, {})
-    section, kept = unanswerable.measure(rankings, english, ["deu"], predicted=fits.predicted, repeats=20)
+    section, kept = missing.measure(rankings, ["deu"], predicted=fits.predicted, repeats=20)
     assert list(section["methods"]["zero-shot"]["languages"]) == ["deu", "swh"]
     assert list(section["methods"]["predicted"]["languages"]) == list(kept["languages"]) == ["deu"]
 
@@ -162,6 +166,6 @@ def test_a_language_of_one_query_is_left_out_of_what_is_predicted():
 def test_too_few_queries_and_lone_candidates_give_nothing():
     bitext, vectors = corpus(20)
     ranking = rank(bitext, vectors, DIRECTIONS[0])
-    assert unanswerable.measure({"deu": ranking}, {"deu": bitext.english}, ["deu"]) == ({}, {})
+    assert missing.measure({"deu": ranking}, ["deu"]) == ({}, {})
     lone = rank(bitext, vectors, DIRECTIONS[0], k=1)
-    assert unanswerable.measure({"deu": lone}, {"deu": bitext.english}, []) == ({}, {})
+    assert missing.measure({"deu": lone}, []) == ({}, {})

@@ -1,4 +1,4 @@
-"""From k labelled queries: more help more, drawn temperatures never fall far behind, and no query is among its own shots."""
+"""From k labelled queries: more help more, shrunk temperatures never fall far behind, and no query is among its own shots."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from tests.calibration.cases import search, with_gold
+from xt.calibration import shots
 from xt.core.errors import XtError
-from xt.eval.retrieval import shots
-from xt.eval.retrieval.ranking import Ranking, fold_of
+from xt.eval.retrieval.ranking import fold_of
 
 
 def language(n, temperature, seed):
@@ -19,7 +20,7 @@ def language(n, temperature, seed):
     gold = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=19)
     folds = np.array([fold_of(f"sentence {i}") for i in range(n)])
     rows = (np.arange(n)[:, None] + np.arange(20)) % n
-    return Ranking(scores.astype(np.float32), rows, gold, folds, n)
+    return search(scores.astype(np.float32), rows, gold, folds, n)
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +28,19 @@ def rankings():
     return {c: language(400, t, i) for i, (c, t) in enumerate({"deu": 0.006, "fra": 0.006, "swh": 0.02}.items())}
 
 
-def test_more_shots_help_alone_and_drawn(rankings):
-    found = shots.measure(rankings, {}, (8, 100))
-    alone, drawn = ({k: found[k][key] for k in ("8", "100")} for key in ("per-language", "shrunk"))
+def test_more_shots_help_alone_and_shrunk(rankings):
+    found = shots.of_search(rankings, {}, (8, 100))
+    alone, shrunk = ({k: found[k][key] for k in ("8", "100")} for key in ("per-language", "shrunk"))
     assert alone["100"]["ece_excess"] < alone["8"]["ece_excess"]
-    assert drawn["100"]["ece_excess"] < drawn["8"]["ece_excess"]
+    assert shrunk["100"]["ece_excess"] < shrunk["8"]["ece_excess"]
     assert alone["100"]["languages"] == 3
     assert set(alone["8"]["by_language"]) == set(rankings)
 
 
 def test_a_fold_never_lends_its_own_labels(rankings):
-    spoilt = {
-        c: Ranking(r.scores, r.rows, np.where(r.folds == 2, 19, r.gold), r.folds, 400) for c, r in rankings.items()
-    }
+    spoilt = {c: with_gold(r, np.where(r.fold == 2, 19, r.gold)) for c, r in rankings.items()}
     seen = []
-    real = shots.apply
+    real = shots.score
 
     def spy(ranking, by_fold):
         seen.append({f: c.temperature for f, c in by_fold.items()})
@@ -49,15 +48,15 @@ def test_a_fold_never_lends_its_own_labels(rankings):
 
     for some in (rankings, spoilt):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shots, "apply", spy)
-            shots.measure(some, {}, (30,))
+            patch.setattr(shots, "score", spy)
+            shots.of_search(some, {}, (30,))
     half = len(seen) // 2
     assert [s[2] for s in seen[:half]] == [s[2] for s in seen[half:]]
     assert [s[1] for s in seen[:half]] != [s[1] for s in seen[half:]]
 
 
 def test_languages_with_fewer_are_named(rankings):
-    found = shots.measure({**rankings, "jav": language(60, 0.02, 9)}, {}, (100,))
+    found = shots.of_search({**rankings, "jav": language(60, 0.02, 9)}, {}, (100,))
     assert found["100"]["shrunk"]["left_out"] == ["jav"]
     with pytest.raises(XtError, match="at least 1"):
-        shots.measure(rankings, {}, (0,))
+        shots.of_search(rankings, {}, (0,))
