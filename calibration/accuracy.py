@@ -56,7 +56,7 @@ class AccuracyLine:
         return float(sigmoid(np.array(self.bias + self.slope * logit(np.array(distinct_share(ranking))))))
 
     def temperature(self, ranking: Predictions) -> RetrievalTemperature:
-        """Give the temperature whose mean confidence is the predicted accuracy.
+        """Return the temperature whose mean confidence is the predicted accuracy.
 
         The score of "none of these" is no better than the language's usual last candidate: where scores are lower than
         those that it was fitted on, it would else be the best of all, and no temperature could make up for that.
@@ -79,7 +79,7 @@ class AccuracyLine:
 def sample_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator, times: int) -> Iterator[Positions]:
     """Sample each query's answer from the probabilities of its candidates, again and again.
 
-    Gives `times` rows (n,) of positions, -1 for none of the candidates, each sampled when it is asked for.
+    Returns `times` rows (n,) of positions, -1 for none of the candidates, each sampled when it is asked for.
 
     What is fitted to answers so sampled needs no label of the language; it is as good as the calibrator is calibrated.
 

@@ -29,7 +29,7 @@ DRAWS = 4
 
 
 def threshold(nonconformity: Floats, alpha: float) -> float:
-    """Give the quantile that sets are cut at: the ceil((n + 1)(1 - alpha))-th smallest; inf when n is too small for it.
+    """Return the quantile that sets are cut at: the ceil((n + 1)(1 - alpha))-th smallest; inf for too small an n.
 
     >>> threshold(np.array([0.1, 0.2, 0.3, 0.4]), 0.2), threshold(np.array([0.1, 0.2, 0.3]), 0.2)
     (0.4, inf)

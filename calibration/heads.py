@@ -18,11 +18,11 @@ from xt.calibration.apply.heads import (
     LabelTemperature,
 )
 from xt.calibration.fit.heads import (
+    HEAD_METHODS,
     LOG_TEMPERATURES,
-    WAYS,
     FittedTemperature,
+    HeadMethod,
     Prior,
-    Way,
     fit_log_temperature,
     fit_temperature,
 )
@@ -31,9 +31,9 @@ from xt.calibration.scoring import Calibrated, Fitted, Method, score
 
 SOURCE = "eng"
 """The language that zero-shot calibrators are fitted on: that which heads are trained in."""
-LEAST = 30
+MIN_ITEMS = 30
 """Predictions that a temperature is fitted to at least."""
-UNTOLD = "all answers right or all wrong, or nearly so"
+DEGENERATE = "all answers right or all wrong, or nearly so"
 
 
 @cache
@@ -57,7 +57,7 @@ def fit(make: Fit, parts: Sequence[Predictions]) -> Fitted:
 
 
 def outside_fold(items: Predictions, fold: int) -> Predictions:
-    """Give the items that are not in a fold: what its calibrators may be fitted on."""
+    """Return the items that are not in a fold: what its calibrators may be fitted on."""
     return items.take(items.outside(fold))
 
 
@@ -72,7 +72,7 @@ def calibrate(
     *,
     exported: float = 1.0,
     english: Predictions | None = None,
-    ways: Mapping[str, Way] = WAYS,
+    methods: Mapping[str, HeadMethod] = HEAD_METHODS,
 ) -> Calibrated:
     """Calibrate one kind of items of several languages by every method, cross-fitted by id.
 
@@ -81,7 +81,7 @@ def calibrate(
         exported: the temperature that an exported head divides by already; 1 for none.
         english: English items to fit zero-shot calibrators on, none of which is a test item or its translation (a dev
             set); without them, the English test items outside an item's fold.
-        ways: methods besides temperature.
+        methods: methods besides temperature.
     """
     out = Calibrated()
     fixed = {"uncalibrated": (LabelTemperature(1.0), "softmax of the head's logits")}
@@ -98,7 +98,7 @@ def calibrate(
             f"{', '.join(sorted(one_class))}: confidence there cannot tell right from wrong, and AUROC is not defined"
         )
     scopes = _scopes(items, english, out.notes)
-    for key, (make, name, least, labels_only) in _methods(ways).items():
+    for key, (make, name, least, labels_only) in _methods(methods).items():
         if labels_only and not all(rows.labels for rows in items.values()):
             continue  # one scale a label: choices and answers have none
         for scope, parts in scopes.items():
@@ -112,15 +112,15 @@ def calibrate(
     return out
 
 
-def _methods(ways: Mapping[str, Way]) -> dict[str, tuple[Fit, str, int, bool]]:
-    rows: dict[str, tuple[Fit, str, int, bool]] = {"": (fit_temperature, "temperature", LEAST, False)}
-    return rows | {key: (way.fit, way.label, way.least, way.labels_only) for key, way in ways.items()}
+def _methods(methods: Mapping[str, HeadMethod]) -> dict[str, tuple[Fit, str, int, bool]]:
+    rows: dict[str, tuple[Fit, str, int, bool]] = {"": (fit_temperature, "temperature", MIN_ITEMS, False)}
+    return rows | {key: (way.fit, way.label, way.least, way.labels_only) for key, way in methods.items()}
 
 
 def _scopes(
     items: Mapping[str, Predictions], english: Predictions | None, notes: list[str]
 ) -> dict[str, list[Predictions]]:
-    """Give the items that calibrators for every language are fitted on, by scope."""
+    """Return the items that calibrators for every language are fitted on, by scope."""
     scopes = {}
     if english is not None:
         scopes["zero-shot"] = [english]
@@ -155,7 +155,7 @@ def _cross_fitted(
     out.kept[full] = final.calibrator.to_json()
     number = final.calibrator.temperature if isinstance(final.calibrator, LabelTemperature) else None
     if number is not None and min(abs(np.log(number) - end) for end in LOG_TEMPERATURES) < 0.02:
-        out.notes.append(f"{name}, {scope}: T = {number:.3g} lies at the end of the search ({UNTOLD})")
+        out.notes.append(f"{name}, {scope}: T = {number:.3g} lies at the end of the search ({DEGENERATE})")
     scored = {code: score(rows, by_fold) for code, rows in items.items()}
     out.methods.append(Method(full, f"{name} fitted on {where}", number, scored))
 
@@ -194,14 +194,16 @@ def shrink(parts: Mapping[str, Predictions]) -> dict[str, FittedTemperature]:
 
 def _own_temperatures(out: Calibrated, items: Mapping[str, Predictions]) -> None:
     """Add the methods `per-language` and `shrunk`; a language with too few items gets the pooled temperature, noted."""
-    enough = {code: rows for code, rows in items.items() if least_left([rows]) >= LEAST}
+    enough = {code: rows for code, rows in items.items() if least_left([rows]) >= MIN_ITEMS}
     few = sorted(set(items) - set(enough))
-    if not enough or (few and least_left(list(items.values())) < LEAST):
-        out.notes.append(f"per-language, shrunk: a language needs {LEAST} items outside a fold, so they were left out")
+    if not enough or (few and least_left(list(items.values())) < MIN_ITEMS):
+        out.notes.append(
+            f"per-language, shrunk: a language needs {MIN_ITEMS} items outside a fold, so they were left out"
+        )
         return
     if few:
         out.notes.append(
-            f"per-language: {', '.join(few)} have fewer than {LEAST} items to fit, and got the temperature of all "
+            f"per-language: {', '.join(few)} have fewer than {MIN_ITEMS} items to fit, and got the temperature of all "
             "languages"
         )
     by_fold: dict[str, dict[int, Fitted]] = {code: {} for code in items}
@@ -225,7 +227,7 @@ def _own_temperatures(out: Calibrated, items: Mapping[str, Predictions]) -> None
                 towards[code][fold] = Fitted(fitted.calibrator, everyone)
     if bound:
         out.notes.append(
-            f"per-language: the temperature of {', '.join(sorted(bound))} lies at the end of the search ({UNTOLD})"
+            f"per-language: the temperature of {', '.join(sorted(bound))} lies at the end of the search ({DEGENERATE})"
         )
     scored = {c: score(items[c], folds, fallback="" if c in enough else "pooled") for c, folds in by_fold.items()}
     out.methods.append(Method("per-language", "a temperature for each language", None, scored))
@@ -238,6 +240,8 @@ def _own_temperatures(out: Calibrated, items: Mapping[str, Predictions]) -> None
     else:
         lone = [code for code, folds in towards.items() if len(folds) < FOLDS] if len(enough) > 1 else []
         why = (
-            f"all items of {', '.join(lone)} are in one fold" if lone else f"two languages of {LEAST} items are needed"
+            f"all items of {', '.join(lone)} are in one fold"
+            if lone
+            else f"two languages of {MIN_ITEMS} items are needed"
         )
         out.notes.append(f"shrunk: {why}, so it was left out")

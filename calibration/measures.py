@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.special import bdtr, bdtrik
 
 from xt.calibration import resampling
-from xt.calibration.resampling import KEYS, LEAST, Floats, Sample, average, interval
+from xt.calibration.resampling import KEYS, MIN_ITEMS, Floats, Sample, average, interval
 from xt.calibration.selective import aurc, coverage_at_risk, eaurc, risk_at_coverage, risk_coverage
 from xt.core.errors import XtError
 
@@ -62,7 +62,7 @@ def _sample(confidence: Floats, correct: Floats, bins: int) -> Sample:
 
 
 def equal_mass(n: int, bins: int = BINS) -> npt.NDArray[np.int64]:
-    """Give the starts of `bins` groups of n sorted items whose sizes differ by at most one (fewer when n is).
+    """Return the starts of `bins` groups of n sorted items whose sizes differ by at most one (fewer when n is).
 
     The first n mod bins groups are the larger ones, as `numpy.array_split` has it.
     """
@@ -195,7 +195,7 @@ def measure(
     repeats: int = REPEATS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Give every measure with its 95 % interval and its null value.
+    """Return every measure with its 95 % interval and its null value.
 
     Keys: ece, ece_equal_width, ece_debiased, mce, brier, nll, nll_binary, auroc, aurc; each also with `_ci` (resampled
     queries; bias-corrected; None under 10 of them) and `_null` (mean over draws of correct ~ Bernoulli(confidence)).
@@ -223,7 +223,7 @@ def measure_and_draw(
     repeats: int = REPEATS,
     seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, Floats]]:
-    """Give what `measure` does and the `bootstrap_rows` behind its intervals, for `average` over languages."""
+    """Return what `measure` does and the `bootstrap_rows` behind its intervals, for `average` over languages."""
     s = _sample(confidence, correct, bins)
     losses = _losses(nll, len(s))
     values: dict[str, float | None] = dict(resampling.undefined_to_none(s.point()))
@@ -237,14 +237,14 @@ def measure_and_draw(
     out: dict[str, Any] = {}
     for key, value in values.items():
         out[key] = value
-        out[f"{key}_ci"] = None if len(s) < LEAST else interval(value, drawn[key], high=resampling.upper(key))
+        out[f"{key}_ci"] = None if len(s) < MIN_ITEMS else interval(value, drawn[key], high=resampling.upper(key))
         kept = null[key][np.isfinite(null[key])] if key in null else np.empty(0)
         out[f"{key}_null"] = float(kept.mean()) if len(kept) and value is not None else None
     return out | points, drawn
 
 
 def _points(s: Sample) -> dict[str, float]:
-    """Give the measures that come without intervals: `resampling.POINTS`."""
+    """Return the measures that come without intervals: `resampling.POINTS`."""
     parts = brier_decomposition(s.confidence, s.correct, bins=s.bins)
     return {
         **{f"brier_{k}": v for k, v in parts.items() if k != "brier"},
@@ -299,7 +299,7 @@ def auroc(confidence: Floats, correct: Floats) -> float | None:
 
 
 def reliability(confidence: Floats, correct: Floats, *, bins: int = BINS) -> list[dict[str, Any]]:
-    """Give the bins of a reliability diagram, of equal mass: their range, mean confidence, accuracy and size.
+    """Return the bins of a reliability diagram, of equal mass: their range, mean confidence, accuracy and size.
 
     `consistency` is where 95 % of the bin's accuracies would fall were it calibrated (Bröcker & Smith 2007), from the
     binomial at its mean confidence; confidences that differ inside the bin would spread a little less.
@@ -326,7 +326,7 @@ def reliability(confidence: Floats, correct: Floats, *, bins: int = BINS) -> lis
 
 
 def binomial_quantile(share: Floats, n: npt.NDArray[np.int64], p: Floats) -> Floats:
-    """Give the least k of 0..n whose P(Bin(n, p) <= k) is at least `share`; the arrays are broadcast.
+    """Return the least k of 0..n whose P(Bin(n, p) <= k) is at least `share`; the arrays are broadcast.
 
     As `scipy.stats.binom.ppf`, whose module takes a second to import.
     """

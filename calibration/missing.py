@@ -39,7 +39,7 @@ def loses_answer(id: str) -> bool:
 
 
 def take_out(ranking: Predictions, without: npt.NDArray[np.bool_]) -> Predictions:
-    """Give the ranking as it would be with the right candidate of some queries not in the index.
+    """Return the ranking as it would be with the right candidate of some queries not in the index.
 
     Every row keeps the same number of candidates, one less than before.
     """
@@ -55,7 +55,7 @@ def take_out(ranking: Predictions, without: npt.NDArray[np.bool_]) -> Prediction
 
 
 def threshold_at_risk(confidence: Floats, correct: Floats, risk: float) -> float:
-    """Give the least confidence at which to answer so that at most `risk` of the answers are wrong; inf: never."""
+    """Return the least confidence at which to answer so that at most `risk` of the answers are wrong; inf: never."""
     order = np.argsort(-confidence, kind="stable")
     wrong = np.cumsum(1 - correct[order]) / np.arange(1, len(order) + 1)
     last = np.append(confidence[order][1:] != confidence[order][:-1], True)  # ties are answered together
@@ -80,7 +80,7 @@ def fit_missing(scores: Floats, gold: Any) -> RetrievalMargin | Rescaled:
 
 
 def sample_missing(ranking: Predictions, calibrator: Calibrator, fold: int | None) -> list[Predictions]:
-    """Give the ranking, without a fold, as it would be with answers missing, its labels sampled instead of read.
+    """Return the ranking, without a fold, as it would be with answers missing, its labels sampled instead of read.
 
     Each query's answer is sampled from the probabilities that the calibrator gives its candidates; then half of the
     queries, at random, lose the answer sampled. What is fitted to that needs no label of the language: it carries over

@@ -34,14 +34,14 @@ POINTS = (
 """What `xt.calibration.measures.measure` gives beside them, without intervals."""
 BLOCK = 20_000
 """Cells of one block of (rows, n): its arrays stay in the processor's cache, which makes it twice as fast as one."""
-LEAST = 10
+MIN_ITEMS = 10
 """Fewer items than this give no interval: what they resample to says nothing of what else could have been drawn."""
 TINY = float(np.finfo(np.float64).eps)
 """Confidences are kept this far from 0 and 1 before a logarithm, as scikit-learn's `log_loss` does."""
 
 
 def check(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]:
-    """Give confidences (n,) and outcomes (n,) as floats; XtError, naming the first, for what is neither."""
+    """Return confidences (n,) and outcomes (n,) as floats; XtError, naming the first, for what is neither."""
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     if confidence.shape != correct.shape or confidence.ndim != 1 or len(confidence) == 0:
         raise XtError(
@@ -64,7 +64,7 @@ def check(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]:
 
 
 def equal_mass(n: int, bins: int) -> npt.NDArray[np.int64]:
-    """Give the starts of `bins` groups of n sorted items whose sizes differ by at most one (fewer when n is).
+    """Return the starts of `bins` groups of n sorted items whose sizes differ by at most one (fewer when n is).
 
     The first n mod bins groups are the larger ones, as `numpy.array_split` has it.
     """
@@ -75,7 +75,7 @@ def equal_mass(n: int, bins: int) -> npt.NDArray[np.int64]:
 
 
 def width_bin(confidence: Floats, bins: int) -> npt.NDArray[np.int64]:
-    """Give the number of the bin ((m-1)/bins, m/bins] that holds each confidence, from 0; 0 falls into the first."""
+    """Return the number of the bin ((m-1)/bins, m/bins] that holds each confidence, from 0; 0 falls into the first."""
     return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1))
 
 
@@ -304,7 +304,7 @@ def _ranked(counts: Floats, wrong: Floats, harmonic: Floats) -> Floats:
 
 
 def generator(seed: int, *arrays: npt.NDArray[Any]) -> np.random.Generator:
-    """Give a generator of its own to each data set under one seed.
+    """Return a generator of its own to each data set under one seed.
 
     Languages are resampled under the same seed; were their draws the same too, means over languages would get
     intervals that are too wide or too narrow. So the data go into the seed.
@@ -356,6 +356,6 @@ def upper(key: str) -> float:
 
 
 def undefined_to_none(values: Mapping[str, float]) -> Iterator[tuple[str, float | None]]:
-    """Give None for what is not a number."""
+    """Return None for what is not a number."""
     for key, value in values.items():
         yield key, float(value) if np.isfinite(value) else None

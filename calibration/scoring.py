@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xt.calibration.apply.heads import (
-    LEAST_PROBABILITY,
+    MIN_PROBABILITY,
     HeadCalibrator,
     LabelTemperature,
     OneVsRest,
@@ -140,7 +140,7 @@ def _losses(predictions: Predictions, calibrator: HeadCalibrator, confidence: Fl
         probabilities = np.exp(predictions.log_softmax())
         probabilities[every, predictions.answer] = 0
         others = probabilities.sum(1, keepdims=True)
-        probabilities *= (1 - confidence[:, None]) / np.maximum(others, LEAST_PROBABILITY)
+        probabilities *= (1 - confidence[:, None]) / np.maximum(others, MIN_PROBABILITY)
         probabilities[every, predictions.answer] = confidence
     right = probabilities[every, predictions.gold]
-    return -np.log(np.maximum(right, LEAST_PROBABILITY)), probabilities if predictions.labels else None
+    return -np.log(np.maximum(right, MIN_PROBABILITY)), probabilities if predictions.labels else None

@@ -22,7 +22,7 @@ SOURCES = ("deu", "fra", "spa", "rus", "cmn")
 """High-resource languages that the zero-shot scope is fitted on."""
 MAP_SCOPES = ("zero-shot", "pooled")
 """What the maps of confidences may be fitted on."""
-LEAST_SPREAD = 0.03
+MIN_SPREAD = 0.03
 """Least spread of log T between languages that a shrunk temperature assumes."""
 
 
@@ -78,7 +78,7 @@ class CrossFit:
         return cast(Made, self._fits[key])
 
     def known(self) -> dict[Any, Any]:
-        """Give what has been found of priors and spreads, the small and costly part."""
+        """Return what has been found of priors and spreads, the small and costly part."""
         return {key: value for key, value in self._fits.items() if key[0] in (PREDICTED, SPREADS, UNPREDICTED)}
 
     def over(self, codes: Sequence[str], fold: int | None) -> RetrievalTemperature:
@@ -137,7 +137,7 @@ class CrossFit:
         if not others:
             return 0.2
         square, noise = np.mean(others, axis=0)
-        return math.sqrt(max(LEAST_SPREAD**2, float(square - noise)))
+        return math.sqrt(max(MIN_SPREAD**2, float(square - noise)))
 
     def shrunk(self, code: str, fold: int | None) -> RetrievalTemperature:
         """A language's own temperature, shrunk towards its prior."""

@@ -19,7 +19,7 @@ from xt.calibration.apply.maps import to_json as map_to_json
 from xt.calibration.predictions import Floats, Predictions
 from xt.core.errors import XtError, unknown
 
-LEAST_PROBABILITY = 1e-12
+MIN_PROBABILITY = 1e-12
 
 
 class HeadCalibrator(Protocol):
@@ -114,7 +114,7 @@ class OneVsRest:
 
     def __call__(self, answers: Predictions) -> Floats:
         """See `HeadCalibrator`."""
-        return answers.confidence(np.log(np.maximum(self.probabilities(answers), LEAST_PROBABILITY)))
+        return answers.confidence(np.log(np.maximum(self.probabilities(answers), MIN_PROBABILITY)))
 
     def to_json(self) -> dict[str, Any]:
         """See `HeadCalibrator`."""

@@ -40,7 +40,7 @@ class CalibrationTable:
             raise XtError(f"A calibration must be over at least one candidate; found {self.candidates!r}.")
 
     def choose(self, language: str | None) -> tuple[Calibrator, str]:
-        """Give the calibrator for a query's language and its name; the default where the language has none.
+        """Return the calibrator for a query's language and its name; the default where the language has none.
 
         >>> table = CalibrationTable(RetrievalTemperature(0.1), "zero-shot", {"deu": RetrievalTemperature(0.2)})
         >>> table.choose("de")[1], table.choose("swh")[1], table.choose(None)[1]
@@ -119,7 +119,7 @@ class CalibrationTable:
 
 
 def language_key(code: str) -> str:
-    """Give the ISO 639-3 code that a language is looked up by; a code outside the table stays as it is.
+    """Return the ISO 639-3 code that a language is looked up by; a code outside the table stays as it is.
 
     >>> language_key("pt_BR"), language_key("qq-made-up")
     ('por', 'qq-made-up')

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from xt.calibration.apply.heads import (
-    LEAST_PROBABILITY,
+    MIN_PROBABILITY,
     HeadCalibrator,
     LabelTemperature,
     OfAnswers,
@@ -31,12 +31,12 @@ BINS = 10
 RIDGE = 1.0
 """Weight of the pull of vector and beta scaling to "change nothing", against the sum of the losses of all items: what
 keeps a label that was never seen from getting an infinite bias. A normal prior of variance 1."""
-MOST = 20_000
+MAX_ITEMS = 20_000
 """Items at most that vector scaling and the maps are fitted to: every so-many-th of more."""
 
 
 def temperature_loss(items: Predictions) -> Callable[[float], float]:
-    """Give the function from log temperature to the sum of losses, in nats.
+    """Return the function from log temperature to the sum of losses, in nats.
 
     The loss is that of the right column, where there is one; else of the event "the answer given is right".
     """
@@ -62,8 +62,8 @@ def temperature_loss(items: Predictions) -> Callable[[float], float]:
 
 
 def event_losses(confidence: Floats, correct: Floats) -> Floats:
-    """Give the loss of "the answer is right" as an event, (n,), in nats; at most 27.6 (a probability of 1e-12)."""
-    p = np.clip(confidence, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    """Return the loss of "the answer is right" as an event, (n,), in nats; at most 27.6 (a probability of 1e-12)."""
+    p = np.clip(confidence, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return np.asarray(-np.where(correct > 0.5, np.log(p), np.log1p(-p)))
 
 
@@ -112,18 +112,18 @@ def fit_log_temperature(items: Predictions, prior: Prior | None = None) -> Fitte
 
 
 def fit_temperature(items: Predictions) -> LabelTemperature:
-    """Fit one temperature by maximum likelihood, to at most 5 * `MOST` items."""
-    return fit_log_temperature(thinned(items, 5 * MOST)).calibrator
+    """Fit one temperature by maximum likelihood, to at most 5 * `MAX_ITEMS` items."""
+    return fit_log_temperature(thinned(items, 5 * MAX_ITEMS)).calibrator
 
 
 def some_examples(items: Predictions, most: int) -> Predictions:
-    """Give the items of every so-many-th example, whole examples, so that there are about `most` of them at most."""
+    """Return the items of every so-many-th example, whole examples, so that there are about `most` of them at most."""
     step = -(-len(items) // most)
     return items if step <= 1 else items.take(np.isin(items.ids, list(dict.fromkeys(items.ids.tolist()))[::step]))
 
 
-def thinned(items: Predictions, most: int = MOST) -> Predictions:
-    """Give every so-many-th item, so that there are at most `most`."""
+def thinned(items: Predictions, most: int = MAX_ITEMS) -> Predictions:
+    """Return every so-many-th item, so that there are at most `most`."""
     step = -(-len(items) // most)
     return items if step == 1 else items.take(np.arange(0, len(items), step))
 
@@ -175,8 +175,8 @@ def fit_map(items: Predictions, make: Callable[[Floats, Floats], PlainMap], *, b
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to calibrate besides temperature."""
+class HeadMethod:
+    """A method besides temperature."""
 
     label: str
     fit: Callable[[Predictions], HeadCalibrator]
@@ -186,10 +186,14 @@ class Way:
     """Whether it is defined for labels alone."""
 
 
-WAYS = {
-    "vector": Way("vector scaling", fit_vector, 80, labels_only=True),
-    "isotonic": Way("isotonic regression", lambda items: fit_map(items, isotonic_map, by_label=True), 200),
-    "beta": Way("beta calibration", lambda items: fit_map(items, partial(fit_beta, ridge=RIDGE), by_label=True), 80),
-    "histogram": Way("histogram of the answer's probability", lambda i: fit_map(i, histogram_map, by_label=False), 200),
+HEAD_METHODS = {
+    "vector": HeadMethod("vector scaling", fit_vector, 80, labels_only=True),
+    "isotonic": HeadMethod("isotonic regression", lambda items: fit_map(items, isotonic_map, by_label=True), 200),
+    "beta": HeadMethod(
+        "beta calibration", lambda items: fit_map(items, partial(fit_beta, ridge=RIDGE), by_label=True), 80
+    ),
+    "histogram": HeadMethod(
+        "histogram of the answer's probability", lambda i: fit_map(i, histogram_map, by_label=False), 200
+    ),
 }
-"""Ways besides temperature; isotonic and beta one label against the rest where there are labels."""
+"""Methods besides temperature; isotonic and beta one label against the rest where there are labels."""

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from xt.calibration.apply.maps import EDGE, Beta, ConfidenceMap, Histogram, Isotonic, Platt, margin_features
 from xt.calibration.apply.retrieval import Floats, RetrievalMargin, RetrievalTemperature
-from xt.calibration.fit.temperature import ENOUGH, STEPS, checked
+from xt.calibration.fit.temperature import STEPS, TOLERANCE, checked
 from xt.calibration.measures import BINS, equal_mass
 from xt.core.errors import XtError, unknown
 
@@ -88,7 +88,7 @@ def fit_logistic(features: Floats, right: Floats, *, ridge: float = 0.1) -> tupl
         if after >= value:
             break
         x, value = x - share * step, after
-        if gain < ENOUGH * len(right):
+        if gain < TOLERANCE * len(right):
             break
     return x[:-1], float(x[-1])
 

@@ -21,11 +21,11 @@ SEARCHED = 100
 """Queries, about, that the start of a fit is looked for on."""
 EDGES = 1e-3
 """So near to an end of what is looked for, a fit may have been cut short."""
-NOWHERE = -1e6
+SCORE_FLOOR = -1e6
 """In place of -inf: no temperature gives it any mass, and it can be multiplied by none."""
 STEPS = 100
 """Steps of Newton's method at most; four to ten are usual."""
-ENOUGH = 1e-10
+TOLERANCE = 1e-10
 """Nats a query that a further step may promise at the end of a fit."""
 LOG_T = (math.log(1e-4), math.log(10.0))
 """Where temperatures are looked for: cosines differ by 0.001 to 2."""
@@ -98,7 +98,7 @@ class Curves:
 
         Rows with fewer candidates than others end in -inf.
         """
-        self.scores, self.gold, self.ground = np.maximum(scores, NOWHERE), gold, ground
+        self.scores, self.gold, self.ground = np.maximum(scores, SCORE_FLOOR), gold, ground
         top = self.scores.max(1)
         right = np.where(gold < 0, ground, self.scores[np.arange(len(gold)), np.maximum(gold, 0)])
         # All sums are of distances from the best candidate, so that nothing overflows and little cancels.
@@ -152,7 +152,7 @@ def _descend(
     prior: tuple[float, float] | None = None,
     between: tuple[float, float] = (1e-5, 10.0),
 ) -> tuple[float, float]:
-    """Give the likeliest temperature and "none of these" score (above the ground), by Newton's method.
+    """Return the likeliest temperature and "none of these" score (above the ground), by Newton's method.
 
     Args:
         curves: of the queries.
@@ -193,7 +193,7 @@ def _descend(
             step = np.linalg.solve(hessian + np.diag(1e-12 * np.diag(hessian) + 1e-24), gradient)
         step *= min(1.0, 0.75 * x[0] / step[0] if step[0] > 0 else 3 * x[0] / max(-step[0], 1e-300))
         gain = float(gradient @ step)  # what the slope promises
-        if gain < ENOUGH:
+        if gain < TOLERANCE:
             break
         share = 1.0
         while (after := at(further := inside(x - share * step)))[0] > value - 1e-4 * share * gain and share > 1e-6:
@@ -201,7 +201,7 @@ def _descend(
         moved = value - after[0]
         if moved > 0:
             x, (value, gradient, hessian) = further, after
-        if moved < ENOUGH:  # at an end of where temperatures are looked for
+        if moved < TOLERANCE:  # at an end of where temperatures are looked for
             break
     none = float(x[1] / x[0])
     if abs(none) > 1 - EDGES or not least * (1 + EDGES) < x[0] < most * (1 - EDGES):
@@ -213,7 +213,7 @@ def _descend(
 def _along_the_edge(
     at: Callable[[Floats], tuple[float, Floats, Floats]], between: tuple[float, float], x: Floats, value: float
 ) -> Floats:
-    """Give the least of a function that is lowest at an end of what is looked for, where Newton's steps are cut short.
+    """Return the least of a function that is lowest at an end of the search, where Newton's steps are cut short.
 
     By bounded L-BFGS in log beta and the score of "none of these", from there and from three other places.
     """
@@ -264,7 +264,7 @@ def fit_shrunk(scores: npt.NDArray[Any], gold: Any, prior: RetrievalTemperature,
 
 
 def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: float) -> RetrievalTemperature:
-    """Give the temperature at which the mean confidence in the best candidate is `accuracy`; needs no labels.
+    """Return the temperature at which the mean confidence in the best candidate is `accuracy`; needs no labels.
 
     Confidence falls as the temperature rises, so there is one; at the ends of `LOG_T` the nearest is taken.
     """

@@ -108,7 +108,7 @@ def test_isotonic_maps_are_scikit_learns_one_label_against_the_rest() -> None:
     from sklearn.isotonic import IsotonicRegression
 
     items, new = labels(1500, 3.0), labels(400, 3.0, 9)
-    found = head_fits.WAYS["isotonic"].fit(items)
+    found = head_fits.HEAD_METHODS["isotonic"].fit(items)
     plain, asked = softmax(items.scores, 1), softmax(new.scores, 1)
     columns = []
     for k in range(CLASSES):
@@ -146,10 +146,10 @@ def test_a_histogram_gives_each_bin_its_share() -> None:
     assert (same.edges, same.values) == ((), (pytest.approx(11 / 12),))
 
 
-@pytest.mark.parametrize("key", ["", *head_fits.WAYS])
+@pytest.mark.parametrize("key", ["", *head_fits.HEAD_METHODS])
 def test_every_calibrator_is_the_same_after_json(key: str) -> None:
     items, new = labels(600, 2.0), labels(100, 2.0, 7)
-    found = fit_temperature(items) if not key else head_fits.WAYS[key].fit(items)
+    found = fit_temperature(items) if not key else head_fits.HEAD_METHODS[key].fit(items)
     again = from_json(json.loads(json.dumps(found.to_json())))
     assert again == found
     np.testing.assert_array_equal(again(new), found(new))
