@@ -158,15 +158,21 @@ def fit_beta(confidence: Floats, right: Floats, *, ridge: float = 0.0) -> Beta:
         weights, bias = fit_logistic(np.column_stack([features[0], features[1]]), right, ridge=0.0)
         if weights.min() > 0 and weights.max() < FAR and abs(bias) < FAR:
             return Beta(float(weights[0]), float(weights[1]), bias)
-    still, unit = np.array([1.0, 1.0, 0.0]), 1.0 if ridge else 1 / len(right)
+    still = np.array([1.0, 1.0, 0.0])
 
-    def loss(x: Floats) -> tuple[float, Floats]:
+    def mean_loss(x: Floats) -> tuple[float, Floats]:
+        z = x[0] * features[0] + x[1] * features[1] + x[2]
+        value = np.logaddexp(0, -z) * right + np.logaddexp(0, z) * (1 - right)
+        gap = (1 / (1 + np.exp(-np.clip(z, -40, 40))) - right) / len(right)
+        return float(value.mean()), np.array([gap @ features[0], gap @ features[1], gap.sum()])
+
+    def pulled_loss(x: Floats) -> tuple[float, Floats]:
         z = x[0] * features[0] + x[1] * features[1] + x[2]
         value = np.logaddexp(0, z).sum() - (z * right).sum()
         gap = 1 / (1 + np.exp(-np.clip(z, -500, 500))) - right
-        slope = unit * (features * gap).sum(1) + ridge * (x - still)
-        return float(unit * value + ridge / 2 * ((x - still) ** 2).sum()), slope
+        return float(value + ridge / 2 * ((x - still) ** 2).sum()), (features * gap).sum(1) + ridge * (x - still)
 
     bounds = [(0, None), (0, None), (None, None)] if ridge else [(0, FAR), (0, FAR), (-FAR, FAR)]
+    loss = pulled_loss if ridge else mean_loss
     found = minimize(loss, still, jac=True, method="L-BFGS-B", bounds=bounds)
     return Beta(*(float(v) for v in found.x))
