@@ -259,7 +259,7 @@ def test_english_dev_items_are_fitted_on_whole_and_test_items_not() -> None:
     found = calibrate(items, english=dev)
     zero = next(m for m in found.methods if m.key == "zero-shot")
     assert zero.temperature == fit_temperature(dev).temperature
-    np.testing.assert_allclose(zero.scored["swh"].confidence, fit_temperature(dev)(items["swh"].answers))
+    np.testing.assert_allclose(zero.scored["swh"].confidence, fit_temperature(dev)(items["swh"]))
     without = calibrate(items)
     assert "zero-shot" not in {m.key for m in without.methods}
     assert any("no English" in note for note in without.notes)

@@ -140,11 +140,11 @@ def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
     shares = calibrator(ranking.scores)
     drawn = missing.sample_missing(ranking, calibrator, None)
     assert len(drawn) == 2
-    top = np.mean([r.rows[:, 0] == ranking.rows[:, 0] for r in drawn])
+    top = np.mean([r.group[:, 0] == ranking.group[:, 0] for r in drawn])
     # The best candidate stays the best unless it was drawn and then, in half of the cases, taken out.
     assert top == pytest.approx(1 - shares[:, 0].mean() / 2, abs=0.03)
     right = np.mean([r.gold == 0 for r in drawn])
-    second = np.mean([(r.gold == 0) & (r.rows[:, 0] != ranking.rows[:, 0]) for r in drawn])
+    second = np.mean([(r.gold == 0) & (r.group[:, 0] != ranking.group[:, 0]) for r in drawn])
     assert right == pytest.approx(shares[:, 0].mean() / 2, abs=0.03)
     assert second == 0  # what was taken out was the answer, so what is left first is none
     absent = np.mean([r.gold < 0 for r in drawn])
