@@ -42,6 +42,7 @@ class CalibrationTable:
     def choose(self, language: str | None) -> tuple[Calibrator, str]:
         """Return the calibrator for a query's language and its name; the default where the language has none.
 
+        >>> from xt.calibration.apply.retrieval import RetrievalTemperature
         >>> table = CalibrationTable(RetrievalTemperature(0.1), "zero-shot", {"deu": RetrievalTemperature(0.2)})
         >>> table.choose("de")[1], table.choose("swh")[1], table.choose(None)[1]
         ('per-language:deu', 'zero-shot', 'zero-shot')
