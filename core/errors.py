@@ -35,6 +35,12 @@ class CheckFailed(XtError):
     exit_code = EXIT_CHECK
 
 
+class UsageError(XtError):
+    """Options that contradict one another or make no sense together: wrong usage of a command (exit code 2)."""
+
+    exit_code = EXIT_USAGE
+
+
 def shown(text: str, most: int = 80) -> str:
     r"""Return a text of unknown origin as it can stand in a message: quoted, on one line, and not longer than that.
 

@@ -6,15 +6,14 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from xt.core.data import tasks
-from xt.core.data.examples import ALLOWED_UNUSABLE
-from xt.core.data.rows import is_readable
+from xt.core.data.rows import ALLOWED_UNUSABLE, is_readable
 from xt.core.data.tasks import FORMATS, RETRIEVED
 from xt.core.errors import XtError, unknown
 from xt.core.languages import PRESETS, canonical
-from xt.train.sampling import SAMPLINGS
+from xt.core.settings import DataDir, Device, Flag, Force, Out, Seed
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 IMAGE_LOSSES = ("clip", "siglip")
@@ -51,112 +50,132 @@ def is_path(name: str) -> bool:
 class TrainConfig:
     """Settings of a training run; all that is wrong with them is said at once. A recipe's keys are these names."""
 
-    encoder: str
-    """Folder, hub id or short name of the encoder to start from."""
-    out: Path
-    """The checkpoint folder to write."""
-    intermediate: tuple[str, ...] = ()
-    """Tasks to train on together: names of the table, or `FORMAT:PATH` for data of one's own."""
-    mlm: tuple[str, ...] = ()
-    """Files of texts for masked language modelling, plain paths or `mlm:PATH`: one more task each."""
-    contrastive: tuple[str, ...] = ()
-    """Texts that belong together, told from the batch's: pair tasks of the table (their positive pairs), `pair:PATH`
-    with `positive_label`, or files of anchors and positives, plain paths or `contrastive:PATH`."""
-    positive_label: str | None = None
-    """Of `pair:PATH` in `contrastive`: the label of pairs whose texts belong together."""
-    negative_label: str | None = None
-    """Of `pair:PATH` in `contrastive`: the label of pairs whose second text is a hard negative of the first."""
-    image_text: tuple[str, ...] = ()
-    """Folders of image vectors and captions (see `xt images`), plain paths or `image-text:PATH`."""
-    target: str | None = None
-    """The task to train on afterwards, alone, with a new head."""
-    data_dir: Path | None = None
-    """Folder of data sets; the environment variable XT_DATA otherwise; then the hub."""
-    data: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Files or folders of a task's data, by its name, instead of the places that are known."""
-    translated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Further training files of a task, translated copies say, for the same head; the dev data stay as they are."""
-    languages: str | None = None
-    """Languages that a user's own files are trained on and scored in: codes with commas between them, a preset
-    (`low-resource`), or `all` that their rows name. None: all, of image-text folders English, which leaves the others
-    for zero-shot measures."""
-    limit: int | None = None
-    """Training examples of a task at most, chosen by a hash of the seed and their texts."""
-    dev_limit: int = 1000
-    """Dev examples of a task at most, chosen likewise."""
-    allow_unusable: float = ALLOWED_UNUSABLE
-    """Share of rows that may be unusable (0 to 1)."""
+    encoder: Annotated[str, Flag("A checkpoint folder, a short name or a hub id.")]
+    out: Out
+    intermediate: Annotated[
+        tuple[str, ...],
+        Flag("A task to train on (see `xt tasks`), or FORMAT:PATH; repeat for several at once."),
+    ] = ()
+    target: Annotated[str | None, Flag("A task, or FORMAT:PATH, to train on afterwards, alone, with a new head.")] = (
+        None
+    )
+    mlm: Annotated[tuple[str, ...], Flag("PATH (or mlm:PATH) of texts for masked language modelling; repeatable.")] = ()
+    contrastive: Annotated[
+        tuple[str, ...],
+        Flag(
+            "A pair task whose positive pairs to train on, PATH or contrastive:PATH of anchors and positives, or "
+            "pair:PATH with --positive-label."
+        ),
+    ] = ()
+    positive_label: Annotated[str | None, Flag("--contrastive pair:PATH: the label of pairs that belong together.")] = (
+        None
+    )
+    negative_label: Annotated[
+        str | None, Flag("--contrastive pair:PATH: the label of pairs that are hard negatives.")
+    ] = None
+    image_text: Annotated[
+        tuple[str, ...],
+        Flag("PATH (or image-text:PATH): folder of image vectors and captions (see `xt images`)."),
+    ] = ()
+    data_dir: DataDir = None
+    data: Annotated[
+        Mapping[str, tuple[str, ...]], Flag("TASK=PATH: a file or folder of the task's data; repeatable.")
+    ] = field(default_factory=dict)
+    translated: Annotated[
+        Mapping[str, tuple[str, ...]],
+        Flag("TASK=PATH: further training data for the same head, translations say."),
+    ] = field(default_factory=dict)
+    """The dev data stay as they are."""
+    languages: Annotated[
+        str | None,
+        Flag(
+            "Languages of your own files (column language), as in eng,deu.",
+            default="all; of images English",
+        ),
+    ] = None
+    """Codes with commas between them, a preset (`low-resource`), or `all` that the rows name. Of image-text folders
+    English is trained on, which leaves the others for zero-shot measures."""
+    limit: Annotated[int | None, Flag("Training examples of a task at most.")] = None
+    """Chosen by a hash of the seed and their texts."""
+    dev_limit: Annotated[int, Flag("Dev examples of a task at most.")] = 1000
+    allow_unusable: Annotated[float, Flag("Share of rows that may be unusable.")] = ALLOWED_UNUSABLE
 
-    steps: int | None = None
-    """Batches to train on. Not together with `epochs`."""
-    epochs: float | None = None
-    """Passes over the (capped) examples of all tasks together; 1.0 when neither this nor `steps` is given."""
-    target_steps: int | None = None
-    """The same for the target; `steps` when not given."""
-    target_epochs: float | None = None
-    """The same for the target; `epochs` when not given."""
-    batch: int = 16
-    """Examples (windows, of long contexts) a step, all of one task, over all processes."""
-    micro_tokens: int | None = None
-    """Tokens, padding included, of one pass forward and back in one process. It bounds the memory, and leaves the
-    gradient as it is (but for dropout, which is drawn anew in each pass): gradients are summed, and contrastive batches
-    are as large as ever (gradient caching). None: 1,024 on a CPU, whose caches hold no more, 16,384 on a GPU."""
-    learning_rate: float = 2e-5
-    """Highest learning rate of the encoder (AdamW), after the warm-up and before the linear decay to 0."""
-    head_learning_rate: float = 4e-4
-    """The same for the heads, which start from random weights."""
-    warmup: float = 0.1
-    """Share of the steps (0 to below 1) over which the learning rates rise from 0."""
-    weight_decay: float = 0.01
-    """AdamW's decoupled decay, of matrices only."""
-    max_length: int = 256
-    """Tokens of an input, special tokens included. Longer pairs are cut; longer contexts are read in windows."""
-    sampling: str = "proportional"
-    """How often each task is trained on: see `xt.train.sampling.probabilities`."""
-    cap: int = 131072
-    """Examples from which on a task counts no more, for `capped`. (2**17: the middle of what T5 tried.)"""
-    sampling_temperature: float = 2.0
-    """Flattening for `temperature`: 1 is proportional, large is uniform."""
-    group_by_length: bool = True
-    """Put examples of like length into a batch: less padding. Batches still come in random order."""
+    steps: Annotated[int | None, Flag("Batches to train on; instead of --epochs.")] = None
+    epochs: Annotated[float | None, Flag("Passes over all examples.", default="1")] = None
+    """1.0 when neither this nor `steps` is given; of all tasks together, each capped."""
+    target_steps: Annotated[int | None, Flag("The same for the target.", default="as --steps")] = None
+    target_epochs: Annotated[float | None, Flag("The same for the target.", default="as --epochs")] = None
+    batch: Annotated[int, Flag("Examples a step, all of one task, over all processes.")] = 16
+    """Windows, of long contexts."""
+    micro_tokens: Annotated[
+        int | None, Flag("Tokens of one pass, which bound the memory.", default="1024, GPU 16384")
+    ] = None
+    """Padding included, forward and back in one process. The gradient stays as it is (but for dropout, which is drawn
+    anew in each pass): gradients are summed, and contrastive batches are as large as ever (gradient caching). The
+    caches of a CPU hold no more than 1,024."""
+    learning_rate: Annotated[float, Flag("Highest learning rate of the encoder.", name="--lr")] = 2e-5
+    """Of AdamW, after the warm-up and before the linear decay to 0."""
+    head_learning_rate: Annotated[float, Flag("Highest learning rate of the heads.", name="--head-lr")] = 4e-4
+    """Heads start from random weights."""
+    warmup: Annotated[float, Flag("Share of the steps over which rates rise.")] = 0.1
+    weight_decay: Annotated[float, Flag("AdamW's decay of matrices.")] = 0.01
+    max_length: Annotated[int, Flag("Longest input in tokens.")] = 256
+    """Special tokens included. Longer pairs are cut; longer contexts are read in windows."""
+    sampling: Annotated[str, Flag("How often each task comes: proportional, capped, temperature, uniform.")] = (
+        "proportional"
+    )
+    """See `xt.train.sampling.probabilities`."""
+    cap: Annotated[int, Flag("Examples from which on a task counts no more (capped).")] = 131072
+    """2**17: the middle of what T5 tried."""
+    sampling_temperature: Annotated[float, Flag("1 is proportional, large is uniform (temperature).")] = 2.0
+    group_by_length: Annotated[
+        bool,
+        Flag(
+            "Put examples of like length into a batch: less padding.",
+            name="--group-by-length/--no-group-by-length",
+            default="group-by-length",
+        ),
+    ] = True
+    """Batches still come in random order."""
 
-    freeze_embeddings: bool = True
-    """Keep the word embeddings as they are: tokens that the tasks do not show, of other languages, keep their place."""
-    lora_rank: int = 0
-    """Train low-rank additions (LoRA, Hu et al. 2022) of this rank instead, merged in the end; 0: the weights."""
-    dropout: float | None = None
-    """Dropout of encoder and heads while training; None: the encoder's own."""
-    pool_layer: int | None = None
-    """The layer whose pooled states are the retrieval vector (1 to the encoder's layers); None: the last."""
-    mlm_probability: float = 0.15
-    """Share of the tokens that masked language modelling hides."""
-    contrastive_temperature: float | None = None
-    """What cosines are divided by; None: the encoder's own, else 0.05."""
-    image_loss: str = "clip"
-    """`clip` (over the batch) or `siglip` (each pair by itself)."""
+    freeze_embeddings: Annotated[
+        bool,
+        Flag(
+            "Keep the word embeddings as they are.",
+            name="--freeze-embeddings/--train-embeddings",
+            default="freeze-embeddings",
+        ),
+    ] = True
+    """Tokens that the tasks do not show, of other languages, keep their place."""
+    lora_rank: Annotated[int, Flag("Train low-rank additions of this rank only.", default="0, no")] = 0
+    """LoRA (Hu et al. 2022), merged into the weights in the end."""
+    dropout: Annotated[float | None, Flag("Dropout while training.", default="the encoder's")] = None
+    pool_layer: Annotated[int | None, Flag("The layer that retrieval reads.", default="the last")] = None
+    """The one whose pooled states are the retrieval vector, 1 to the encoder's layers."""
+    mlm_probability: Annotated[float, Flag("Share of tokens that --mlm hides.")] = 0.15
+    contrastive_temperature: Annotated[
+        float | None, Flag("What cosines are divided by.", default="encoder's, or .05")
+    ] = None
+    image_loss: Annotated[str, Flag("clip or siglip.")] = "clip"
+    """`clip` is over the batch, `siglip` over each pair by itself."""
 
-    evaluate_every: int = 0
-    """Steps from one scoring on the English dev data to the next; the best weights are kept. 0: only the last."""
-    patience: int = 0
-    """Scorings without a better mean after which training stops; 0: never."""
-    save_every: int = 200
-    """Steps after which all is written down for --resume; 0: never."""
-    precision: str = "fp32"
-    """What the network computes in: fp32, bf16 or fp16 (GPU only); the weights are kept in fp32."""
-    gradient_checkpointing: bool = False
-    """Compute again on the way back instead of keeping: less memory, more time."""
-    fsdp: str = ""
-    """transformers' `fsdp` setting, such as `full_shard auto_wrap`, for several processes."""
-    log_to: tuple[str, ...] = ()
-    """Where transformers logs losses and dev scores as well: tensorboard, mlflow, wandb."""
-    seed: int = 0
+    evaluate_every: Annotated[
+        int, Flag("Steps between scorings on English dev data; the best is kept.", default="0, no")
+    ] = 0
+    patience: Annotated[int, Flag("Scorings without a better one, then the end.", default="0, no")] = 0
+    save_every: Annotated[int, Flag("Steps between states for --resume.")] = 200
+    precision: Annotated[str, Flag("fp32, bf16, or fp16 on a GPU.")] = "fp32"
+    """What the network computes in; the weights are kept in fp32."""
+    gradient_checkpointing: Annotated[bool, Flag("Less memory, more time.", default="no")] = False
+    """Compute again on the way back instead of keeping."""
+    fsdp: Annotated[str, Flag("transformers' fsdp setting, for several GPUs.", default="none")] = ""
+    """Such as `full_shard auto_wrap`."""
+    log_to: Annotated[tuple[str, ...], Flag("tensorboard, mlflow or wandb as well; repeatable.")] = ()
+    seed: Seed = 0
     """Of the heads' first weights, the order of the examples, hidden tokens and dropout."""
-    device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
-    force: bool = False
-    """Replace what is at `out`, once the new folder is complete."""
-    resume: bool = False
-    """Go on with a training that was interrupted."""
+    device: Device = "auto"
+    resume: Annotated[bool, Flag("Go on with a training that was interrupted.")] = False
+    force: Force = False
 
     def __post_init__(self) -> None:
         for name in TUPLES:
@@ -293,6 +312,8 @@ class TrainConfig:
         return (XtError(text) for holds, text in checks if not holds)
 
     def _word_problems(self) -> Iterator[XtError]:
+        from xt.train.sampling import SAMPLINGS  # imports NumPy, which the help of the command line does without
+
         words = {
             "sampling": ((self.sampling,), tuple(SAMPLINGS)),
             "device": ((self.device,), ("auto", "cpu", "cuda")),

@@ -9,12 +9,16 @@ from typing import Any
 
 import yaml
 
-from xt.core.errors import XtError, unknown
+from xt.core.errors import UsageError, XtError, unknown
+from xt.train.config import TrainConfig, setting_names
 
 RECIPES = Path(__file__).parent / "shipped"
 
 EXCLUSIVE = (("steps", "epochs"), ("target_steps", "target_epochs"))
 """Two ways to say one thing: a flag for either also puts the recipe's other aside."""
+
+TRAINED_ON = ("intermediate", "target", "mlm", "contrastive", "image_text")
+"""Settings that name what to train on."""
 
 _POWER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -100,6 +104,24 @@ def merge(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]
     given = {name: value for name, value in flags.items() if value is not None and value != [] and value != ()}
     aside = {other for pair in EXCLUSIVE for one, other in (pair, pair[::-1]) if one in given}
     return {**{name: value for name, value in recipe.items() if name not in aside}, **given}
+
+
+def resolve_recipe(recipe: str | None, given: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a run: those of a recipe, with what was given over them.
+
+    Raises a `UsageError` when without a recipe no encoder or nothing to train on was named.
+    """
+    if not recipe and not given.get("encoder"):
+        raise UsageError("name what to train: --encoder, or a --recipe that does")
+    if not recipe and not any(given.get(kind) for kind in TRAINED_ON):
+        options = ", ".join(f"--{kind.replace('_', '-')}" for kind in TRAINED_ON)
+        raise UsageError(f"name what to train on: {options}")
+    own = {name: given[name] for name in ("force", "resume") if name in given}
+    flags = {name: value for name, value in given.items() if name not in own}
+    settings = merge(load_recipe(recipe, setting_names()) if recipe else {}, flags)
+    if not settings.get("encoder"):
+        raise XtError(f"The recipe {recipe} names no encoder.", "Name one by --encoder.")
+    return TrainConfig(**settings, **own)
 
 
 def show(settings: Mapping[str, Any]) -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xt.core.characters import compose
+from xt.core.data.rows import ALLOWED_UNUSABLE
 from xt.core.errors import XtError
 
-ALLOWED_UNUSABLE = 0.01
-"""The share of rows that may be unusable before a run stops."""
 KEPT_REASONS = 20
 """Unusable rows that are kept with file, line and reason; the others are counted."""
 

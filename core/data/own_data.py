@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from xt.core.data.examples import ALLOWED_UNUSABLE, Example, ReadLog, ScoredExample
+from xt.core.data.examples import Example, ReadLog, ScoredExample
 from xt.core.data.images import load_image_text
 from xt.core.data.label_checks import label_notes, single_label
+from xt.core.data.rows import ALLOWED_UNUSABLE
 from xt.core.data.sources import Source, locate, own_task, tagged
 from xt.core.data.tasks import Task
 from xt.core.encoder import bundled

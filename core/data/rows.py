@@ -33,6 +33,8 @@ MAX_LINE = 64 << 20
 """Bytes of a line: a longer one is no text, or a file whose ends of lines were lost."""
 MAX_DOCUMENT = 2 << 30
 """Bytes of a file that is one JSON document."""
+ALLOWED_UNUSABLE = 0.01
+"""The share of rows that may be unusable before a run stops."""
 SPLITS = ("train", "dev", "test")
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -210,7 +210,7 @@ def test_the_help_tells_every_default() -> None:
     checked = 0
     for field in fields(TrainConfig):
         if field.name in ("force", "resume"):
-            assert options[field.name].default is False
+            assert not options[field.name].default
             continue
         option = options[field.name]
         assert option.default is None or option.required, f"{field.name}: a default here would override a recipe"
