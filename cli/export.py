@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from xt.cli.console import DataDir, Device, Force, Json, emit, say, table
+from xt.cli.console import emit, say, table
+from xt.cli.settings import with_flags
+from xt.core.settings import Json
+from xt.export.settings import ExportSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xt.core.encoder.resolve import Resolved
     from xt.core.files.artifact import Artifact
-    from xt.eval.run import Corpus
 
 EPILOG = """Examples:
 
@@ -31,13 +31,6 @@ xt export runs/x --out repository --name gpu --precision fp16 --provider cuda
 xt export runs/x --out repository --name topics --task sib200 --temperature fit
 
 xt export runs/x --out repository --precision fp32 --parity-corpus ../data/tatoeba"""
-NAME = "encoder"
-HEAD_NAME = "classifier"
-PRECISION = "int8"
-HEAD_PRECISION = "int8-blocks"
-PARITY_CORPUS = "django"
-MAX_LOSS = 0.3
-RUNTIMES = ("python", "onnxruntime")
 
 
 def register(app: typer.Typer) -> None:
@@ -45,284 +38,26 @@ def register(app: typer.Typer) -> None:
     app.command("export", epilog=EPILOG)(export)
 
 
-def export(
-    encoder: Annotated[str, typer.Argument(help="A checkpoint folder, a short name or a hub id.")],
-    out: Annotated[Path, typer.Option("--out", help="The Triton model repository to add a model to.")],
-    name: Annotated[
-        str | None,
-        typer.Option("--name", help=f"The model's name on the server. Default: {NAME}, or {HEAD_NAME} with --task."),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision",
-            help="fp32, bf16, fp16 (for GPUs), int8 (fixed scales), int8-blocks (8-bit blocks of weights), or auto: "
-            f"the fastest here that keeps to --max-loss. Default: {PRECISION}, or {HEAD_PRECISION} with --task.",
-        ),
-    ] = None,
-    provider: Annotated[
-        str,
-        typer.Option(
-            "--provider",
-            help="What runs the graph: openvino, cpu (ONNX Runtime's own), cuda, tensorrt, or auto: what this machine "
-            "has; the choice is printed.",
-        ),
-    ] = "auto",
-    runtime: Annotated[
-        str,
-        typer.Option(
-            "--runtime",
-            help="Triton's backend: python, or onnxruntime (for NVIDIA's container: the graph as a model of its own, "
-            "with a text model before it).",
-        ),
-    ] = RUNTIMES[0],
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Ask that a text's vector be the same, bit for bit, in any batch.")
-    ] = False,
-    layers: Annotated[
-        int | None, typer.Option("--layers", min=1, help="Keep the lowest so many layers of the network.")
-    ] = None,
-    languages: Annotated[
-        str | None,
-        typer.Option(
-            "--languages",
-            help="Prune the vocabulary to what --corpus uses in these languages: comma-separated codes.",
-        ),
-    ] = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            "--corpus",
-            help="Text for --languages: django, tatoeba or a folder of line-aligned files; the more, the fewer "
-            "tokens other text loses. Default: the parity corpus.",
-        ),
-    ] = None,
-    dims: Annotated[
-        int | None,
-        typer.Option("--dims", min=1, help="Keep the first so many numbers of a vector, of unit length again."),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option("--task", help="Export the checkpoint's trained head for this task instead of the encoder."),
-    ] = None,
-    temperature: Annotated[
-        str | None,
-        typer.Option(
-            "--temperature",
-            help="Divides the head's logits: a number, a file with one, or fit (to the task's dev examples). "
-            "Default: 1.",
-        ),
-    ] = None,
-    parity_corpus: Annotated[
-        str | None,
-        typer.Option(
-            "--parity-corpus",
-            help=f"Real text that parity is measured on: django, tatoeba or a folder. Default: {PARITY_CORPUS}.",
-        ),
-    ] = None,
-    min_cosine: Annotated[
-        float | None,
-        typer.Option("--min-cosine", help="Least 1st percentile of the cosine to PyTorch; default by precision."),
-    ] = None,
-    max_loss: Annotated[
-        float | None,
-        typer.Option(
-            "--max-loss",
-            min=0.0,
-            help=f"Points of mean retrieval accuracy that --precision auto may lose. Default: {MAX_LOSS}.",
-        ),
-    ] = None,
-    dev_corpus: Annotated[
-        str | None,
-        typer.Option(
-            "--dev-corpus",
-            help="Parallel text on which --precision auto measures accuracy: django, tatoeba or a folder. Default: the "
-            "parity corpus.",
-        ),
-    ] = None,
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    force: Force = False,
-    json: Json = False,
-) -> None:
+@with_flags
+def export(settings: ExportSettings, json: Json = False) -> None:
     """Turn an encoder into a Triton model: ONNX, fused, quantised, proven equal to PyTorch (exit code 3 if not).
 
     It can be made smaller before that (--layers, --languages, --dims), and its precision chosen by measurement
     (--precision auto). With --task a trained head is exported, with its labels and its temperature.
     """
-    precision = precision or (PRECISION if task is None else HEAD_PRECISION)
-    _check_usage(
-        precision=precision,
-        runtime=runtime,
-        encoder_only={
-            "--layers": layers,
-            "--languages": languages,
-            "--dims": dims,
-            "--min-cosine": min_cosine,
-            "--provider": None if provider == "auto" else provider,
-            "--device": None if device == "auto" else device,
-            "--runtime": None if runtime == RUNTIMES[0] else runtime,
-            "--exact": exact or None,
-        },
-        auto_only={"--max-loss": max_loss, "--dev-corpus": dev_corpus},
-        corpus_without_languages=corpus is not None and languages is None,
-        task=task,
-        temperature=temperature,
-    )
-    divisor = _temperature(temperature)
-    provider = _provider(provider, device, precision)
-    from xt.core.encoder import resolve
+    provider = settings.chosen_provider()
     from xt.core.files.artifact import refuse_existing
-    from xt.core.files.replacing import named_paths
     from xt.eval.run import load_corpus
+    from xt.export.run import run
 
-    name = name or (NAME if task is None else HEAD_NAME)
-    refuse_existing(
-        out / name,
-        force=force,
-        kind="model",
-        role="encoder" if task is None else "head",
-        inputs=named_paths(encoder, parity_corpus, corpus, dev_corpus, temperature, data_dir),
-    )
-    parity_name = parity_corpus or PARITY_CORPUS
-    parity = load_corpus(parity_name, data_dir=data_dir)
-    loaded = {parity_name: parity}
-    for other in (corpus, dev_corpus):
-        if other is not None and other not in loaded:
-            loaded[other] = load_corpus(other, data_dir=data_dir)
-    texts, codes = _texts(loaded[corpus or parity_name], languages)
-    resolved = resolve.resolve(encoder)
-    _check_size(resolved, layers=layers, dims=dims)
-    say(f"exporting {resolved.spec.name} ({resolved.spec.provenance}) to {out / name}, {precision}")
-    if task is not None:
-        from xt.export.heads import export_head
-
-        artifact = export_head(
-            resolved,
-            out,
-            task=task,
-            corpus=parity.pairs,
-            name=name,
-            precision=precision,
-            temperature=divisor,
-            data_dir=data_dir,
-            force=force,
-            report=say,
-        )
-    else:
-        from xt.export.repository import export_model
-
-        artifact = export_model(
-            resolved,
-            out,
-            corpus=parity.pairs,
-            name=name,
-            precision=precision,
-            provider=provider,
-            runtime=runtime,
-            exact=exact,
-            min_cosine=min_cosine,
-            max_loss=MAX_LOSS if max_loss is None else max_loss,
-            dev_corpus=loaded[dev_corpus or parity_name].pairs if precision == "auto" else None,
-            layers=layers,
-            languages=codes,
-            shrink_corpus=texts,
-            dims=dims,
-            force=force,
-            report=say,
-        )
+    target = settings.out / settings.model
+    refuse_existing(target, force=settings.force, kind="model", role=settings.role, inputs=settings.inputs())
+    corpora = {name: load_corpus(name, data_dir=settings.data_dir).pairs for name in settings.corpora()}
+    artifact = run(settings, corpora, provider=provider, report=say)
     show(artifact.facts)
-    say(f"wrote {artifact.path}; serve it with: xt serve {out}")
+    say(f"wrote {artifact.path}; serve it with: xt serve {settings.out}")
     if json:
         emit(document(artifact))
-
-
-def _check_usage(
-    *,
-    precision: str,
-    runtime: str,
-    encoder_only: Mapping[str, Any],
-    auto_only: Mapping[str, Any],
-    corpus_without_languages: bool,
-    task: str | None,
-    temperature: str | None,
-) -> None:
-    """Raise for names that are in no table and for options that contradict each other: wrong usage."""
-    from xt.core.errors import unknown
-    from xt.export.candidates import PRECISIONS
-
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    if runtime not in RUNTIMES:
-        raise unknown("runtime", runtime, RUNTIMES)
-    if precision != "auto" and (given := _given(auto_only)):
-        raise typer.BadParameter(f"{given[0]} is for --precision auto; this is {precision}")
-    if corpus_without_languages:
-        raise typer.BadParameter("--corpus is the text for --languages: give both")
-    if task is None and temperature is not None:
-        raise typer.BadParameter("--temperature is a head's: give --task too")
-    if task is not None and (given := _given(encoder_only)):
-        raise typer.BadParameter(f"{given[0]} is for the encoder; with --task a head is exported")
-    if task is not None and precision == "auto":
-        raise typer.BadParameter("--precision auto measures retrieval; name a head's precision")
-
-
-def _given(options: Mapping[str, Any]) -> list[str]:
-    """Name the options that were given."""
-    return [option for option, value in options.items() if value is not None]
-
-
-def _temperature(value: str | None) -> float | Path | Literal["fit"] | None:
-    """Read --temperature: a positive number, the word fit, or a file that is there."""
-    if value is None or value == "fit":
-        return None if value is None else "fit"
-    try:
-        number = float(value)
-    except ValueError:
-        if Path(value).is_file():
-            return Path(value)
-        raise typer.BadParameter(f"--temperature expects a number, a file or fit; there is no file {value!r}") from None
-    if not 0 < number < float("inf"):
-        raise typer.BadParameter(f"--temperature expects a positive number, found {value}")
-    return number
-
-
-def _provider(provider: str, device: str, precision: str) -> str:
-    """Check --provider and --device against each other and this machine; give the provider, or still auto."""
-    from xt.core.encoder.onnx_engine import DEVICES, PROVIDERS, choose_provider
-    from xt.core.errors import unknown
-
-    if provider not in ("auto", *PROVIDERS):
-        raise unknown("provider", provider, ("auto", *PROVIDERS))
-    if device not in DEVICES:
-        raise unknown("device", device, DEVICES)
-    if provider != "auto":
-        if device not in ("auto", PROVIDERS[provider].device):
-            raise typer.BadParameter(f"--provider {provider} runs on {PROVIDERS[provider].device}, not on {device}")
-        if precision != "auto" and precision not in PROVIDERS[provider].precisions:
-            known = ", ".join(PROVIDERS[provider].precisions)
-            raise typer.BadParameter(f"--provider {provider} runs {known}, not {precision}")
-    if provider == "auto" and device == "auto":
-        return provider
-    return choose_provider(provider, device=device, precision=None if precision == "auto" else precision)
-
-
-def _texts(corpus: Corpus, languages: str | None) -> tuple[list[tuple[str, str]] | None, list[str] | None]:
-    """Give the text for pruning, and the codes asked for as the corpus spells them; None twice without --languages."""
-    if languages is None:
-        return None, None
-    from xt.core.languages import select
-    from xt.export.shrink import corpus_texts
-
-    texts = corpus_texts(corpus.pairs)
-    return texts, select(languages, dict.fromkeys(language for language, _ in texts))
-
-
-def _check_size(resolved: Resolved, *, layers: int | None, dims: int | None) -> None:
-    """Raise when the encoder has not so many layers or numbers, before anything is loaded."""
-    from xt.export.shrink import check
-
-    check(resolved, layers=layers, dims=dims)
 
 
 CANDIDATES = {

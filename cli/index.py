@@ -7,27 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xt.cli.console import (
-    Counter,
-    Device,
-    Force,
-    Json,
-    Model,
-    TlsCa,
-    TlsCert,
-    TlsKey,
-    Truncate,
-    Url,
-    emit,
-    say,
-    stderr,
-    table,
-    tls_of,
-)
+from xt.cli.console import Counter, emit, say, stderr, table
+from xt.cli.settings import with_flags
+from xt.core.settings import Flag, Force, Json
+from xt.serve.options import CalibrationChoice, CorpusEncoding, EncoderLocation, EncodingOptions, RetrieverTarget
 
 if TYPE_CHECKING:
     from xt.calibration.apply.table import CalibrationTable
-    from xt.serve.client.connection import Tls
+    from xt.core.files.artifact import Artifact
 
 ENCODE_EPILOG = """Examples:
 
@@ -51,46 +38,7 @@ xt search indexes/mine "Kituo kiko wapi?" --top-k 3 --calibration reports/x --la
 
 xt search repository/retriever "Wo ist der Bahnhof?\""""
 
-Encoder = Annotated[
-    str | None,
-    typer.Option("--encoder", help="A checkpoint, model or repository folder, a short name or a hub id."),
-]
-Prefix = Annotated[
-    str | None,
-    typer.Option("--prefix", help="passage, query or none. Default: the role's own where the encoder has one."),
-]
-ShardSize = Annotated[
-    int, typer.Option("--shard-size", help="Texts encoded between two savings, and held in memory at once.")
-]
-Dtype = Annotated[str, typer.Option("--dtype", help="Of the vectors on disk: float32 or float16.")]
-Calibration = Annotated[
-    Path | None,
-    typer.Option("--calibration", help="A report of `xt eval` (or its calibration.json) with this encoder in it."),
-]
-Direction = Annotated[
-    str | None,
-    typer.Option(
-        "--calibration-direction",
-        help="Of a report with several: foreign-english (the default) or english-foreign, queries to documents.",
-    ),
-]
-Scope = Annotated[
-    str | None,
-    typer.Option(
-        "--calibration-scope",
-        help="For queries whose language has no calibrator: zero-shot (default where it is there), pooled, platt (the "
-        "default of ranked retrieval), or none-of-these, for indexes that half of the queries find nothing in.",
-    ),
-]
-Entry = Annotated[
-    str | None, typer.Option("--calibration-encoder", help="Which encoder of the report; default: the same one.")
-]
-AllowOther = Annotated[
-    bool,
-    typer.Option(
-        "--allow-other-encoder", help="Take a calibration that was fitted on another encoder's scores, with a warning."
-    ),
-]
+Shards = Annotated[Path, Flag("Folder to write; a run that was cut short is continued.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -100,15 +48,14 @@ def register(app: typer.Typer) -> None:
     app.command("search", epilog=SEARCH_EPILOG)(search)
 
 
-def open_identified(
-    encoder: str | None, url: str | None, model: str | None, device: str, tls: Tls | None = None
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def open_identified(location: EncoderLocation) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Open an encoder: it, which one it is (as manifests keep it), and how it was opened."""
     from xt.cli.evaluate.command import open_encoder
     from xt.core.files.artifact import read_manifest
 
     opened: Any
-    opened, entry, _, parent = open_encoder(encoder, url, model, device, tls)
+    url, model = location.url, location.model
+    opened, entry, _, parent = open_encoder(location.encoder, url, model, location.device, location.server.tls())
     checkpoint = parent["hash"]
     if parent["kind"] == "model":
         checkpoint = read_manifest(Path(parent["path"]))["facts"]["checkpoint"].get("hash", "")
@@ -119,42 +66,35 @@ def open_identified(
         "checkpoint": checkpoint,
         "parent": {k: parent[k] for k in ("kind", "hash")},
     }
-    source = {"url": url} if url else {"encoder": parent["path"] if parent["kind"] == "model" else encoder}
+    source = {"url": url} if url else {"encoder": parent["path"] if parent["kind"] == "model" else location.encoder}
     return opened, identity, {**source, "model": model if url or parent["kind"] != "model" else None}
 
 
+@with_flags
 def encode(
     source: Annotated[
         Path,
-        typer.Argument(
+        Flag(
+            "A .txt (one text a line), .jsonl, .csv or .tsv (id, text, title), perhaps .gz; or a folder.",
+            positional=True,
             metavar="INPUT",
-            help="A .txt (one text a line), .jsonl, .csv or .tsv (id, text, title), perhaps .gz; or a folder.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; a run that was cut short is continued.")],
-    encoder: Encoder = None,
-    url: Url = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    model: Model = None,
-    prefix: Prefix = None,
-    dtype: Dtype = "float32",
-    shard_size: ShardSize = 4096,
-    truncate: Truncate = False,
-    device: Device = "auto",
+    out: Shards,
+    location: EncoderLocation,
+    encoding: CorpusEncoding,
+    dtype: Annotated[str, Flag("Of the vectors on disk: float32 or float16.")] = "float32",
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Encode a corpus into shards of vectors on disk, in bounded memory; run again, it continues."""
     from xt.core.files.replacing import named_paths
-    from xt.serve.index.encode_files import Settings, encode_corpus, refuse_target
-    from xt.serve.index.index import role
+    from xt.serve.index.encode_files import encode_corpus, refuse_target
 
-    tls = tls_of(url, tls_ca, tls_cert, tls_key)
-    refuse_target(out, source, force=force, inputs=named_paths(encoder))
-    opened, identity, how = open_identified(encoder, url, model, device, tls)
-    settings = Settings(prefix or role(opened.spec.prefixes, "passage"), truncate, dtype, shard_size)
+    location.server.tls()  # what is wrong with it is told before any work
+    refuse_target(out, source, force=force, inputs=named_paths(location.encoder))
+    opened, identity, how = open_identified(location)
+    settings = encoding.settings(opened.spec.prefixes, dtype)
     say(f"encoding {source} with {identity['name']} ({identity['precision']}), prefix {settings.prefix}")
     artifact = encode_corpus(
         source,
@@ -175,122 +115,72 @@ def encode(
         emit({"path": str(out), "hash": artifact.hash, **{k: facts[k] for k in keys}, "shards": len(facts["shards"])})
 
 
+@with_flags
 def index(
     corpus: Annotated[
         Path,
-        typer.Argument(help="A corpus (see `xt encode`), a folder that `xt encode` wrote, or an index to --install."),
+        Flag("A corpus (see `xt encode`), a folder that `xt encode` wrote, or an index to --install.", positional=True),
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; a run that was cut short is continued.")
-    ] = None,
-    encoder: Encoder = None,
-    url: Url = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    model: Model = None,
-    kind: Annotated[
-        str, typer.Option("--kind", help='flat (exact), ivf, hnsw, or a FAISS factory string such as "IVF64,SQ8".')
-    ] = "flat",
-    prefix: Prefix = None,
-    truncate: Truncate = False,
-    shard_size: ShardSize = 4096,
-    install: Annotated[
-        Path | None, typer.Option("--install", help="Also write a retriever model into this model repository.")
-    ] = None,
-    name: Annotated[str, typer.Option("--name", help="The retriever's name on the server.")] = "retriever",
-    calibration: Calibration = None,
-    calibration_direction: Direction = None,
-    calibration_scope: Scope = None,
-    calibration_encoder: Entry = None,
-    allow_other_encoder: AllowOther = False,
-    uncalibrated: Annotated[
-        bool, typer.Option("--uncalibrated", help="Install without a calibration: cosines, no probabilities.")
-    ] = False,
-    device: Device = "auto",
+    location: EncoderLocation,
+    encoding: CorpusEncoding,
+    target: RetrieverTarget,
+    calibration: CalibrationChoice,
+    out: Annotated[Path | None, Flag("Folder to write; a run that was cut short is continued.")] = None,
+    kind: Annotated[str, Flag('flat (exact), ivf, hnsw, or a FAISS factory string such as "IVF64,SQ8".')] = "flat",
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Make a corpus searchable, and with --install a served retriever whose scores are probabilities."""
-    from xt.core.files.artifact import MANIFEST, open_artifact, read_manifest, refuse_existing
+    from xt.core.files.artifact import MANIFEST, open_artifact, read_manifest
     from xt.core.files.replacing import named_paths
     from xt.serve.index.indexing import build_index, refuse_index
 
-    tls = tls_of(url, tls_ca, tls_cert, tls_key)
+    location.server.tls()  # what is wrong with it is told before any work
     made = read_manifest(corpus)["kind"] if (corpus / MANIFEST).is_file() else "corpus"
     if made == "index":
-        if install is None or out is not None:
+        if target.install is None or out is not None:
             raise typer.BadParameter(f"{corpus} is an index already: give --install, and no --out")
-        artifact = open_artifact(corpus, kind="index")
+    elif out is None:
+        raise typer.BadParameter("give --out, the folder of the index")
     else:
-        if out is None:
-            raise typer.BadParameter("give --out, the folder of the index")
-        refuse_index(out, corpus, force=force, inputs=named_paths(encoder, calibration))
-    if install is not None:
-        inputs = named_paths(encoder, calibration, corpus)
-        refuse_existing(install / name, force=force, kind="model", role="retriever", inputs=inputs)
-        if (calibration is None) != uncalibrated:
-            raise typer.BadParameter("--install needs one of --calibration and --uncalibrated")
-    if made == "vectors":
-        if (encoder or url) and install is None:
+        refuse_index(out, corpus, force=force, inputs=named_paths(location.encoder, calibration.calibration))
+    target.check(calibration, force=force, inputs=named_paths(location.encoder, calibration.calibration, corpus))
+    if out is None:
+        artifact = open_artifact(corpus, kind="index")
+    elif made == "vectors":
+        if (location.encoder or location.url) and target.install is None:
             raise typer.BadParameter(f"{corpus} is encoded already: --encoder and --url are for a corpus of text")
-        assert out is not None
         artifact = build_index(open_artifact(corpus, kind="vectors"), out, kind=kind, force=force, report=say)
-    elif made != "index":
-        assert out is not None
-        artifact = _index_text(corpus, out, encoder, url, model, tls, device, prefix, truncate, shard_size, kind, force)
+    else:
+        artifact = _index_text(corpus, out, location, encoding, kind, force)
+    document = _show_index(artifact)
+    if target.install is not None:
+        folder = _model_folder(location.encoder, location.model, artifact)
+        retriever = target.write(artifact, folder, calibration, force=force, report=say)
+        say(f"wrote {retriever.path}; serve it with: xt serve {target.install}")
+        document["retriever"] = {"path": str(retriever.path), "hash": retriever.hash}
+    if json:
+        emit(document)
+
+
+def _show_index(artifact: Artifact) -> dict[str, Any]:
+    """Print what an index holds, and return what --json prints of it."""
     facts = artifact.facts
     repeated = f" ({facts['copies']} of them copies)" if facts.get("copies") else ""
     quality = f"{facts['factory']}, recall@10 {facts['recall_at_10']:.4f}"
     say(f"{artifact.path}: {facts['texts']} documents{repeated}, {quality}")
     document: dict[str, Any] = {"path": str(artifact.path), "hash": artifact.hash}
     document |= {k: facts[k] for k in ("texts", "dim", "factory", "prefix", "truncated", "recall_at_10")}
-    document |= {k: facts[k] for k in ("candidates", "copies") if k in facts}
-    if install is not None:
-        from xt.serve.index.calibration import model_identity, read_calibration
-        from xt.serve.index.retriever import install as install_retriever
-
-        folder = _model_folder(encoder, model, artifact)
-        found = None
-        if calibration is not None:
-            found = read_calibration(
-                calibration,
-                model_identity(open_artifact(folder, kind="model")),
-                direction=calibration_direction,
-                scope=calibration_scope,
-                entry=calibration_encoder,
-                allow_other_encoder=allow_other_encoder,
-                report=say,
-            )
-        retriever = install_retriever(
-            artifact.path, folder, install, name=name, table=found, uncalibrated=uncalibrated, force=force, report=say
-        )
-        say(f"wrote {retriever.path}; serve it with: xt serve {install}")
-        document["retriever"] = {"path": str(retriever.path), "hash": retriever.hash}
-    if json:
-        emit(document)
+    return document | {k: facts[k] for k in ("candidates", "copies") if k in facts}
 
 
 def _index_text(
-    corpus: Path,
-    out: Path,
-    encoder: str | None,
-    url: str | None,
-    model: str | None,
-    tls: Tls | None,
-    device: str,
-    prefix: str | None,
-    truncate: bool,
-    shard_size: int,
-    kind: str,
-    force: bool,
-) -> Any:
-    from xt.serve.index.encode_files import Settings
-    from xt.serve.index.index import role
+    corpus: Path, out: Path, location: EncoderLocation, encoding: CorpusEncoding, kind: str, force: bool
+) -> Artifact:
     from xt.serve.index.indexing import index_corpus
 
-    opened, identity, how = open_identified(encoder, url, model, device, tls)
-    settings = Settings(prefix or role(opened.spec.prefixes, "passage"), truncate, shard_texts=shard_size)
+    opened, identity, how = open_identified(location)
+    settings = encoding.settings(opened.spec.prefixes)
     say(f"indexing {corpus} with {identity['name']} ({identity['precision']}), prefix {settings.prefix}")
     return index_corpus(
         corpus,
@@ -324,34 +214,21 @@ def _model_folder(encoder: str | None, model: str | None, indexed: Any) -> Path:
     return folder
 
 
+@with_flags
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="An index folder, or an installed retriever.")],
-    query: Annotated[str, typer.Argument(help="What to look for, in any language.")],
-    top_k: Annotated[int, typer.Option("--top-k", help="Documents to show, 1 to 100.")] = 10,
-    encoder: Encoder = None,
-    url: Url = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    model: Model = None,
-    language: Annotated[
-        str | None, typer.Option("--language", help="Of the query; it may have a calibrator of its own.")
-    ] = None,
-    calibration: Calibration = None,
-    calibration_direction: Direction = None,
-    calibration_scope: Scope = None,
-    calibration_encoder: Entry = None,
-    allow_other_encoder: AllowOther = False,
-    prefix: Prefix = None,
-    truncate: Truncate = False,
-    device: Device = "auto",
+    folder: Annotated[Path, Flag("An index folder, or an installed retriever.", positional=True, metavar="INDEX")],
+    query: Annotated[str, Flag("What to look for, in any language.", positional=True)],
+    location: EncoderLocation,
+    calibration: CalibrationChoice,
+    encoding: EncodingOptions,
+    top_k: Annotated[int, Flag("Documents to show, 1 to 100.")] = 10,
+    language: Annotated[str | None, Flag("Of the query; it may have a calibrator of its own.")] = None,
     json: Json = False,
 ) -> None:
     """Search an index: cosines, and with a calibration probabilities and "none of these"."""
     from xt.core.errors import XtError
     from xt.core.files.artifact import open_artifact, read_manifest
-    from xt.serve.index.calibration import read_calibration
-    from xt.serve.index.index import Index, check_k, retrieve, role
+    from xt.serve.index.index import Index, check_k, retrieve
 
     check_k(top_k)
     found: CalibrationTable | None = None
@@ -359,9 +236,10 @@ def search(
         from xt.calibration.apply.table import CalibrationTable
         from xt.core.encoder.onnx_engine import load_model
 
-        if encoder or url or calibration or tls_ca or tls_cert or tls_key:
+        named = location.encoder or location.url or location.server.tls_files.given()
+        if named or calibration.calibration:
             raise typer.BadParameter("an installed retriever has its own encoder and calibration")
-        opened, artifact = load_model(folder, device=device)
+        opened, artifact = load_model(folder, device=location.device)
         if artifact.facts.get("kind") != "retriever":
             raise XtError(f"{folder} is no retriever.", "Name an index, or a model that `xt index --install` wrote.")
         searched = Index((folder / artifact.facts["searches"]).parent)
@@ -369,31 +247,17 @@ def search(
             found = CalibrationTable.from_json(artifact.facts["calibrated"])
     else:
         artifact = open_artifact(folder, kind="index")
-        facts = artifact.facts
-        if not encoder and not url:
-            how = facts["opened"]
-            encoder, url, model = how.get("encoder"), how.get("url"), model or how.get("model")
-        tls = tls_of(url, tls_ca, tls_cert, tls_key)
-        opened, identity, _ = open_identified(encoder, url, model, device, tls)
+        opened, identity, _ = open_identified(location.or_as_opened(artifact.facts["opened"]))
         searched = Index(folder)
         _check_same(opened, identity, searched, artifact)
-        if calibration is not None:
-            found = read_calibration(
-                calibration,
-                {**identity, "hash": identity["parent"]["hash"]},
-                direction=calibration_direction,
-                scope=calibration_scope,
-                entry=calibration_encoder,
-                allow_other_encoder=allow_other_encoder,
-                report=say,
-            )
+        found = calibration.read({**identity, "hash": identity["parent"]["hash"]}, say)
     answers, encoded = retrieve(
         opened.encode,
         searched,
         [query],
         k=top_k,
-        prefix=prefix or role(opened.spec.prefixes, "query"),
-        truncate=truncate,
+        prefix=encoding.prefix_for("query", opened.spec.prefixes),
+        truncate=encoding.truncate,
         table=found,
         language=language,
     )

@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from rich.console import Console
 
 from xt.cli import export as command
+from xt.cli.main import app
 from xt.core.encoder.onnx_engine import PROVIDERS, load_model
 from xt.core.files.artifact import open_artifact
+from xt.export.settings import read_temperature
 
 XT = Path(sys.executable).parent / "xt"
 
@@ -227,11 +230,13 @@ def test_the_table_of_candidates_has_the_measures_that_auto_gives():
 
 def test_the_help_names_every_precision_provider_and_runtime():
     from xt.export.candidates import PRECISIONS
+    from xt.export.settings import RUNTIMES
 
-    helps = {o: str(command.export.__annotations__[o]) for o in ("precision", "provider", "runtime")}
+    options = typer.main.get_command(app).commands["export"].params
+    helps = {p.name: str(p.help) for p in options if p.name in ("precision", "provider", "runtime")}
     assert [p for p in PRECISIONS if p not in helps["precision"]] == []
     assert [p for p in PROVIDERS if p not in helps["provider"]] == []
-    assert [r for r in command.RUNTIMES if r not in helps["runtime"]] == []
+    assert [r for r in RUNTIMES if r not in helps["runtime"]] == []
 
 
 def test_sizes_and_losses_are_said_in_words():
@@ -254,10 +259,10 @@ def test_sizes_and_losses_are_said_in_words():
 
 @pytest.mark.parametrize(("given", "read"), [("fit", "fit"), ("1.5", 1.5), (None, None)])
 def test_a_temperature_is_a_number_a_file_or_fit(given, read):
-    assert command._temperature(given) == read
+    assert read_temperature(given) == read
 
 
 def test_a_temperature_file_is_handed_on_as_a_path(tmp_path):
     file = tmp_path / "calibration.json"
     file.write_text('{"temperature": 1.3}')
-    assert command._temperature(str(file)) == file
+    assert read_temperature(str(file)) == file
