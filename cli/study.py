@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from xt.cli.console import Counter, DataDir, Device, Force, Json, Out, Seed, emit, say
+from xt.cli.console import Counter, emit, say
+from xt.cli.settings import with_flags
+from xt.core.settings import Flag, Json
+from xt.studies.options import STUDIES, StudyOptions
 
 RUN_EPILOG = """Examples:
 
@@ -26,10 +29,6 @@ REPORT_EPILOG = """Examples:
 xt study report results/transfer
 
 xt study report results/transfer --json"""
-STUDIES = {
-    "transfer": "each kind of intermediate training, before and after: own tasks, Tatoeba, SIB-200, image-text",
-    "training-speed": "tokens per second of xt's training against transformers' Trainer",
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="study")
 
 
+@with_flags
 def list_studies(json: Json = False) -> None:
     """List the studies."""
     if json:
@@ -54,55 +54,31 @@ def list_studies(json: Json = False) -> None:
         say(f"{name}: {about}")
 
 
+@with_flags
 def run(
-    name: Annotated[str, typer.Argument(help="transfer or training-speed.")],
-    out: Out,
-    encoder: Annotated[
-        str, typer.Option("--encoder", help="A checkpoint folder, a short name or a hub id.")
-    ] = "multilingual-e5-small",
-    data_dir: DataDir = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="A run of transfer, or a task of training-speed; repeatable.")
-    ] = None,
-    scale: Annotated[float, typer.Option("--scale", help="Share of the steps to make (transfer).")] = 1.0,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="fp32, bf16, fp16.  [default: bf16; training-speed: fp32]")
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    force: Force = False,
+    options: StudyOptions,
     json: Json = False,
 ) -> None:
     """Run a study; what is complete in its folder is kept (transfer)."""
-    from xt.core.errors import unknown
-
-    if name not in STUDIES:
-        raise unknown("study", name, STUDIES)
-    shared: dict[str, Any] = {"out": out, "encoder": encoder, "data_dir": data_dir, "seed": seed, "device": device}
-    if precision:
-        shared["precision"] = precision
-    if name == "transfer":
+    if options.name == "transfer":
         from xt.studies import transfer
 
-        if not 0 < scale <= 1:
-            raise typer.BadParameter(f"--scale is {scale}; above 0, 1 at most")
-        found = transfer.execute(
-            transfer.Settings(**shared, runs=tuple(only or ()), scale=scale), report=say, counter=Counter
-        )
+        settings = transfer.Settings(**options.shared(), runs=options.only, scale=options.scale)
+        found = transfer.execute(settings, report=say, counter=Counter)
         say(transfer.markdown(found))
     else:
         from xt.bench import training_speed
 
-        more: dict[str, Any] = {"tasks": tuple(only)} if only else {}
-        found = training_speed.execute(
-            training_speed.Settings(**shared, **more, force=force), report=say, counter=Counter
-        )
+        more: dict[str, Any] = {"tasks": options.only} if options.only else {}
+        speed = training_speed.Settings(**options.shared(), **more, force=options.force)
+        found = training_speed.execute(speed, report=say, counter=Counter)
     if json:
-        emit({"path": str(out), **found})
+        emit({"path": str(options.out), **found})
 
 
+@with_flags
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run of transfer.")],
+    folder: Annotated[Path, Flag("The folder of a run of transfer.", positional=True)],
     json: Json = False,
 ) -> None:
     """Print the tables of a study again, from what is complete in its folder."""
