@@ -1,4 +1,4 @@
-"""What the commands share: options, messages on stderr, one JSON document on stdout."""
+"""What the commands share: messages on stderr, one JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -6,87 +6,12 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from xt.serve.client.connection import Tls
-
 stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
-
-Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty, unless --force.")]
-TrustCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-code",
-        help="Run also code in the repository that no release of xt wrote: another model.py, files that no manifest "
-        "lists. It runs with your rights.",
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace the target, if xt wrote it and it holds nothing else.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
-Device = Annotated[str, typer.Option("--device", help="Where PyTorch and ONNX Runtime compute: auto, cpu or cuda.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Folder of data sets (tatoeba/ ...). Default: the environment variable XT_DATA."),
-]
-Languages = Annotated[
-    str,
-    typer.Option(
-        "--languages",
-        help="Comma-separated codes, or all, low-resource, mid-resource, high-resource, xtreme, xtreme-r.",
-    ),
-]
-Url = Annotated[str | None, typer.Option("--url", help="HOST:PORT of a Triton server's gRPC endpoint.")]
-TlsCa = Annotated[
-    str | None,
-    typer.Option(
-        "--tls-ca",
-        help="Encrypt the connection to --url: PEM certificates to trust, or the word system for the system's own.",
-    ),
-]
-TlsCert = Annotated[
-    Path | None, typer.Option("--tls-cert", help="PEM certificate to show to a server that asks callers for one.")
-]
-TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of --tls-cert.")]
-Model = Annotated[
-    str | None, typer.Option("--model", help="Which model of the server or repository, when it holds several.")
-]
-Truncate = Annotated[
-    bool, typer.Option("--truncate", help="Cut texts that are too long (counted) instead of stopping.")
-]
-
-StartTimeout = Annotated[
-    float,
-    typer.Option(
-        "--start-timeout", min=0, help="Seconds a server may take until all its models are ready; 0: no limit."
-    ),
-]
-
-
-def tls_of(url: str | None, ca: str | None, cert: Path | None, key: Path | None) -> Tls | None:
-    """Return what --tls-ca, --tls-cert and --tls-key say of the connection to `url`; None: it is not encrypted.
-
-    Raises a usage error for options that nothing would heed, and XtError for a file that is no PEM file.
-    """
-    if ca is None and cert is None and key is None:
-        return None
-    from xt.serve.client.connection import Tls
-
-    if url is None:
-        raise typer.BadParameter("--tls-ca, --tls-cert and --tls-key are of the connection to a server: give --url")
-    if ca is None:
-        raise typer.BadParameter("--tls-cert and --tls-key need --tls-ca: FILE, or the word system")
-    if (cert is None) != (key is None):
-        raise typer.BadParameter("--tls-cert and --tls-key belong together: give both")
-    tls = Tls(ca=None if ca == "system" else Path(ca).expanduser(), key=key, certificate=cert)
-    tls.options()  # a file that is not there is named before any work
-    return tls
 
 
 def say(message: str) -> None:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from xt.cli.console import DataDir, Json, emit, say, stderr, table
+from xt.cli.console import emit, say, stderr, table
+from xt.cli.settings import with_flags
+from xt.core.settings import DataDir, Json
 
 DOCTOR_EPILOG = """Examples:
 
@@ -27,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("check", epilog=CHECK_EPILOG)(check)
 
 
+@with_flags
 def doctor(data_dir: DataDir = None, json: Json = False) -> None:
     """Say what is there (Python, packages, GPU, Triton, hub, cache, data) and what to do about what is missing."""
     from dataclasses import asdict
@@ -48,6 +51,7 @@ def doctor(data_dir: DataDir = None, json: Json = False) -> None:
         raise typer.Exit(3)
 
 
+@with_flags
 def check(
     folder: Annotated[Path, typer.Argument(help="A folder that xt wrote: checkpoint, model, repository or report.")],
     json: Json = False,

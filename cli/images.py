@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from xt.cli.console import Counter, Device, Force, Json, Out, emit, say, table
+from xt.cli.console import Counter, emit, say, table
+from xt.cli.settings import with_flags
+from xt.core.settings import Device, Force, Json, Out
 
 EMOJI_EPILOG = """Examples:
 
@@ -43,6 +45,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="images")
 
 
+@with_flags
 def emoji(
     out: Out,
     font: Annotated[
@@ -78,6 +81,7 @@ def emoji(
     )
 
 
+@with_flags
 def encode(
     folder: Annotated[
         Path,

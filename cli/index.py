@@ -55,7 +55,7 @@ def open_identified(location: EncoderLocation) -> tuple[Any, dict[str, Any], dic
 
     opened: Any
     url, model = location.url, location.model
-    opened, entry, _, parent = open_encoder(location.encoder, url, model, location.device, location.server.tls())
+    opened, entry, _, parent = open_encoder(location)
     checkpoint = parent["hash"]
     if parent["kind"] == "model":
         checkpoint = read_manifest(Path(parent["path"]))["facts"]["checkpoint"].get("hash", "")

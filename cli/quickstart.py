@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xt.cli.console import Counter, Force, Json, Seed, StartTimeout, emit, say
+from xt.cli.console import Counter, emit, say
+from xt.cli.settings import with_flags
+from xt.core.settings import Force, Json, Seed, StartTimeout
 
 if TYPE_CHECKING:
     from xt.studies.quickstart import Answer
@@ -27,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("quickstart", epilog=EPILOG)(quickstart)
 
 
+@with_flags
 def quickstart(
     out: Annotated[Path, typer.Option("--out", help="Folder of all that is made; what is complete is kept.")] = Path(
         "quickstart"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xt.cli.console import DataDir, Json, emit, say, table
+from xt.cli.console import emit, say, table
+from xt.cli.settings import with_flags
+from xt.core.settings import DataDir, Json
 
 if TYPE_CHECKING:
     from xt.core.data.tasks import Task
@@ -30,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("tasks", epilog=TASKS_EPILOG)(tasks)
 
 
+@with_flags
 def tasks(
     name: Annotated[
         str | None,

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from xt.cli.console import Counter, say
 from xt.cli.evaluate.show import show_calibration, show_classes, show_layers, show_metrics, show_mining, show_ranked
+from xt.core.errors import UsageError
 from xt.core.machine.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -20,24 +19,23 @@ if TYPE_CHECKING:
     from xt.eval.heads.targets import Target
     from xt.eval.retrieval.ranking import Encoder
     from xt.eval.run import Corpus
-    from xt.serve.client.connection import Tls
+    from xt.serve.options import EncoderLocation
 
 Opened = tuple["Encoder", dict[str, Any], float | None, dict[str, str]]
 """What `open_encoder` gives."""
 
 
-def open_encoder(
-    encoder: str | None, url: str | None, model: str | None, device: str, tls: Tls | None = None
-) -> tuple[Encoder, dict[str, Any], float | None, dict[str, str]]:
+def open_encoder(location: EncoderLocation) -> tuple[Encoder, dict[str, Any], float | None, dict[str, str]]:
     """Open what --encoder or --url names: the encoder, its entry for a report, its training temperature, its parent."""
     from xt.core.files.artifact import exported_model
 
+    encoder, url, model, device = location.encoder, location.url, location.model, location.device
     if (encoder is None) == (url is None):
-        raise typer.BadParameter("give one of --encoder and --url")
+        raise UsageError("give one of --encoder and --url")
     if url is not None:
         from xt.serve.client.encoder import TritonEncoder
 
-        served = TritonEncoder(url, model, tls=tls)
+        served = TritonEncoder(url, model, tls=location.server.tls())
         entry = _entry(served.spec, served.model, served.facts["precision"], "triton")
         return served, entry, served.spec.temperature, served.facts["checkpoint"]
     assert encoder is not None
@@ -342,7 +340,7 @@ def task_of_heads(name: str, layers: str | None) -> Task:
     if row is None:
         raise XtError(f"{name} is not answered by a head.", "See `xt tasks`.")
     if layers is not None:
-        raise typer.BadParameter(f"--layers measures retrieval; {name} is answered by a head")
+        raise UsageError(f"--layers measures retrieval; {name} is answered by a head")
     return row
 
 
@@ -371,13 +369,12 @@ def read_test(
     return test
 
 
-def open_heads(
-    encoder: str | None, url: str | None, model: str | None, device: str, tls: Tls | None = None
-) -> HeadEngine:
+def open_heads(location: EncoderLocation) -> HeadEngine:
     """Open the heads that --encoder or --url names."""
     from xt.eval.heads import engines
 
-    return engines.open_heads(encoder, url=url, model=model, device=device, tls=tls)
+    url, model, tls = location.url, location.model, location.server.tls()
+    return engines.open_heads(location.encoder, url=url, model=model, device=location.device, tls=tls)
 
 
 def evaluate_heads(heads: HeadEngine, tests: dict[Path, Target], *, force: bool) -> dict[Path, dict[str, Any]]:
@@ -413,7 +410,7 @@ def layer_numbers(value: str | None) -> list[int] | None:
         return None
     words = [w.strip() for w in value.split(",")]
     if not all(w.isascii() and w.isdigit() for w in words):
-        raise typer.BadParameter(f"--layers expects `all` or numbers, as in 8,14,24; not {value!r}")
+        raise UsageError(f"--layers expects `all` or numbers, as in 8,14,24; not {value!r}")
     return sorted({int(w) for w in words})
 
 
@@ -429,7 +426,7 @@ def layer_sweep(
     from xt.eval.run import resource_of
 
     if not (isinstance(opened, TextEncoder) and isinstance(opened.engine, torch_engine.TorchEngine)):
-        raise typer.BadParameter("--layers reads a checkpoint in PyTorch, not an exported model")
+        raise UsageError("--layers reads a checkpoint in PyTorch, not an exported model")
     assert encoder is not None
     whole = torch_engine.whole_encoder(opened, resolve(encoder).path)
     own, count = (len(stack(torch_engine.network_of(e))) for e in (opened, whole))

@@ -1,0 +1,120 @@
+"""What `xt serve` is asked to do; its flags are these fields. Light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from xt.core.errors import UsageError, unknown
+from xt.core.settings import Flag, TrustCode
+
+ENGINES = ("wheel", "docker")
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where Triton listens."""
+
+    http_host: Annotated[str, Flag("Address of Triton's HTTP, which asks nobody who they are.")] = LOOPBACK
+    grpc_host: Annotated[str, Flag("Address of gRPC, which does so with --grpc-root-cert alone.")] = LOOPBACK
+    metrics_host: Annotated[str, Flag("Address of the metrics, open to all.")] = LOOPBACK
+    http_port: Annotated[int, Flag("KServe v2 over HTTP.")] = 8000
+    grpc_port: Annotated[int, Flag("KServe v2 over gRPC: what --url takes.")] = 8001
+    metrics_port: Annotated[int, Flag("Prometheus metrics at /metrics.")] = 8002
+
+    def hosts(self) -> dict[str, str]:
+        """Return the addresses, by the names of their settings."""
+        return {"http_host": self.http_host, "grpc_host": self.grpc_host, "metrics_host": self.metrics_host}
+
+
+@dataclass(frozen=True)
+class GrpcTls:
+    """The files by which gRPC is encrypted."""
+
+    grpc_cert: Annotated[Path | None, Flag("PEM certificate: gRPC then speaks TLS alone.")] = None
+    grpc_key: Annotated[Path | None, Flag("PEM key of --grpc-cert.")] = None
+    grpc_root_cert: Annotated[Path | None, Flag("PEM certificate that must have signed the callers' (mutual TLS).")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """The gateway before Triton."""
+
+    host: Annotated[
+        str | None, Flag("Address of the gateway (--gateway-port). Default: 127.0.0.1, this machine alone.")
+    ] = None
+    gateway_port: Annotated[int | None, Flag("Also serve the OpenAI-style HTTP API and the page to try it.")] = None
+    gateway_ca: Annotated[
+        Path | None,
+        Flag(
+            "PEM certificates that the gateway trusts Triton's by, with --grpc-cert. Default: --grpc-root-cert, "
+            "else --grpc-cert itself."
+        ),
+    ] = None
+    token: Annotated[
+        str | None,
+        Flag(
+            "What callers of the gateway must send as bearer token: @FILE, or TOKEN itself, which other users may "
+            "see. Default: XT_TOKEN of the environment."
+        ),
+    ] = None
+    access_log: Annotated[
+        str | None,
+        Flag(
+            "File that gets a line for each request to the gateway (time, status, caller, trace id; no text, no "
+            "token); - is this terminal. Of 64 MiB each, it and three older ones are kept."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Everything that one run of `xt serve` is asked."""
+
+    repository: Annotated[Path, Flag("A model repository that `xt export` wrote.", positional=True)]
+    listening: Listening = field(default_factory=Listening)
+    admin_key: Annotated[
+        Path | None,
+        Flag(
+            "File with the key (16 characters or more) that opens model control, logs, traces, statistics and "
+            "shared memory. Default: XT_ADMIN_KEY, else a random one that `xt reload` of the same user finds."
+        ),
+    ] = None
+    lock_http: Annotated[
+        bool,
+        Flag(
+            "Let Triton's HTTP answer, health apart, only to who sends the admin key (header xt-admin-key): else "
+            "any web page that you visit can ask it."
+        ),
+    ] = False
+    restart: Annotated[bool, Flag("Start the server anew when it dies, at most 5 times a minute.")] = False
+    start_timeout: Annotated[
+        float | None,
+        Flag(
+            "Seconds that every start, also one by --restart, may take until all models are ready; 0: no limit.",
+            default="300; with --engine docker 900",
+            least=0,
+        ),
+    ] = None
+    exit_timeout: Annotated[int, Flag("Seconds that the requests in flight have at the end.", least=0)] = 30
+    tls: GrpcTls = field(default_factory=GrpcTls)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    trust_code: TrustCode = False
+    engine: Annotated[str, Flag("wheel: Triton of the Python package. docker: NVIDIA's container.")] = "wheel"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
+
+    def check_gateway(self) -> None:
+        """Raise for an address of a gateway that is not asked for."""
+        if self.gateway.host is not None and self.gateway.gateway_port is None:
+            raise UsageError(
+                "--host is the address of the gateway, and there is no --gateway-port. Triton's own addresses are "
+                "opened one by one, by --http-host, --grpc-host and --metrics-host: whoever reaches them needs no "
+                "token."
+            )
