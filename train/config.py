@@ -219,6 +219,22 @@ class TrainConfig:
             yield "target", self.target
 
     def _task_problems(self) -> Iterator[XtError]:
+        yield from self._name_problems()
+        yield from self._path_problems()
+        for where in ("intermediate", "contrastive", "mlm", "image_text"):
+            values = getattr(self, where)
+            if twice := sorted({name for name in values if values.count(name) > 1}):
+                yield XtError(f"Named more than once: {', '.join(twice)}.")
+        if not (self.intermediate or self.mlm or self.contrastive or self.image_text or self.target):
+            known = ", ".join(tasks.names("intermediate"))
+            yield XtError("No task to train on.", f"Name one or more of: {known}.")
+        trained = {name for _, name in self._named()}
+        for option in FILES:
+            for name in getattr(self, option):
+                if name not in trained:
+                    yield XtError(f"{option} names {name}, which is not trained on.", "Name the task too.")
+
+    def _name_problems(self) -> Iterator[XtError]:
         for where, name in dict.fromkeys(self._named()):
             if name.partition(":")[0] in FORMATS and ":" in name:
                 continue
@@ -239,6 +255,8 @@ class TrainConfig:
                     f"{name} has no label that makes two texts belong together.",
                     "Name a pair task that has one (sick, rte, mrpc, mnli, qqp), or contrastive:FILE.",
                 )
+
+    def _path_problems(self) -> Iterator[XtError]:
         for where, format in (("mlm", "mlm"), ("image_text", "image-text")):
             for value in getattr(self, where):
                 if (form := value.partition(":")[0]) in FORMATS and ":" in value and not Path(value).exists():
@@ -249,18 +267,6 @@ class TrainConfig:
                 yield XtError(f"{option} goes with pair:PATH in contrastive; there is none.", "Leave it out.")
         if self.negative_label is not None and self.negative_label == self.positive_label:
             yield XtError(f"positive_label and negative_label are both {self.positive_label!r}.", "Name two labels.")
-        for where in ("intermediate", "contrastive", "mlm", "image_text"):
-            values = getattr(self, where)
-            if twice := sorted({name for name in values if values.count(name) > 1}):
-                yield XtError(f"Named more than once: {', '.join(twice)}.")
-        if not (self.intermediate or self.mlm or self.contrastive or self.image_text or self.target):
-            known = ", ".join(tasks.names("intermediate"))
-            yield XtError("No task to train on.", f"Name one or more of: {known}.")
-        trained = {name for _, name in self._named()}
-        for option in FILES:
-            for name in getattr(self, option):
-                if name not in trained:
-                    yield XtError(f"{option} names {name}, which is not trained on.", "Name the task too.")
 
     def _language_problems(self) -> Iterator[XtError]:
         if self.languages is None:
