@@ -30,6 +30,7 @@ from xt.eval.run import machine
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData, load, wanted
 from xt.train.loop import build, make_plan
+from xt.train.run import Run
 from xt.train.trainer import fit
 
 Report = Callable[[str], None]
@@ -131,7 +132,7 @@ def time_xt(config: TrainConfig, data: TaskData, model: Any, inputs: Inputs, dev
     """Train with xt's engine: tokens, padding left out, and seconds."""
     _, plan = make_plan(config, [data])
     started = perf_counter()
-    _, trace = fit(model, config, plan, data={data.task.name: data}, inputs=inputs, device=device)
+    _, trace = fit(model, config, plan, data={data.task.name: data}, inputs=inputs, run=Run(device))
     return trace.tokens, perf_counter() - started
 
 

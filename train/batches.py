@@ -15,6 +15,7 @@ from xt.core.encoder.buckets import micro_batches
 from xt.core.heads.inputs import IGNORED, Arrays, Inputs, Unit, collate
 from xt.train.data import TaskData
 from xt.train.sampling import Plan
+from xt.train.team import Team
 
 Batch = dict[str, Tensor]
 
@@ -70,8 +71,7 @@ class StepBatches(Dataset[StepBatch]):
         micro_tokens: int,
         mlm_probability: float = 0.15,
         segments: bool = True,
-        rank: int = 0,
-        size: int = 1,
+        team: Team = Team(),
         first: int = 0,
     ) -> None:
         self.plan = plan
@@ -81,8 +81,7 @@ class StepBatches(Dataset[StepBatch]):
         self.micro_tokens = micro_tokens
         self.mlm_probability = mlm_probability
         self.segments = segments
-        self.rank = rank
-        self.size = size
+        self.rank, self.size = team.rank, team.size
         self.first = first
 
     def __len__(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +27,12 @@ from xt.train import checkpoint, dev
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData, Wanted, load, wanted
 from xt.train.report import write_report
+from xt.train.run import Progress, Report, Run, quiet
 from xt.train.sampling import Plan, probabilities, schedule
 from xt.train.state import Work, work_folder
 from xt.train.team import Team
-from xt.train.trainer import Progress, Trace, fit
+from xt.train.trainer import Trace, fit
 
-Report = Callable[[str], None]
 DevScores = Mapping[str, Mapping[str, float]]
 VECTOR_METRICS = ("retrieval", "token_accuracy")
 """Metrics that say something before training: the others' heads start from random weights."""
@@ -40,11 +40,7 @@ INTERMEDIATE = "intermediate"
 """The checkpoint of the first phase, in the work folder, while the second one goes on."""
 
 
-def _quiet(line: str) -> None:
-    """Report nothing."""
-
-
-def train(config: TrainConfig, *, report: Report = _quiet, progress: Progress | None = None) -> Path:
+def train(config: TrainConfig, *, report: Report = quiet, progress: Progress | None = None) -> Path:
     """Train an encoder and write the checkpoint folder `config.out`, which is returned.
 
     Args:
@@ -57,7 +53,7 @@ def train(config: TrainConfig, *, report: Report = _quiet, progress: Progress | 
     device = pick_device(config.device)
     _loggers(config)
     team = Team.join(device)
-    say = report if team.main else _quiet
+    say = report if team.main else quiet
     work = Work(work_folder(config.out))
     resume, force = config.resume, config.force
     if resume and work.run.is_file():
@@ -79,7 +75,8 @@ def train(config: TrainConfig, *, report: Report = _quiet, progress: Progress | 
     settings = {**config.to_json(), "encoder_hash": resolved.parent["hash"]}
     _begin(work, config, settings, team, say, resume=resume)
     try:
-        _phases(config, phases, wants, resolved, work, team, device, say, progress)
+        run = Run(device, team, say, progress, work)
+        _phases(config, phases, wants, resolved, run)
     except XtError:
         if team.main and not work.progress():
             work.remove()  # nothing that --resume could spare
@@ -107,22 +104,19 @@ def _phases(
     phases: Sequence[bool],
     wants: Sequence[Sequence[Wanted]],
     resolved: Resolved,
-    work: Work,
-    team: Team,
-    device: str,
-    say: Report,
-    progress: Progress | None,
+    run: Run,
 ) -> None:
     """Train phase after phase, each on what the one before gave; one that was completed before is not repeated."""
+    assert run.work is not None
     for number, (target, want) in enumerate(zip(phases, wants, strict=True)):
         last = number + 1 == len(phases)
-        out = config.out if last else work.folder / INTERMEDIATE
+        out = config.out if last else run.work.folder / INTERMEDIATE
         if last or not (out / MANIFEST).is_file():
-            say(_title(target, want))
+            run.report(_title(target, want))
             here = replace(config, out=out, force=config.force and last)
-            _phase(here, resolved, want, work, team, device, say, progress, target=target)
+            _phase(here, resolved, want, run, target=target)
         if not last:
-            team.wait()
+            run.team.wait()
             resolved = resolve(str(out))
 
 
@@ -151,42 +145,20 @@ def _begin(
     team.wait()
 
 
-def _phase(
-    config: TrainConfig,
-    resolved: Resolved,
-    want: Sequence[Wanted],
-    work: Work,
-    team: Team,
-    device: str,
-    say: Report,
-    progress: Progress | None,
-    *,
-    target: bool,
-) -> None:
+def _phase(config: TrainConfig, resolved: Resolved, want: Sequence[Wanted], run: Run, *, target: bool) -> None:
     """Read the data of one phase and train on them."""
+    assert run.work is not None
     inputs = Inputs(resolved.path / "tokenizer.json", resolved.spec, max_length=config.max_length)
     tokenizer = sha256(resolved.path / "tokenizer.json")
-    with team.main_first():
-        data = [load(config, w, inputs, tokenizer, say) for w in want]
+    with run.team.main_first():
+        data = [load(config, w, inputs, tokenizer, run.report) for w in want]
     network = load_network(resolved.path)
-    here = Work(work.folder / ("phase-target" if target else "phase-intermediate"))
-    if team.main:
+    here = Work(run.work.folder / ("phase-target" if target else "phase-intermediate"))
+    if run.team.main:
         here.folder.mkdir(exist_ok=True)
-    team.wait()
-    logs = log_folder(work, target=target)
-    train_from_network(
-        config,
-        network,
-        resolved,
-        data,
-        report=say,
-        progress=progress,
-        team=team,
-        work=here,
-        target=target,
-        device=device,
-        logs=logs,
-    )
+    run.team.wait()
+    phase = replace(run, work=here, logs=log_folder(run.work, target=target))
+    train_from_network(config, network, resolved, data, run=phase, target=target)
 
 
 def log_folder(work: Work, *, target: bool) -> Path:
@@ -201,13 +173,8 @@ def train_from_network(
     resolved: Resolved,
     data: Sequence[TaskData],
     *,
-    report: Report = _quiet,
-    progress: Progress | None = None,
-    team: Team | None = None,
-    work: Work | None = None,
+    run: Run | None = None,
     target: bool = False,
-    device: str | None = None,
-    logs: Path | None = None,
 ) -> Path:
     """Train with a network and data that are at hand; `network` is trained in place.
 
@@ -216,15 +183,11 @@ def train_from_network(
         network: a transformers encoder.
         resolved: its folder (the tokenizer is copied from there), its spec and how to name it as parent.
         data: the tasks with their data.
-        report: see `train`.
-        progress: see `train`.
-        team: the processes that train together; None: this one.
-        work: where states for --resume and the best weights are kept; None: nowhere.
+        run: who trains, where, and who is told; None: this process, on the device of `config`.
         target: whether this is the target's phase, with its own number of steps.
-        device: where to train; None: as `config` says.
-        logs: where TensorBoard's events are written; None: `<out>.logs`.
     """
-    team, device = team or Team(), device or pick_device(config.device)
+    run = run or Run(pick_device(config.device))
+    team, device, report = run.team, run.device, run.report
     if config.batch < team.size:
         raise XtError(f"A batch of {config.batch} is less than one example for each of {team.size} processes.")
     if config.fsdp and (device == "cpu" or team.state is None or str(team.state.distributed_type).endswith("NO")):
@@ -239,15 +202,13 @@ def train_from_network(
     for d in data:
         report(account(d, inputs.max_length))
     looked = [d for d in data if d.task.metric in VECTOR_METRICS]
-    if config.fsdp and work is not None and config.save_every:
+    if config.fsdp and run.work is not None and config.save_every:
         report("no states are kept under FSDP: --resume would begin with this phase's first step")
     before = dev.score_all(model, inputs, looked) if team.main else {}
     rows = {d.task.name: d for d in data}
     where = f"{device}, {team.size} processes" if team.size > 1 else device
     report(f"training on {where}: {len(plan)} steps of {config.batch} examples, {len(data)} tasks")
-    model, trace = fit(
-        model, config, plan, data=rows, inputs=inputs, device=device, team=team, work=work, progress=progress, logs=logs
-    )
+    model, trace = fit(model, config, plan, data=rows, inputs=inputs, run=run)
     if team.main:
         merged(model)
         scores = dev.score_all(model, inputs, data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,11 +30,11 @@ from xt.train import dev
 from xt.train.batches import Batch, StepBatch, StepBatches
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData
+from xt.train.run import Progress, Run
 from xt.train.sampling import Plan
 from xt.train.state import Work, pack, trained, unpack, unpack_weights
 from xt.train.team import Team
 
-Progress = Callable[[int, int, dict[str, Any]], None]
 """Called after each step with its number (from 1), the steps in all, and {"task", "loss", "tokens_per_second"}."""
 MICRO_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """Tokens of a pass when the settings do not say."""
@@ -384,17 +384,13 @@ def fit(
     *,
     data: Mapping[str, TaskData],
     inputs: Inputs,
-    device: str,
-    team: Team | None = None,
-    work: Work | None = None,
-    progress: Progress | None = None,
-    logs: Path | None = None,
+    run: Run,
 ) -> tuple[MultiTaskModel, Trace]:
     """Train `model` on all steps of `plan`, or on those that a state in `work` leaves; gives the trained model.
 
     It is `model` itself, but for FSDP, which takes it apart: then a copy, whose weights are right in the main process.
     """
-    team = team or Team()
+    team, work, device = run.team, run.work, run.device
     restored = work.load() if work is not None else None
     trace = Trace()
     if restored is not None:
@@ -413,16 +409,21 @@ def fit(
         micro_tokens=config.micro_tokens or MICRO_TOKENS[device],
         mlm_probability=config.mlm_probability,
         segments=has_segments(model.encoder),
-        rank=team.rank,
-        size=team.size,
+        team=team,
         first=0 if restored is None else int(restored[1]["step"]),
     )
     with TemporaryDirectory(prefix="xt-train-") as folder:  # Trainer insists on one
-        args = arguments(config, len(plan), device, folder, logs)
+        args = arguments(config, len(plan), device, folder, run.logs)
         trainer = MultiTaskTrainer(model, args, batches, config, team=team, trace=trace)
         best = work or Work(Path(folder))
         keeper = Keeper(
-            trainer, inputs=inputs, data=list(data.values()), work=work, best=best, progress=progress, restored=restored
+            trainer,
+            inputs=inputs,
+            data=list(data.values()),
+            work=work,
+            best=best,
+            progress=run.progress,
+            restored=restored,
         )
         trainer.add_callback(keeper)
         trainer.train()

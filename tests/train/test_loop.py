@@ -25,6 +25,7 @@ from xt.core.heads.scores import score
 from xt.train import loop
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData
+from xt.train.run import Run
 
 from .conftest import SAMPLES, Files, load_data, make_tokenizer, means
 
@@ -214,7 +215,9 @@ def test_nothing_is_left_when_training_fails(
 
     settings = config(tiny, tmp_path / "x", steps=3)
     with pytest.raises(error):
-        loop.train_from_network(settings, load_network(tiny), from_folder(tiny), small_data, progress=stop)
+        loop.train_from_network(
+            settings, load_network(tiny), from_folder(tiny), small_data, run=Run("cpu", progress=stop)
+        )
     assert list(tmp_path.iterdir()) == []
 
 

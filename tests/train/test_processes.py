@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from xt.core.files.artifact import open_artifact
 from xt.train import loop
 from xt.train.config import TrainConfig
+from xt.train.run import Run
 from xt.train.state import work_folder
 
 from .conftest import Files, environment
@@ -135,4 +136,4 @@ def test_more_processes_than_examples_are_refused(tiny: Path, files: Files, tmp_
     _, values = settings(tiny, files, tmp_path)
     config = TrainConfig(encoder=str(tiny), out=tmp_path / "x", **values)
     with pytest.raises(XtError, match="6 is less than one example for each of 7 processes"):
-        loop.train_from_network(config, load_network(tiny), None, [], team=Team(0, 7))  # type: ignore[arg-type]
+        loop.train_from_network(config, load_network(tiny), None, [], run=Run("cpu", team=Team(0, 7)))  # type: ignore[arg-type]
