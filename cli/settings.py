@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, is_dataclass
@@ -53,7 +54,7 @@ def with_flags(function: Callable[..., None]) -> Callable[..., None]:
             makers[name] = functools.partial(_one, field)
         else:
             shown.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
-            makers[name] = lambda values, name=name: values[name]
+            makers[name] = operator.itemgetter(name)
     if twice := sorted({p.name for p in shown if sum(q.name == p.name for q in shown) > 1}):
         raise TypeError(f"two flags of {function.__name__} are called {', '.join(twice)}")
 
