@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import secrets
 import shutil
+import signal
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -109,10 +111,32 @@ def sweep() -> list[Path]:
         prefix = _dead_prefix(folder)
         if prefix is None:
             continue
+        end_orphans(prefix)
         remove_shared_memory(prefix)
         shutil.rmtree(folder, ignore_errors=True)
         swept.append(folder)
     return swept
+
+
+def end_orphans(prefix: str) -> list[ModelProcess]:
+    """End the model processes with this prefix whose server is gone; return them.
+
+    One whose server is killed while it loads waits for ever, with all its memory, on a lock that the two share.
+    """
+    orphans = [p for p in model_processes(prefix) if not _has_server(p.pid) and p.alive()]
+    for process in orphans:
+        with contextlib.suppress(OSError):
+            os.kill(process.pid, signal.SIGKILL)
+    return orphans
+
+
+def _has_server(pid: int) -> bool:
+    """Whether the parent of a process is a Triton server, which ends its model processes itself."""
+    try:
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        return Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")[0].endswith(b"tritonserver")
+    except (OSError, IndexError):
+        return False
 
 
 def _dead_prefix(folder: Path) -> str | None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,26 @@ def test_another_users_process_is_no_model_process(monkeypatch):
                 found[user] = [(p.pid == fake.pid, p.model) for p in model_processes(DEAD)]
                 fake.kill()
     assert found == {0: [(True, "encoder")], 12345: []}
+
+
+def test_a_model_process_whose_server_is_gone_is_ended_by_the_next_sweep(places):
+    model = places / "home" / "encoder" / "1" / "model.py"
+    model.parent.mkdir(parents=True)
+    model.write_text("echo started; read line\n")
+    parent = places / "home" / "parent.sh"
+    parent.write_text(f"exec -a python_backend_stub /bin/sh {model} {DEAD}1 <&0 & echo started; wait\n")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    folder = scratch(places)
+    words = ["python_backend_stub", str(model), f"{DEAD}1"]
+    with (
+        subprocess.Popen(words, executable="/bin/sh", **pipes) as orphan,  # its parent is this process, no server
+        subprocess.Popen(["/opt/tritonserver", str(parent)], executable="/bin/bash", **pipes) as server,
+    ):
+        assert orphan.stdout.readline() == server.stdout.readline() == b"started\n"
+        while len(model_processes(DEAD)) < 2:
+            time.sleep(0.01)
+        assert sweep() == [folder]
+        assert orphan.wait(10) == -9
+        (served,) = model_processes(DEAD)  # that of a server which ends its models itself
+        os.kill(served.pid, 9)
+        server.kill()
