@@ -61,7 +61,7 @@ def open_identified(location: EncoderLocation) -> tuple[Any, dict[str, Any], dic
         checkpoint = read_manifest(Path(parent["path"]))["facts"]["checkpoint"].get("hash", "")
     # Where a folder lies is not part of what it is: a copy of the model continues the same work.
     identity = {
-        **entry,
+        **entry.to_json(),
         "name": opened.spec.name,
         "checkpoint": checkpoint,
         "parent": {k: parent[k] for k in ("kind", "hash")},

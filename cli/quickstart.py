@@ -113,9 +113,9 @@ def _full(
         start_seconds=start_timeout,
     )
     result = run(settings, report=say, counter=Counter)
-    train.show(result.metrics["training"])
-    show.show_metrics(result.metrics["encoders"], languages=False)
-    bench.show_rows(result.metrics["serving"]["rows"])
+    train.show(result.report.training)
+    show.show_metrics(result.report.encoders, languages=False)
+    bench.show_rows(result.report.serving["rows"])
     say(f"\nreport: {result.page}")
     if json:
-        emit({"path": str(result.page.parent), **result.metrics})
+        emit({"path": str(result.page.parent), **result.report.to_json()})

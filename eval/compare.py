@@ -17,7 +17,9 @@ from scipy.special import ndtr
 from xt.calibration import resampling
 from xt.calibration.resampling import Floats, Sample
 from xt.core.errors import XtError
-from xt.core.files.artifact import new_artifact, refuse_existing, write_json
+from xt.core.files.artifact import refuse_existing
+from xt.core.results.folder import write_report
+from xt.core.results.report import Report
 from xt.eval.compare_reading import Answers, Side, matched, read_side
 from xt.eval.report import build
 from xt.eval.run import describe_run, resource_of
@@ -38,8 +40,8 @@ def compare(
     seed: int = 0,
     methods: tuple[str | None, str | None] = (None, None),
     progress: Callable[[int, int, str], None] | None = None,
-) -> dict[str, Any]:
-    """Compare two report folders of one task and write a report folder: what metrics.json holds.
+) -> Report:
+    """Compare two report folders of one task, write a report folder, and return its report.
 
     Differences are of the second less the first. Languages and directions that only one has are left out, and said.
 
@@ -88,14 +90,18 @@ def compare(
     codes = [code for part in directions.values() for code in part["languages"]]
     codes = list(dict.fromkeys([*codes, *(c for two in left_out.values() for one in two for c in one)]))
     names = section["names"]
-    metrics = describe_run(f"{names[1]} against {names[0]}", sides[0].task, codes, comparison=section)
-    with new_artifact(out, kind="report", force=force) as draft:
-        write_json(draft.path / "metrics.json", metrics)
-        build.write(metrics, draft.path / "report.html")
-        draft.parents = [s.parent for s in sides]
-        draft.seed = seed
-        draft.facts = {"task": sides[0].task, "compared": [str(a), str(b)]}
-    return metrics
+    task = sides[0].task.to_json()
+    report = describe_run(f"{names[1]} against {names[0]}", task, codes, comparison=section)
+    write_report(
+        out,
+        report,
+        build.render(report),
+        parents=[s.parent for s in sides],
+        facts={"task": task, "compared": [str(a), str(b)]},
+        seed=seed,
+        force=force,
+    )
+    return report
 
 
 def choose(sides: tuple[Side, Side], methods: tuple[str | None, str | None]) -> tuple[str | None, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.core.data.rows import jsonl
 from xt.core.errors import XtError
-from xt.core.files.artifact import open_artifact, read_json
 from xt.core.heads.scores import exact_match
+from xt.core.results.folder import open_report
+from xt.core.results.report import Task
 
 Floats = npt.NDArray[np.float64]
 OWN = "own"
@@ -47,7 +47,7 @@ class Side:
 
     path: Path
     parent: dict[str, str]
-    task: dict[str, Any]
+    task: Task
     encoder: str
     created: str
     methods: tuple[str, ...]
@@ -58,11 +58,10 @@ class Side:
 
 def read_side(folder: Path) -> Side:
     """Read a report folder; of several encoders the last, which is the report's subject."""
-    artifact = open_artifact(folder, kind="report")
-    metrics = read_json(folder / "metrics.json")
-    rows = _rows(folder)
+    opened = open_report(folder)
+    report, rows = opened.report, opened.predictions
     names = list(dict.fromkeys(str(r["encoder"]) for r in rows if r.get("encoder")))
-    encoders = [str(e.get("name")) for e in metrics.get("encoders") or []]
+    encoders = [str(e.name) for e in report.encoders]
     subject = encoders[-1] if encoders else names[-1] if names else folder.resolve().name
     if len(names) > 1:
         rows = [r for r in rows if r.get("encoder") == subject]
@@ -84,32 +83,7 @@ def read_side(folder: Path) -> Side:
         place.setdefault(str(row.get("language") or "und"), []).extend(lines)
     order = dict.fromkeys(m for row in rows[:1] for line in _lines(row) for m in line.chances)
     kept = tuple(m for m in order if m in (methods or set()))
-    task = dict(metrics.get("task") or {})
-    return Side(folder, artifact.as_parent(), task, subject, str(metrics.get("created") or ""), kept, answers)
-
-
-def _objects(lines: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of JSON lines; XtError names file and line of what is none."""
-    for number, row in jsonl(lines):
-        if isinstance(row, str):
-            raise XtError(f"{lines}, line {number}: {row}", "Evaluate it again.")
-        yield dict(row)
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    """The predictions of a folder, whichever way they are kept."""
-    table, lines = folder / "predictions.parquet", folder / "predictions.jsonl"
-    if table.is_file():
-        import pyarrow.parquet as pq
-
-        return list(pq.read_table(table).to_pylist())
-    if lines.is_file():
-        return list(_objects(lines))
-    found = ", ".join(sorted(p.name for p in folder.iterdir()))
-    raise XtError(
-        f"{folder} has neither predictions.parquet nor predictions.jsonl (found: {found}).",
-        "Summaries and comparisons have no predictions: name reports that `xt eval` wrote.",
-    )
+    return Side(folder, opened.artifact.as_parent(), report.task, subject, report.created or "", kept, answers)
 
 
 def _lines(row: Mapping[str, Any]) -> Iterable[Line]:
@@ -154,7 +128,7 @@ def matched(
 
     Raises XtError when the tasks differ, when no language is in both, or at the first query that only one has.
     """
-    tasks = [str(s.task.get("name") or "") for s in sides]
+    tasks = [s.task.name or "" for s in sides]
     if tasks[0] != tasks[1]:
         raise XtError(
             f"{sides[0].path} is of the task {tasks[0]!r}, {sides[1].path} of {tasks[1]!r}.",

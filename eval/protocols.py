@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from xt.core.data.tasks import get
-from xt.core.files.artifact import Artifact, new_artifact, open_artifact, write_json
+from xt.core.files.artifact import Artifact
+from xt.core.results.folder import write_report
+from xt.core.results.report import Encoder, Report
 from xt.eval.ranked import passages, search
 from xt.eval.ranked.search import Collection
 from xt.eval.report import build
@@ -65,7 +66,7 @@ def examples(predictions: Sequence[dict[str, Any]], encoder: str) -> list[dict[s
 def write(
     out: Path,
     about: dict[str, Any],
-    entry: dict[str, Any],
+    entry: Encoder,
     name: str,
     section: dict[str, Any],
     predictions: Sequence[dict[str, Any]],
@@ -73,13 +74,13 @@ def write(
     calibrators: dict[str, Any] | None = None,
     parents: Sequence[dict[str, str]] = (),
     force: bool = False,
-) -> tuple[Artifact, dict[str, Any]]:
-    """Write a report folder: metrics.json, predictions.jsonl, calibration.json where there is one, report.html.
+) -> tuple[Artifact, Report]:
+    """Write the report folder of mining or ranking.
 
     Args:
         out: the folder.
         about: what the report says of the task.
-        entry: facts of the encoder.
+        entry: the encoder, and what was measured of it beside the section.
         name: the section's name in metrics.json, `mining` or `ranked`.
         section: its content.
         predictions: one object a line of predictions.jsonl.
@@ -87,16 +88,17 @@ def write(
         parents: the folders that it is made from.
         force: replace what is there.
     """
-    codes = list(section["languages"])
-    told = {name: section, "examples": examples(predictions, entry["name"])}
-    metrics = describe_run(f"xt eval {about['name']}", about, codes, encoders=[entry], **told)
-    with new_artifact(out, kind="report", force=force) as draft:
-        write_json(draft.path / "metrics.json", metrics)
-        with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in predictions)
-        if calibrators is not None:
-            write_json(draft.path / "calibration.json", {entry["name"]: calibrators})
-        build.write(metrics, draft.path / "report.html")
-        draft.parents = list(parents)
-        draft.facts = {"task": about, "encoders": [entry["name"]]}
-    return open_artifact(out, kind="report"), metrics
+    name_of_encoder = str(entry.name)
+    sections = {name: section, "examples": examples(predictions, name_of_encoder)}
+    report = describe_run(f"xt eval {about['name']}", about, list(section["languages"]), encoders=[entry], **sections)
+    artifact = write_report(
+        out,
+        report,
+        build.render(report),
+        lines=predictions,
+        calibration=None if calibrators is None else {name_of_encoder: calibrators},
+        parents=parents,
+        facts={"task": about, "encoders": [name_of_encoder]},
+        force=force,
+    )
+    return artifact, report

@@ -19,8 +19,12 @@ from xt.core import __version__, languages
 from xt.core.data import aligned, bitext, tasks
 from xt.core.data.bitext import Bitext
 from xt.core.errors import XtError
-from xt.core.files.artifact import Artifact, command_line, new_artifact, open_artifact, write_json
+from xt.core.files.artifact import Artifact, command_line
 from xt.core.machine.cores import usable_cores
+from xt.core.results import folder
+from xt.core.results.records import plain
+from xt.core.results.report import Encoder as EncoderResult
+from xt.core.results.report import Report, Retrieval
 from xt.eval import groups
 from xt.eval.report import build
 from xt.eval.retrieval import conventions
@@ -86,8 +90,8 @@ def load_corpus(task: str, *, data_dir: Path | None = None, selection: str = "al
 class Evaluation:
     """What evaluating one encoder gave."""
 
-    metrics: dict[str, Any]
-    """The encoder's entry in metrics.json."""
+    encoder: EncoderResult
+    """The encoder, and what was measured of it."""
     predictions: list[dict[str, Any]]
     calibrators: dict[str, Any]
     """direction -> method -> calibrator, fitted on everything the method may see, for serving."""
@@ -105,7 +109,7 @@ def evaluate(
     encoder: Encoder,
     corpus: Corpus,
     *,
-    entry: dict[str, Any],
+    entry: EncoderResult,
     temperature: float | None,
     truncate: bool = False,
     pool: int | None = None,
@@ -121,7 +125,7 @@ def evaluate(
     Args:
         encoder: anything with `encode`.
         corpus: the parallel text.
-        entry: facts of the encoder for the report (name, label, provenance, precision, engine, dim).
+        entry: the encoder for the report, nothing of it measured.
         temperature: the softmax temperature of the encoder's own training, where known.
         truncate: cut texts that are too long, and count them, instead of stopping.
         pool: also measure accuracy among so many candidates, drawn at random, the same number in every language.
@@ -137,7 +141,7 @@ def evaluate(
     vectors = retrieval.encode_corpus(encoder, corpus.pairs, truncate=truncate, progress=progress)
     seconds = {"encode": time.perf_counter() - started}
     resources = {b.language: resource_of(b.language) for b in corpus.pairs}
-    metrics: dict[str, Any] = {**entry, "retrieval": {}, "calibration": {}}
+    metrics: dict[str, Any] = {"retrieval": {}, "calibration": {}}
     metrics["truncated"] = sum(v.truncated for v in vectors.values())
     predictions: list[dict[str, Any]] = []
     calibrators: dict[str, Any] = {}
@@ -162,8 +166,9 @@ def evaluate(
         if any(any(row["copies"].values()) for row in rows.values()):
             texts = {code: row["accuracy_by_text"] for code, row in rows.items()}
             metrics["retrieval"][direction]["by_text"] = groups.with_all(texts, resources)
-    notes = [note for way in metrics["retrieval"].values() for note in way.get("notes", ())]
-    notes += copies_note(metrics["retrieval"])
+    retrieved = {direction: Retrieval.from_json(way) for direction, way in metrics["retrieval"].items()}
+    notes = [note for way in retrieved.values() for note in way.notes]
+    notes += copies_note(retrieved)
     if notes:
         metrics["notes"] = list(dict.fromkeys(notes))
     seconds["search"] = time.perf_counter() - started - sum(seconds.values())
@@ -179,25 +184,27 @@ def evaluate(
         for b in corpus.pairs:
             answers = of_texts[direction][b.language]
             by_index = both[direction][b.language].gold == 0
-            predictions += _predictions(b, direction, answers, by_index, side.methods, entry["name"])
+            predictions += _predictions(b, direction, answers, by_index, side.methods, str(entry.name))
     seconds["calibrate"] = time.perf_counter() - started - sum(seconds.values())
     metrics["seconds"] = seconds
     metrics["kept_vectors"] = getattr(encoder, "hits", 0) - kept
-    return Evaluation(metrics, predictions, calibrators)
+    return Evaluation(EncoderResult.from_json({**entry.to_json(), **metrics}), predictions, calibrators)
 
 
-def copies_note(retrieved: Mapping[str, Any]) -> list[str]:
+def copies_note(retrieved: Mapping[str, Retrieval]) -> list[str]:
     """Warn of texts that are there more than once; the accuracy by text where it differs. Empty without any."""
     parts = []
     for direction, way in retrieved.items():
-        rows = {code: row for code, row in way["languages"].items() if any(row["copies"].values())}
-        documents, queries = (sum(row["copies"][side] for row in rows.values()) for side in ("documents", "queries"))
-        apart = [c for c, row in rows.items() if abs(row["accuracy"] - row["accuracy_by_text"]) > 1e-12]
+        rows = {code: row for code, row in way.languages.items() if row.copies}
+        documents = sum(row.copies.documents or 0 for row in rows.values())
+        queries = sum(row.copies.queries or 0 for row in rows.values())
         if not rows:
             continue
+        both = {c: (row.accuracy or 0.0, row.accuracy_by_text or 0.0) for c, row in rows.items()}
         told = [
-            f"{c} {100 * rows[c]['accuracy']:.1f} by index, {100 * rows[c]['accuracy_by_text']:.1f} by text"
-            for c in apart
+            f"{c} {100 * index:.1f} by index, {100 * text:.1f} by text"
+            for c, (index, text) in both.items()
+            if abs(index - text) > 1e-12
         ]
         differ = f"accuracy differs: {'; '.join(told)}" if told else "accuracy by text is the same"
         repeat = f"{documents} documents and {queries} queries repeat another text ({', '.join(rows)})"
@@ -313,8 +320,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def describe_run(title: str, task: dict[str, Any], codes: Sequence[str], **sections: Any) -> dict[str, Any]:
-    """Put together metrics.json: what was run, on what and where, the languages by name, then the sections."""
+def describe_run(title: str, task: dict[str, Any], codes: Sequence[str], **sections: Any) -> Report:
+    """Put a report together: what was run, on what and where, the languages by name, then the sections."""
     known = {}
     for code in codes:
         try:
@@ -322,8 +329,7 @@ def describe_run(title: str, task: dict[str, Any], codes: Sequence[str], **secti
         except XtError:
             continue
         known[code] = {k: getattr(row, k) for k in ("name", "resource", "script", "family", "joshi")}
-    return {
-        "schema": 1,
+    facts = {
         "title": title,
         "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "command": command_line(),
@@ -331,17 +337,17 @@ def describe_run(title: str, task: dict[str, Any], codes: Sequence[str], **secti
         "machine": machine(),
         "task": task,
         "languages": known,
-        **sections,
     }
+    return Report.from_json(plain({**facts, **sections}))
 
 
-def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **sections: Any) -> dict[str, Any]:
-    """Put together metrics.json: the encoders' entries, what they were measured on, and further sections."""
-    entries = [e.metrics for e in evaluations]
+def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **sections: Any) -> Report:
+    """Put a report together: the encoders, what they were measured on, and further sections."""
+    entries = [e.encoder for e in evaluations]
     shown = examples(evaluations[-1].predictions)
     codes = [b.language for b in corpus.pairs]
     sections = {"worst": worst(evaluations[-1].predictions), "data": hashes(corpus), **sections}
-    notes = dict.fromkeys(note for e in evaluations for note in e.metrics.get("notes", ()))
+    notes = dict.fromkeys(note for entry in entries for note in entry.notes)
     if told := [*sections.get("notes", ()), *notes]:
         sections["notes"] = told
     return describe_run(title, corpus.describe(), codes, encoders=entries, examples=shown, **sections)
@@ -349,27 +355,22 @@ def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **se
 
 def write_report(
     out: Path,
-    metrics: dict[str, Any],
+    report: Report,
     evaluations: Sequence[Evaluation],
     *,
     parents: Sequence[dict[str, str]] = (),
     facts: dict[str, Any] | None = None,
     force: bool = False,
 ) -> Artifact:
-    """Write a report folder: metrics.json, predictions.parquet, calibration.json, report.html."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with new_artifact(out, kind="report", force=force) as draft:
-        write_json(draft.path / "metrics.json", metrics)
-        rows = [p for e in evaluations for p in e.predictions]
-        columns = dict.fromkeys(name for row in rows for name in row)  # from_pylist takes only the first row's
-        pq.write_table(
-            pa.table({name: [row.get(name) for row in rows] for name in columns}), draft.path / "predictions.parquet"
-        )
-        write_json(draft.path / "calibration.json", {e.metrics["name"]: e.calibrators for e in evaluations})
-        build.write(metrics, draft.path / "report.html")
-        draft.parents = list(parents)
-        names = [e.metrics["name"] for e in evaluations]
-        draft.facts = {"task": metrics["task"], "encoders": names, **(facts or {})}
-    return open_artifact(out, kind="report")
+    """Write the report folder of parallel text, with a prediction for every query and the calibrators."""
+    names = [str(e.encoder.name) for e in evaluations]
+    return folder.write_report(
+        out,
+        report,
+        build.render(report),
+        table=[p for e in evaluations for p in e.predictions],
+        calibration={name: e.calibrators for name, e in zip(names, evaluations, strict=True)},
+        parents=parents,
+        facts={"task": report.task.to_json(), "encoders": names, **(facts or {})},
+        force=force,
+    )

@@ -17,7 +17,9 @@ import numpy as np
 
 from xt.core import languages
 from xt.core.errors import XtError, unknown
-from xt.core.files.artifact import Artifact, new_artifact, open_artifact, read_json, write_json
+from xt.core.files.artifact import Artifact
+from xt.core.results.folder import open_report, write_report
+from xt.core.results.report import Encoder, Report
 from xt.eval import groups
 from xt.eval.report import build
 from xt.eval.run import describe_run
@@ -100,16 +102,22 @@ class Read:
 
 def read_report(folder: Path) -> Read:
     """Read the task, the encoder and each language's figures of a report folder; XtError when it has none."""
-    artifact = open_artifact(folder, kind="report")
-    metrics = read_json(folder / "metrics.json")
-    encoders = metrics.get("encoders") or [{}]
-    retrieval = (encoders[-1].get("retrieval") or {}).get(XTREME_DIRECTION)
-    section = metrics.get("mining") or metrics.get("ranked") or metrics.get("classification") or retrieval
-    name = (metrics.get("task") or {}).get("name")
-    if not section or not section.get("languages") or not name:
+    opened = open_report(folder)
+    report = opened.report
+    encoder = report.encoders[-1] if report.encoders else Encoder()
+    rows = figures_of(report, encoder)
+    if not rows or not report.task.name:
         raise XtError(f"{folder} says nothing of any language of a task.", "Name folders that `xt eval` wrote.")
-    rows = {_code(code): row for code, row in section["languages"].items()}
-    return Read(folder, name, str(encoders[-1].get("name") or "?"), artifact.hash, rows)
+    rows = {_code(code): row for code, row in rows.items()}
+    return Read(folder, report.task.name, encoder.name or "?", opened.artifact.hash, rows)
+
+
+def figures_of(report: Report, encoder: Encoder) -> dict[str, Mapping[str, Any]]:
+    """Return each language's figures of what a report is of: mining, ranking, a head, or retrieval of translations."""
+    if report.mining:
+        return dict(report.mining.get("languages") or {})
+    found = report.ranked or report.classification or encoder.retrieval.get(XTREME_DIRECTION)
+    return {code: row.to_json() for code, row in found.languages.items()} if found else {}
 
 
 def _code(code: str) -> str:
@@ -213,8 +221,8 @@ def _mean(scores: Sequence[tuple[str, float | None]]) -> dict[str, Any]:
 
 def write_summary(
     folders: Sequence[Path], benchmark: str, out: Path, *, force: bool = False
-) -> tuple[Artifact, dict[str, Any]]:
-    """Write a summary folder from report folders: metrics.json, summary.tsv, report.html; gives it and the metrics."""
+) -> tuple[Artifact, Report]:
+    """Write a summary folder from report folders, with its table as summary.tsv; return it and its report."""
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
     reports = [read_report(folder) for folder in folders]
@@ -223,14 +231,18 @@ def write_summary(
     there = {code for task in section["tasks"].values() for code in task["languages"]}
     title = f"{benchmark.upper()}, put together from {len(reports)} report{'s' if len(reports) != 1 else ''}"
     about = {"name": benchmark, "title": title, "languages": len(there)}
-    metrics = describe_run(f"{benchmark.upper()} summary", about, codes, summary=section, notes=notes(section))
-    with new_artifact(out, kind="summary", force=force) as draft:
-        write_json(draft.path / "metrics.json", metrics)
-        (draft.path / "summary.tsv").write_text(as_tsv(section), encoding="utf-8")
-        build.write(metrics, draft.path / "report.html")
-        draft.parents = [{"kind": "report", "path": str(r.path), "hash": r.hash} for r in reports]
-        draft.facts = {"benchmark": benchmark, "overall": section["overall"]["score"]}
-    return open_artifact(out, kind="summary"), metrics
+    report = describe_run(f"{benchmark.upper()} summary", about, codes, summary=section, notes=notes(section))
+    artifact = write_report(
+        out,
+        report,
+        build.render(report),
+        kind="summary",
+        texts={"summary.tsv": as_tsv(section)},
+        parents=[{"kind": "report", "path": str(r.path), "hash": r.hash} for r in reports],
+        facts={"benchmark": benchmark, "overall": section["overall"]["score"]},
+        force=force,
+    )
+    return artifact, report
 
 
 def notes(section: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,9 @@ from xt.core.encoder.resolve import Resolved
 from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, refuse_existing
+from xt.core.results.folder import read_report
+from xt.core.results.report import Encoder
+from xt.core.results.report import Report as Results
 from xt.eval import run as evaluation
 from xt.eval.retrieval import ranking
 from xt.eval.vector_cache import CachedEncoder
@@ -128,7 +131,7 @@ class Result:
     answer: Answer
     steps: dict[str, float]
     """Name -> seconds of the steps of this run."""
-    metrics: dict[str, Any]
+    report: Results
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -137,7 +140,7 @@ class Result:
             "page": str(self.page),
             "answer": asdict(self.answer),
             "steps": self.steps,
-            **self.metrics,
+            **self.report.to_json(),
         }
 
 
@@ -192,10 +195,10 @@ def run(
     page = settings.out / "report" / "report.html"
     if kept(settings.out / "report", "report", [model.hash], force=settings.force, checkpoint=trained.hash):
         report("the report is complete: kept")
-        metrics = json.loads((settings.out / "report" / "metrics.json").read_text(encoding="utf-8"))
+        results = read_report(settings.out / "report")
     else:
-        metrics = clock.run("evaluate", lambda: measure(settings, base, model, encoder, corpus, trained, counter))
-    return Result(page, answer, clock.steps, metrics)
+        results = clock.run("evaluate", lambda: measure(settings, base, model, encoder, corpus, trained, counter))
+    return Result(page, answer, clock.steps, results)
 
 
 def measured(corpus: evaluation.Corpus) -> evaluation.Corpus:
@@ -258,12 +261,7 @@ class Vectors(CachedEncoder):
 def identity_of(encoder: Vectors, model: Artifact) -> dict[str, Any]:
     """Say which encoder made an index."""
     return {
-        "name": encoder.spec.name,
-        "label": encoder.spec.name,
-        "provenance": encoder.spec.provenance,
-        "precision": model.facts["precision"],
-        "engine": "onnxruntime",
-        "dim": encoder.spec.dim,
+        **Encoder.of(encoder.spec, precision=model.facts["precision"], engine="onnxruntime").to_json(),
         "checkpoint": model.facts["checkpoint"].get("hash", ""),
         "parent": {"kind": "model", "hash": model.hash},
     }
@@ -379,17 +377,10 @@ def measure(
     corpus: evaluation.Corpus,
     trained: Artifact,
     counter: MakeCounter,
-) -> dict[str, Any]:
-    """Evaluate the exported encoder, with intervals, and write the report; return its metrics."""
+) -> Results:
+    """Evaluate the exported encoder, with intervals, write the report folder and return what it reports."""
     spec = base.spec
-    entry = {
-        "name": "encoder",
-        "label": spec.name,
-        "provenance": spec.provenance,
-        "precision": model.facts["precision"],
-        "engine": "onnxruntime",
-        "dim": spec.dim,
-    }
+    entry = Encoder.of(spec, name="encoder", precision=model.facts["precision"], engine="onnxruntime")
     found = evaluation.evaluate(
         encoder,
         corpus,
@@ -399,7 +390,7 @@ def measure(
         progress=counter("    languages"),
         calibrating=counter("    calibrated"),
     )
-    metrics = evaluation.assemble(
+    results = evaluation.assemble(
         "xt quickstart",
         corpus,
         [found],
@@ -412,11 +403,11 @@ def measure(
             {"label": "report", "path": str(settings.out / "report")},
         ],
     )
-    metrics["encoders"][0]["parity"] = model.facts["parity"]
+    results.encoders[0].parity = model.facts["parity"]
     facts = {"checkpoint": trained.hash}
     folder = settings.out / "report"
-    evaluation.write_report(folder, metrics, [found], parents=[model.as_parent()], force=True, facts=facts)
-    return metrics
+    evaluation.write_report(folder, results, [found], parents=[model.as_parent()], force=True, facts=facts)
+    return results
 
 
 def notes(base: Resolved) -> list[str]:
@@ -442,21 +433,18 @@ def notes(base: Resolved) -> list[str]:
 
 def closing(result: Result) -> list[str]:
     """Sum a run up in three sentences, then the page and the next command."""
-    metrics = result.metrics
-    encoder = metrics["encoders"][0]
-    accuracy = encoder["retrieval"][DIRECTION]["mean"]["all"]
-    methods = encoder["calibration"][DIRECTION]["methods"]
-    before = methods["cosine"]["overall"]["ece"]
-    ece = methods["zero-shot"]["overall"]["ece"]
-    low = encoder["retrieval"][DIRECTION]["mean"].get("low")
-    tasks = metrics["training"]["tasks"]
+    encoder, trained = result.report.encoders[0], result.report.training
+    found, methods = encoder.retrieval[DIRECTION], encoder.calibration[DIRECTION].methods
+    accuracy, low = found.mean["all"], found.mean.get("low")
+    before, ece = methods["cosine"].overall.ece, methods["zero-shot"].overall.ece
+    tasks = trained["tasks"]
     learned = ", ".join(f"{t['task']} {t['after']:.0%} (majority {t['majority']:.0%})" for t in tasks)
-    count = len(encoder["retrieval"][DIRECTION]["languages"])
-    poor = f", {low:.0%} in the low-resource ones" if isinstance(low, float) else ""
+    count = len(found.languages)
+    poor = f", {low:.0%} in the low-resource ones" if low is not None else ""
     return [
         f"In {count} languages the encoder finds a sentence's English translation {accuracy:.0%} of the time{poor}.",
         f"Its probabilities are off by {ece:.3f} on average, calibrated on five languages; by {before:.3f} before.",
-        f"After {metrics['training']['steps']} steps of training its heads score {learned} on held-out samples.",
+        f"After {trained['steps']} steps of training its heads score {learned} on held-out samples.",
         f"The page: {result.page}",
         f"Next: xt serve {result.page.parent.parent / 'repository'} --gateway-port 8080   # and ask at http://127.0.0.1:8080",
     ]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from xt.bench import measure as bench
 from xt.core.encoder import resolve, torch_engine
 from xt.core.encoder.resolve import Resolved
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, refuse_existing
+from xt.core.results.folder import read_report
+from xt.core.results.report import Encoder
+from xt.core.results.report import Report as Results
 from xt.eval import run as evaluation
 from xt.export.repository import export_model
 from xt.serve.client.encoder import TritonEncoder
@@ -59,7 +60,7 @@ class Result:
     """What a run leaves."""
 
     page: Path
-    metrics: dict[str, Any]
+    report: Results
 
 
 def run(settings: Settings, *, report: Report, counter: MakeCounter) -> Result:
@@ -83,7 +84,7 @@ def run(settings: Settings, *, report: Report, counter: MakeCounter) -> Result:
     page = out / "report" / "report.html"
     if kept(out / "report", "report", hashes, force=settings.force, seconds=settings.seconds, full=True):
         report("4-8/8 kept: the report is complete")
-        return Result(page, json.loads((out / "report" / "metrics.json").read_text(encoding="utf-8")))
+        return Result(page, read_report(out / "report"))
     report("4/8 serve both encoders on Triton")
     with TritonServer(out / "full" / "repository", start_seconds=settings.start_seconds, report=report) as server:
         report(f"    {', '.join(server.models)} ready at {server.url}")
@@ -96,7 +97,7 @@ def run(settings: Settings, *, report: Report, counter: MakeCounter) -> Result:
         report("7/8 measure throughput and latency")
         rows = measure(settings, server.url, base, corpus)
     report("8/8 report")
-    metrics = evaluation.assemble(
+    results = evaluation.assemble(
         "xt quickstart",
         corpus,
         evaluations,
@@ -112,12 +113,12 @@ def run(settings: Settings, *, report: Report, counter: MakeCounter) -> Result:
             {"label": "report", "path": str(out / "report")},
         ],
     )
-    for entry, name in zip(metrics["encoders"], MODELS, strict=True):
-        entry["parity"] = models[name].facts["parity"]
+    for entry, name in zip(results.encoders, MODELS, strict=True):
+        entry.parity = models[name].facts["parity"]
     parents = [models[m].as_parent() for m in MODELS]
     extra = {"seconds": settings.seconds, "full": True}
-    evaluation.write_report(out / "report", metrics, evaluations, parents=parents, force=True, facts=extra)
-    return Result(page, metrics)
+    evaluation.write_report(out / "report", results, evaluations, parents=parents, force=True, facts=extra)
+    return Result(page, results)
 
 
 def training(settings: Settings, base: Resolved, report: Report, counter: MakeCounter) -> Resolved:
@@ -166,14 +167,7 @@ def _indented(report: Report, name: str, line: str) -> None:
 def evaluate(encoder: TritonEncoder, corpus: evaluation.Corpus, counter: MakeCounter) -> evaluation.Evaluation:
     """Evaluate one served model."""
     spec = encoder.spec
-    entry = {
-        "name": encoder.model,
-        "label": spec.name,
-        "provenance": spec.provenance,
-        "precision": encoder.facts["precision"],
-        "engine": "triton",
-        "dim": spec.dim,
-    }
+    entry = Encoder.of(spec, name=encoder.model, precision=encoder.facts["precision"], engine="triton")
     return evaluation.evaluate(
         encoder,
         corpus,

@@ -22,6 +22,9 @@ from xt.core.data.images import IMAGES
 from xt.core.encoder import resolve, torch_engine
 from xt.core.errors import XtError, explain_os_error
 from xt.core.files.artifact import MANIFEST, open_artifact, read_json, refuse_existing, write_json
+from xt.core.results.folder import read_report
+from xt.core.results.records import plain
+from xt.core.results.report import Encoder, Method
 from xt.eval import run
 from xt.eval.heads import classify, targets
 from xt.studies.images import emoji
@@ -151,19 +154,17 @@ def measure_tatoeba(study: Settings, encoder: str, out: Path, counter: MakeCount
     resolved = resolve.resolve(encoder)
     corpus = run.load_corpus("tatoeba", data_dir=study.data_dir, selection=TATOEBA)
     spec = resolved.spec
-    entry: dict[str, Any] = {"name": spec.name, "label": spec.name, "provenance": spec.provenance, "precision": "fp32"}
-    entry |= {"engine": "pytorch", "dim": spec.dim}
     opened = torch_engine.load_encoder(resolved, device=study.device)
     result = run.evaluate(
         opened,
         corpus,
-        entry=entry,
+        entry=Encoder.of(spec, precision="fp32", engine="pytorch"),
         temperature=spec.temperature,
         progress=counter("languages"),
         calibrating=counter("calibrated"),
     )
-    metrics = run.assemble("xt study transfer", corpus, [result])
-    run.write_report(out, metrics, [result], parents=[resolved.parent], force=True)
+    results = run.assemble("xt study transfer", corpus, [result])
+    run.write_report(out, results, [result], parents=[resolved.parent], force=True)
 
 
 def measure_target(study: Settings, folder: Path, out: Path, counter: MakeCounter) -> None:
@@ -263,33 +264,28 @@ def summarise(out: Path) -> dict[str, Any]:
             row |= {k: training[k] for k in ("steps", "seconds", "tokens", "tokens_per_second", "precision", "device")}
             keys = ("task", "metric", "majority", "before", "after", "train", "dev")
             row["tasks"] = [{k: t[k] for k in keys} for t in training["tasks"]]
-        entry = _metrics(report)["encoders"][0]
-        row["tatoeba"] = {way: _way(entry, way) for way in entry["retrieval"]}
+        entry = read_report(report).encoders[0]
+        row["tatoeba"] = {way: _way(entry, way) for way in entry.retrieval}
         for name in ("sib200", "images"):
             folder = out / "reports" / f"{one.name}-{name}"
             if (folder / MANIFEST).is_file():
-                section = _metrics(folder)["classification"]
+                section = plain(read_report(folder).classification)
                 row[name] = {k: section[k] for k in ("mean", "languages", "metric", "chance", "images") if k in section}
         rows.append(row)
     return {"schema": 1, "runs": rows}
 
 
-def _way(entry: Mapping[str, Any], way: str) -> dict[str, Any]:
+def _way(entry: Encoder, way: str) -> dict[str, Any]:
     """Give one direction of retrieval: accuracies in percent, and what a zero-shot temperature makes of them."""
-    found = entry["retrieval"][way]
-    fitted = entry["calibration"][way]["methods"].get("zero-shot", {})
+    found = entry.retrieval[way]
+    fitted = entry.calibration[way].methods.get("zero-shot", Method())
     return {
-        "mean": 100 * found["mean"]["all"],
-        "languages": {code: 100 * r["accuracy"] for code, r in found["languages"].items()},
-        "ece": fitted.get("overall", {}).get("ece"),
-        "ece_null": fitted.get("overall", {}).get("ece_null"),
-        "temperature": fitted.get("temperature"),
+        "mean": 100 * found.mean["all"],
+        "languages": {code: 100 * (r.accuracy or 0.0) for code, r in found.languages.items()},
+        "ece": fitted.overall.ece,
+        "ece_null": fitted.overall.ece_null,
+        "temperature": fitted.temperature,
     }
-
-
-def _metrics(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(folder / "metrics.json")
-    return found
 
 
 def write_tables(out: Path, summary: Mapping[str, Any]) -> None:

@@ -282,9 +282,9 @@ def summarise(names: list[str], benchmark: str, out: Path, force: bool) -> dict[
     """Put a benchmark's table together and write its folder: what --json prints."""
     from xt.eval.summary import write_summary
 
-    artifact, metrics = write_summary([Path(n).expanduser() for n in names], benchmark, out, force=force)
-    show_summary(metrics)
-    return {"path": str(artifact.path), **metrics}
+    artifact, report = write_summary([Path(n).expanduser() for n in names], benchmark, out, force=force)
+    show_summary(report)
+    return {"path": str(artifact.path), **report.to_json()}
 
 
 def compared(names: list[str], out: Path, force: bool) -> dict[str, Any]:
@@ -294,6 +294,7 @@ def compared(names: list[str], out: Path, force: bool) -> dict[str, Any]:
     if len(names) != 2:
         raise UsageError(f"--compare takes two report folders, found {len(names)}")
     a, b = (Path(n).expanduser() for n in names)
-    document: dict[str, Any] = compare(a, b, out, force=force, progress=Counter("languages"))
-    show_comparison(document, out)
-    return {"path": str(out), **document}
+    report = compare(a, b, out, force=force, progress=Counter("languages"))
+    assert report.comparison is not None
+    show_comparison(report.comparison, out)
+    return {"path": str(out), **report.to_json()}

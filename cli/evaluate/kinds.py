@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xt.core.data.tasks import Task
+    from xt.core.results.report import Encoder as EncoderResult
     from xt.eval.heads.engines import HeadEngine
     from xt.eval.heads.targets import Target
     from xt.eval.retrieval.ranking import Encoder
     from xt.eval.run import Corpus
     from xt.serve.options import EncoderLocation
 
-Opened = tuple["Encoder", dict[str, Any], float | None, dict[str, str]]
+Opened = tuple["Encoder", "EncoderResult", float | None, dict[str, str]]
 """What `open_encoder` gives."""
 
 
-def open_encoder(location: EncoderLocation) -> tuple[Encoder, dict[str, Any], float | None, dict[str, str]]:
+def open_encoder(location: EncoderLocation) -> Opened:
     """Open what --encoder or --url names: the encoder, its entry for a report, its training temperature, its parent."""
     from xt.core.files.artifact import exported_model
+    from xt.core.results.report import Encoder as EncoderResult
 
     encoder, url, model, device = location.encoder, location.url, location.model, location.device
     if (encoder is None) == (url is None):
@@ -36,7 +38,7 @@ def open_encoder(location: EncoderLocation) -> tuple[Encoder, dict[str, Any], fl
         from xt.serve.client.encoder import TritonEncoder
 
         served = TritonEncoder(url, model, tls=location.server.tls())
-        entry = _entry(served.spec, served.model, served.facts["precision"], "triton")
+        entry = EncoderResult.of(served.spec, name=served.model, precision=served.facts["precision"], engine="triton")
         return served, entry, served.spec.temperature, served.facts["checkpoint"]
     assert encoder is not None
     folder = exported_model(Path(encoder).expanduser(), model)
@@ -44,25 +46,16 @@ def open_encoder(location: EncoderLocation) -> tuple[Encoder, dict[str, Any], fl
         from xt.core.encoder.onnx_engine import load_model
 
         graph, artifact = load_model(folder, device=device)
-        entry = _entry(graph.spec, folder.name, artifact.facts["precision"], "onnxruntime")
+        entry = EncoderResult.of(
+            graph.spec, name=folder.name, precision=artifact.facts["precision"], engine="onnxruntime"
+        )
         return graph, entry, graph.spec.temperature, artifact.as_parent()
     from xt.core.encoder import resolve as encoders
     from xt.core.encoder import torch_engine
 
     resolved = encoders.resolve(encoder)
-    entry = _entry(resolved.spec, resolved.spec.name, "fp32", "pytorch")
+    entry = EncoderResult.of(resolved.spec, precision="fp32", engine="pytorch")
     return torch_engine.load_encoder(resolved, device=device), entry, resolved.spec.temperature, resolved.parent
-
-
-def _entry(spec: Any, name: str, precision: str, engine: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "label": spec.name,
-        "provenance": spec.provenance,
-        "precision": precision,
-        "engine": engine,
-        "dim": spec.dim,
-    }
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ def with_cache(opened: Opened, device: str) -> Opened:
     known: Any = encoder  # every encoder that is opened here has its facts
     spec = {k: v for k, v in known.spec.to_json().items() if k not in ("provenance", "licence", "temperature")}
     how = json.dumps(spec, sort_keys=True)  # the same weights may be pooled or cut in another way
-    facts = [str(SCHEMA), parent["hash"], entry["precision"], entry["engine"], str(entry["dim"]), device, how]
+    facts = [str(SCHEMA), parent["hash"], str(entry.precision), str(entry.engine), str(entry.dim), device, how]
     try:
         cached = CachedEncoder(encoder, " ".join(facts), warn=say)
     except XtError as error:  # there is no place for a cache
@@ -112,24 +105,25 @@ def _lineage(parent: dict[str, str]) -> set[str]:
     return known - {""}
 
 
-def given_fits(report: Path, entry: dict[str, Any], parent: dict[str, str]) -> dict[str, Any]:
+def given_fits(report: Path, entry: EncoderResult, parent: dict[str, str]) -> dict[str, Any]:
     """Read the calibrators of another report: those of the same name, else of its only one.
 
     Where they were fitted on another encoder, which may have the same name, that is reported.
     """
     from xt.core.errors import XtError
     from xt.core.files.artifact import open_artifact, read_json
+    from xt.core.results.folder import CALIBRATION
 
     folder = open_artifact(report, kind="report")
-    file = folder.path / "calibration.json"
+    file = folder.path / CALIBRATION
     if not file.is_file():
         raise XtError(f"{report} holds no calibration.", "Name a report on parallel text or ranked retrieval.")
     fits = dict(read_json(file))
-    if entry["name"] not in fits and len(fits) != 1:
+    if entry.name not in fits and len(fits) != 1:
         raise XtError(
-            f"{report} holds calibrations of {', '.join(fits)}, none of {entry['name']}.", "Evaluate the same encoder."
+            f"{report} holds calibrations of {', '.join(fits)}, none of {entry.name}.", "Evaluate the same encoder."
         )
-    name = entry["name"] if entry["name"] in fits else next(iter(fits))
+    name = str(entry.name) if entry.name in fits else next(iter(fits))
     fitted = {h for p in folder.manifest["parents"] for h in _lineage(p)}
     if fitted and (here := _lineage(parent)) and not fitted & here:
         say(f"note: {report} was fitted on another encoder than the one evaluated now; its probabilities may be off")
@@ -137,7 +131,7 @@ def given_fits(report: Path, entry: dict[str, Any], parent: dict[str, str]) -> d
 
 
 def check_trust(
-    trust: Trust, entry: dict[str, Any], parent: dict[str, str], directions: Sequence[str]
+    trust: Trust, entry: EncoderResult, parent: dict[str, str], directions: Sequence[str]
 ) -> dict[str, Any] | None:
     """Read the fits that are to be applied, and look for the retrievers to install in, before anything is computed."""
     from xt.core.errors import XtError
@@ -184,7 +178,7 @@ def evaluate_corpus(
     from xt.eval.run import assemble, evaluate, write_report
 
     encoder, entry, temperature, parent = opened
-    say(f"{corpus.title}: {len(corpus.pairs)} languages, encoder {entry['label']} on {entry['engine']}")
+    say(f"{corpus.title}: {len(corpus.pairs)} languages, encoder {entry.label} on {entry.engine}")
     if corpus.skipped:
         more = f" and {len(corpus.skipped) - 8} more" if len(corpus.skipped) > 8 else ""
         say(f"{len(corpus.skipped)} files not read: {', '.join(corpus.skipped[:8])}{more}")
@@ -210,14 +204,14 @@ def evaluate_corpus(
         calibrating=Counter("calibrated"),
     )
     sections = {} if measure_layers is None else {"layers": measure_layers(corpus)}
-    metrics = assemble(f"xt eval {corpus.name}", corpus, [result], **sections)
-    artifact = write_report(out, metrics, [result], parents=[parent], force=force)
-    show_metrics([result.metrics])
-    show_layers(metrics)
+    report = assemble(f"xt eval {corpus.name}", corpus, [result], **sections)
+    artifact = write_report(out, report, [result], parents=[parent], force=force)
+    show_metrics(report.encoders)
+    show_layers(report.layers)
     say(f"report: {artifact.path / 'report.html'}")
     if trust.install is not None:
         install_calibration(trust.install, artifact.path)
-    return {"path": str(artifact.path), **metrics}
+    return {"path": str(artifact.path), **report.to_json()}
 
 
 def evaluate_mined(
@@ -238,7 +232,7 @@ def evaluate_mined(
 
     encoder, entry, _, parent = opened
     data = run.load_mining(name, data_dir=data_dir, selection=languages)
-    say(f"{data.title}: {len(data.tasks)} languages, encoder {entry['label']} on {entry['engine']}")
+    say(f"{data.title}: {len(data.tasks)} languages, encoder {entry.label} on {entry.engine}")
     result = run.evaluate_mining(
         encoder,
         data.tasks,
@@ -248,7 +242,7 @@ def evaluate_mined(
         left_out=data.left_out,
         progress=Counter("languages"),
     )
-    artifact, metrics = protocols.write(
+    artifact, report = protocols.write(
         out,
         data.describe(),
         entry,
@@ -261,7 +255,7 @@ def evaluate_mined(
     )
     show_mining(result.section)
     say(f"report: {artifact.path / 'report.html'}")
-    return {"path": str(artifact.path), **metrics}
+    return {"path": str(artifact.path), **report.to_json()}
 
 
 def evaluate_ranked(
@@ -276,6 +270,7 @@ def evaluate_ranked(
     force: bool,
 ) -> dict[str, Any]:
     """Rank documents for queries, calibrate, and write a report folder: what --json prints."""
+    from xt.core.results.report import Encoder as EncoderResult
     from xt.eval import protocols
     from xt.eval.ranked import search as ranked
     from xt.eval.ranked import trust as ranked_trust
@@ -283,7 +278,7 @@ def evaluate_ranked(
     encoder, entry, temperature, parent = opened
     about, collection, names = protocols.load_collection(name, data_dir=data_dir, selection=languages)
     sizes = f"{len(collection.queries.ids):,} queries, {len(collection.documents.ids):,} documents"
-    say(f"{about['title']}: {sizes}, encoder {entry['label']} on {entry['engine']}")
+    say(f"{about['title']}: {sizes}, encoder {entry.label} on {entry.engine}")
     for note in collection.notes:
         say(note)
     given = check_trust(trust, entry, parent, [ranked_trust.DIRECTION])
@@ -291,8 +286,8 @@ def evaluate_ranked(
     trusted = ranked_trust.calibrate(
         result, temperature, calibrate_on=trust.calibrate_on, given=given, calibrating=Counter("calibrated")
     )
-    entry = {**entry, "calibration": trusted.section}
-    artifact, metrics = protocols.write(
+    entry = EncoderResult.from_json({**entry.to_json(), "calibration": trusted.section})
+    artifact, report = protocols.write(
         out,
         about,
         entry,
@@ -303,12 +298,13 @@ def evaluate_ranked(
         parents=[parent],
         force=force,
     )
-    show_ranked(result.section)
-    show_calibration(entry["name"], entry["calibration"])
+    assert report.ranked is not None
+    show_ranked(report.ranked)
+    show_calibration(str(entry.name), entry.calibration)
     say(f"report: {artifact.path / 'report.html'}")
     if trust.install is not None:
         install_calibration(trust.install, artifact.path)
-    return {"path": str(artifact.path), **metrics}
+    return {"path": str(artifact.path), **report.to_json()}
 
 
 def evaluate_images(encoder: str, name: str, out: Path, languages: str, device: str, force: bool) -> dict[str, Any]:
@@ -323,12 +319,13 @@ def evaluate_images(encoder: str, name: str, out: Path, languages: str, device: 
     codes = select(languages, list(load_image_text(folder).captions["test"]))
     heads = open_checkpoint(encoder, device=device)
     task, result = retrieve(heads, folder, codes=codes, progress=Counter("encoded"))
-    artifact, metrics = classify.write(out, heads, task, result, facts={"folder": str(folder)}, force=force)
-    show_classes(result.metrics)
-    chance = ", ".join(f"{k} {v:.3f}" for k, v in result.metrics["chance"].items())
-    say(f"{result.metrics['images']} images; by chance: {chance}")
+    artifact, report = classify.write(out, heads, task, result, facts={"folder": str(folder)}, force=force)
+    assert report.classification is not None
+    show_classes(report.classification)
+    chance = ", ".join(f"{k} {v:.3f}" for k, v in report.classification.chance.items())
+    say(f"{report.classification.images} images; by chance: {chance}")
     say(f"report: {artifact.path / 'report.html'}")
-    return {"path": str(artifact.path), **metrics}
+    return {"path": str(artifact.path), **report.to_json()}
 
 
 def task_of_heads(name: str, layers: str | None) -> Task:
@@ -395,12 +392,13 @@ def evaluate_heads(heads: HeadEngine, tests: dict[Path, Target], *, force: bool)
             progress=Counter("languages"),
             calibrating=Counter("calibrated"),
         )
-        artifact, metrics = classify.write(folder, heads, test.task, result, facts={"data": test.facts}, force=force)
-        show_classes(result.metrics)
-        if result.calibration:
-            show_calibration(str(heads.entry["name"]), result.calibration)
+        artifact, report = classify.write(folder, heads, test.task, result, facts={"data": test.facts}, force=force)
+        assert report.classification is not None
+        show_classes(report.classification)
+        if report.calibration:
+            show_calibration(str(heads.entry.name), report.calibration)
         say(f"report: {artifact.path / 'report.html'}")
-        documents[folder] = {"path": str(artifact.path), **metrics}
+        documents[folder] = {"path": str(artifact.path), **report.to_json()}
     return documents
 
 

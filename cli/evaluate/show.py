@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xt.cli.console import say, stderr, table
 
+if TYPE_CHECKING:
+    from xt.core.results.report import Calibration, Classification, Comparison, Encoder, Ranked, Report
 
-def show_classes(section: dict[str, Any]) -> None:
+
+def show_classes(section: Classification) -> None:
     """Print the scores of each language and their means on stderr."""
-    rows, mean = section["languages"], section["mean"]
-    names = [name for name in mean if name not in ("confidence",)]
+    names = [name for name in section.mean if name not in ("confidence",)]
     table(
-        f"{section['task']}, answered by the head {section['head']}",
+        f"{section.task}, answered by the head {section.head}",
         ["language", "n", *names],
-        [[code, row["n"], *(row[name] for name in names)] for code, row in rows.items()],
+        [[code, row.n, *map(row.score, names)] for code, row in section.languages.items()],
     )
-    groups = ", ".join(f"{group} {value:.3f}" for group, value in mean[section["metric"]].items())
-    say(f"mean {section['metric']}: {groups}")
+    say(f"mean {section.metric}: {_groups(section.mean[str(section.metric)])}")
 
 
-def show_layers(metrics: dict[str, Any]) -> None:
+def show_layers(data: dict[str, Any]) -> None:
     """Print the mean accuracy of each layer on stderr, and the layer chosen on held-out languages."""
-    data = metrics.get("layers")
     if not data:
         return
     ways = data["directions"]
@@ -39,90 +39,92 @@ def show_layers(metrics: dict[str, Any]) -> None:
         say(f"layer {best['layer']}, chosen on {', '.join(best['chosen_on'])}; on the other languages: {scores}")
 
 
-def show_metrics(encoders: list[dict[str, Any]], languages: bool = True) -> None:
+def show_metrics(encoders: list[Encoder], languages: bool = True) -> None:
     """Print accuracy and calibration on stderr."""
     for m in encoders:
-        ways = m["retrieval"]
-        name = m["name"]
-        if languages and len(ways["foreign-english"]["languages"]) <= 120:
-            pool = ways["foreign-english"].get("pool")
-            rows = []
-            repeated = any(
-                any((r.get("copies") or {}).values()) for w in ways.values() for r in w["languages"].values()
-            )
-            for code, row in ways["foreign-english"]["languages"].items():
-                both = [row, ways["english-foreign"]["languages"][code]]
-                cells = [_percent(r["accuracy"]) for r in both] + [_percent(row.get("f1"))]
-                cells += [_percent(r.get("accuracy_pool")) for r in both] if pool else []
-                cells += [_percent(r.get("accuracy_by_text")) for r in both] if repeated else []
-                rows.append([code, row["n"], *cells])
-            head = ["language", "n", "foreign-english", "english-foreign", "F1 foreign-english"]
-            head += [f"f-e, pool {pool}", f"e-f, pool {pool}"] if pool else []
-            head += ["f-e by text", "e-f by text"] if repeated else []
-            title = f"accuracy in percent, {name} (XTREME: english-foreign; MTEB: foreign-english and its weighted F1)"
-            table(title, head, rows)
-        for direction, way in ways.items():
-            say(f"{name}, {direction}: accuracy " + ", ".join(f"{k} {100 * v:.1f}" for k, v in way["mean"].items()))
-            if "by_text" in way:
-                say("  by text: " + ", ".join(f"{k} {100 * v:.1f}" for k, v in way["by_text"].items()))
-            if "pool_mean" in way:
-                means = ", ".join(f"{k} {100 * v:.1f}" for k, v in way["pool_mean"].items())
-                missing = f"; without {', '.join(way['pool_missing'])}" if way["pool_missing"] else ""
-                say(f"  among {way['pool']} candidates: {means}{missing}")
-        show_calibration(name, m["calibration"])
+        name = str(m.name)
+        if languages and len(m.retrieval["foreign-english"].languages) <= 120:
+            show_accuracies(m)
+        for direction, way in m.retrieval.items():
+            say(f"{name}, {direction}: accuracy {_percents(way.mean)}")
+            if way.by_text:
+                say(f"  by text: {_percents(way.by_text)}")
+            if way.pool_mean:
+                missing = f"; without {', '.join(way.pool_missing)}" if way.pool_missing else ""
+                say(f"  among {way.pool} candidates: {_percents(way.pool_mean)}{missing}")
+        show_calibration(name, m.calibration)
         show_trust(m)
-        for note in m.get("notes", ()):
-            say(str(note))
+        for note in m.notes:
+            say(note)
 
 
-def show_calibration(name: str, sections: dict[str, Any]) -> None:
+def show_accuracies(m: Encoder) -> None:
+    """Print the accuracies of each language, in both directions and by each convention."""
+    ways = m.retrieval
+    pool = ways["foreign-english"].pool
+    rows = []
+    repeated = any(row.copies for way in ways.values() for row in way.languages.values())
+    for code, row in ways["foreign-english"].languages.items():
+        both = [row, ways["english-foreign"].languages[code]]
+        cells = [_percent(r.accuracy) for r in both] + [_percent(row.f1)]
+        cells += [_percent(r.accuracy_pool) for r in both] if pool else []
+        cells += [_percent(r.accuracy_by_text) for r in both] if repeated else []
+        rows.append([code, row.n, *cells])
+    head = ["language", "n", "foreign-english", "english-foreign", "F1 foreign-english"]
+    head += [f"f-e, pool {pool}", f"e-f, pool {pool}"] if pool else []
+    head += ["f-e by text", "e-f by text"] if repeated else []
+    title = f"accuracy in percent, {m.name} (XTREME: english-foreign; MTEB: foreign-english and its weighted F1)"
+    table(title, head, rows)
+
+
+def show_calibration(name: str, sections: dict[str, Calibration]) -> None:
     """Print the measures of every method on stderr, means over languages; `sections`: direction or task -> methods."""
     rows = []
     for direction, section in sections.items():
-        for key, x in section["methods"].items():
-            mean = x["overall"]
-            excess = [r["ece"] - r["ece_null"] for r in x["languages"].values() if r.get("ece_null") is not None]
-            cells = [mean["ece"], mean["ece_null"], float(sum(excess) / len(excess)) if excess else None]
-            cells += [max(excess, default=None), *(mean[k] for k in ("nll", "brier", "auroc"))]
-            rows.append([f"{direction} {key}", "-" if x["temperature"] is None else f"{x['temperature']:.5f}", *cells])
+        for key, x in section.methods.items():
+            mean = x.overall
+            excess = [gap for r in x.languages.values() if (gap := r.excess) is not None]
+            cells = [mean.ece, mean.ece_null, float(sum(excess) / len(excess)) if excess else None]
+            cells += [max(excess, default=None), mean.nll, mean.brier, mean.auroc]
+            rows.append([f"{direction} {key}", "-" if x.temperature is None else f"{x.temperature:.5f}", *cells])
     table(
         f"calibration, {name} (means over languages; null: what a perfectly calibrated model would show)",
         ["method", "T", "ECE", "null", "excess", "worst", "NLL", "Brier", "AUROC"],
         [[_dash(cell) for cell in row] for row in rows],
     )
     for direction, section in sections.items():
-        for note in section.get("notes", []):
+        for note in section.notes:
             say(f"{direction}: {note}")
 
 
-def show_trust(m: dict[str, Any]) -> None:
+def show_trust(m: Encoder) -> None:
     """Print what refusing, conformal sets and few labelled queries give, and where the time went, on stderr."""
-    for direction, way in m["calibration"].items():
-        for k, arms in way.get("shots", {}).items():
+    for direction, way in m.calibration.items():
+        for k, arms in way.shots.items():
             words = [
-                f"{arm} excess {row['ece_excess']:.4f} (worst {row['worst_ece_excess']:.3f})"
+                f"{arm} excess {row.ece_excess:.4f} (worst {row.worst_ece_excess:.3f})"
                 for arm, row in arms.items()
-                if row["languages"]
+                if row.languages
             ]
             say(f"{direction}, {k} labelled queries a language: {'; '.join(words) or 'no language has as many'}")
-    for direction, section in m.get("none_of_these", {}).items():
-        for key, method in section["methods"].items():
-            found = method["overall"]
+    for direction, missing in m.none_of_these.items():
+        for key, method in missing.methods.items():
+            found = method.overall
             say(
-                f"{direction}, half of the queries without an answer ({key}): AUROC {_short(found['auroc'])}; refusing "
-                f"at a risk of {section['risk']:g} answers {found['coverage']:.2f} of them, "
-                f"{_short(found['risk_found'])} wrongly"
+                f"{direction}, half of the queries without an answer ({key}): AUROC {_short(found.auroc)}; refusing "
+                f"at a risk of {missing.risk:g} answers {found.coverage:.2f} of them, "
+                f"{_short(found.risk_found)} wrongly"
             )
-    for direction, section in m.get("conformal", {}).items():
-        for scope, found in section["scopes"].items():
-            row = found["overall"]
+    for direction, sets in m.conformal.items():
+        for scope, each in sets.scopes.items():
+            row = each.overall
             say(
-                f"{direction}, sets that promise {1 - section['alpha']:.0%} ({scope}): coverage {row['coverage']:.3f}, "
-                f"{row['mean_size']:.1f} candidates"
+                f"{direction}, sets that promise {1 - (sets.alpha or 0):.0%} ({scope}): coverage {row.coverage:.3f}, "
+                f"{row.mean_size:.1f} candidates"
             )
-    if seconds := m.get("seconds"):
-        kept = f" ({m['kept_vectors']} vectors were kept from before)" if m.get("kept_vectors") else ""
-        say("seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds.items()) + kept)
+    if m.seconds:
+        kept = f" ({m.kept_vectors} vectors were kept from before)" if m.kept_vectors else ""
+        say("seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in m.seconds.items()) + kept)
 
 
 def show_mining(section: dict[str, Any]) -> None:
@@ -145,26 +147,26 @@ def show_mining(section: dict[str, Any]) -> None:
     say(f"mean F1: {_groups(section['mean'].get('f1', {})) or 'no language was mined'}")
 
 
-def show_ranked(section: dict[str, Any]) -> None:
+def show_ranked(section: Ranked) -> None:
     """Print each measure by the language of the queries, and the means."""
-    names = section["measures"]
+    names = section.measures
     rows = []
-    for code, row in section["languages"].items():
-        bounds = {n: row[f"{n}_ci"] for n in names}
-        cells = [f"{row[n]:.3f}" + (" [{:.3f}, {:.3f}]".format(*bounds[n]) if bounds[n] else "") for n in names]
-        rows.append([code, row["n"], *cells, row["accuracy"]])
-    title = f"ranking of {section['documents']:,} documents (a query for which nothing is found counts 0)"
+    for code, row in section.languages.items():
+        bounds = {n: row.interval(n) for n in names}
+        cells = [f"{row.score(n):.3f}" + (" [{:.3f}, {:.3f}]".format(*bounds[n]) if bounds[n] else "") for n in names]
+        rows.append([code, row.n, *cells, row.score("accuracy")])
+    title = f"ranking of {section.documents:,} documents (a query for which nothing is found counts 0)"
     table(title, ["language", "n", *names, "accuracy"], rows)
-    for note in section["notes"]:
+    for note in section.notes:
         say(note)
-    if cut := sum(section["truncated"]):
+    if cut := sum(section.truncated):
         say(f"{cut} texts were longer than the encoder reads, and cut")
-    say(f"mean {section['metric']}: {_groups(section['mean'][section['metric']])}")
+    say(f"mean {section.metric}: {_groups(section.mean[str(section.metric)])}")
 
 
-def show_summary(metrics: dict[str, Any]) -> None:
+def show_summary(report: Report) -> None:
     """Print a benchmark's table and what is missing from it."""
-    section = metrics["summary"]
+    section = report.summary
     rows = []
     for name, task in section["tasks"].items():
         there = f"{len(task['languages'])}/{task['expected']}"
@@ -173,23 +175,22 @@ def show_summary(metrics: dict[str, Any]) -> None:
     for name, group in section["groups"].items():
         say(f"{name}: {_percent(group['score'])}")
     say(f"overall: {_percent(section['overall']['score'])}")
-    for note in metrics["notes"]:
+    for note in report.notes:
         say(note)
 
 
-def show_comparison(document: dict[str, Any], out: Any) -> None:
+def show_comparison(data: Comparison, out: Any) -> None:
     """Print the differences on stderr, and where the page is."""
-    data = document["comparison"]
     keys = ("accuracy", "ece", "brier", "auroc")
-    for way, part in data["directions"].items():
+    for way, part in data.directions.items():
         rows = []
-        for code, r in [*part["languages"].items(), ("mean", part["overall"])]:
+        for code, r in [*part.languages.items(), ("mean", part.overall)]:
             cells = []
             for k in keys:
-                gap, star = r["difference"].get(k), "*" if r.get("beyond_chance", {}).get(k) else ""
+                gap, star = r.difference.get(k), "*" if r.beyond_chance.get(k) else ""
                 cells.append("-" if gap is None else f"{gap:+.3f}{star}")
-            rows.append([code, r["n"], *cells])
-        title = f"{data['names'][1]} less {data['names'][0]} {way} (*: beyond chance, Holm)"
+            rows.append([code, r.n, *cells])
+        title = f"{data.names[1]} less {data.names[0]} {way} (*: beyond chance, Holm)"
         table(title, ["language", "n", *keys], rows)
     stderr.print(f"comparison: {out / 'report.html'}", markup=False, soft_wrap=True)
 
@@ -204,6 +205,10 @@ def _short(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _percents(means: dict[str, float]) -> str:
+    return ", ".join(f"{group} {100 * value:.1f}" for group, value in means.items())
 
 
 def _groups(means: dict[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,11 @@ from xt.calibration.predictions import FOLDS, Predictions
 from xt.calibration.scoring import Method
 from xt.calibration.summary import summary
 from xt.core.data.tasks import Task
-from xt.core.files.artifact import Artifact, new_artifact, open_artifact, write_json
+from xt.core.files.artifact import Artifact
 from xt.core.heads import scores
 from xt.core.heads.decode import Prediction
+from xt.core.results.folder import write_report
+from xt.core.results.report import Report
 from xt.eval.heads import classes, official
 from xt.eval.heads.engines import HeadEngine, Heads, head_for, open_checkpoint, open_heads
 from xt.eval.heads.items import Outcomes, outcomes
@@ -253,8 +254,8 @@ def write(
     *,
     facts: dict[str, Any] | None = None,
     force: bool = False,
-) -> tuple[Artifact, dict[str, Any]]:
-    """Write a report folder: metrics.json, predictions.jsonl, calibration.json, report.html; and give metrics.json.
+) -> tuple[Artifact, Report]:
+    """Write the report folder of a head.
 
     calibration.json holds every fitted calibrator, and the zero-shot temperature (pooled without English) of labels,
     tags or answers by itself, so that `xt export --temperature calibration.json` reads it.
@@ -271,22 +272,18 @@ def write(
     sections: dict[str, Any] = {"encoders": [heads.entry], "classification": result.metrics}
     if result.calibration:
         sections["calibration"] = result.calibration
-    metrics = describe_run(f"xt eval {task.name}", about, list(rows), **sections)
-    with new_artifact(out, kind="report", force=force) as draft:
-        write_json(draft.path / "metrics.json", metrics)
-        with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in result.predictions)
-        if any(result.calibrators.values()):
-            write_json(draft.path / "calibration.json", calibration_file(task, result))
-        build.write(metrics, draft.path / "report.html")
-        draft.parents = [heads.parent]
-        draft.facts = {
-            "task": about,
-            "encoders": [heads.entry["name"]],
-            "head": result.metrics["head"],
-            **(facts or {}),
-        }
-    return open_artifact(out, kind="report"), metrics
+    report = describe_run(f"xt eval {task.name}", about, list(rows), **sections)
+    artifact = write_report(
+        out,
+        report,
+        build.render(report),
+        lines=result.predictions,
+        calibration=calibration_file(task, result) if any(result.calibrators.values()) else None,
+        parents=[heads.parent],
+        facts={"task": about, "encoders": [heads.entry.name], "head": result.metrics["head"], **(facts or {})},
+        force=force,
+    )
+    return artifact, report
 
 
 def calibration_file(task: Task, result: Classified) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from xt.core.heads.inputs import Inputs, chunks
 from xt.core.heads.network import MultiTaskModel, load_heads
 from xt.core.heads.onnx_heads import CLASSIFIER, READ_AHEAD, HeadModel, load_head
 from xt.core.heads.predict import predict
+from xt.core.results.report import Encoder
 from xt.eval.heads.targets import LABELLED
 from xt.serve.client.connection import Tls
 from xt.serve.client.heads import ServedHead, TritonHeads
@@ -42,7 +43,7 @@ class HeadEngine(Protocol):
         ...
 
     @property
-    def entry(self) -> dict[str, Any]:
+    def entry(self) -> Encoder:
         """Facts of what answers, for the report."""
         ...
 
@@ -130,11 +131,6 @@ def unknown_labels(task: Task, row: Task) -> list[str]:
     return [label for label in task.labels if not is_label(label, row.labels)]
 
 
-def _entry(spec: EncoderSpec, name: str, precision: str, engine: str) -> dict[str, Any]:
-    entry = {"name": name, "label": spec.name, "provenance": spec.provenance}
-    return entry | {"precision": precision, "engine": engine, "dim": spec.dim}
-
-
 @dataclass(frozen=True)
 class Heads:
     """A checkpoint with its trained heads, in PyTorch."""
@@ -143,7 +139,7 @@ class Heads:
     tasks: Mapping[str, Task]
     """The tasks that were trained, by name."""
     inputs: Inputs
-    entry: dict[str, Any]
+    entry: Encoder
     """Facts of the encoder for the report."""
     parent: dict[str, str]
 
@@ -162,7 +158,7 @@ class OnnxHeads:
 
     heads: Mapping[str, HeadModel]
     """Name of the task -> what answers it."""
-    entry: dict[str, Any]
+    entry: Encoder
     parent: dict[str, str]
 
     @property
@@ -192,7 +188,7 @@ class ServedHeads:
     server: TritonHeads
     heads: Mapping[str, ServedHead]
     """Name of the task -> the model that answers it."""
-    entry: dict[str, Any]
+    entry: Encoder
     parent: dict[str, str]
     tasks: Mapping[str, Task] = field(default_factory=dict)
 
@@ -297,7 +293,7 @@ def open_checkpoint(encoder: str, *, device: str = "auto") -> Heads:
     model, trained = load_heads(resolved.path, network, resolved.spec)
     spec = resolved.spec
     inputs = Inputs(resolved.path / "tokenizer.json", spec)
-    entry = _entry(spec, spec.name, "fp32", "pytorch")
+    entry = Encoder.of(spec, precision="fp32", engine="pytorch")
     return Heads(model.to(pick_device(device)).eval(), trained, inputs, entry, resolved.parent)
 
 
@@ -323,7 +319,8 @@ def _exported(folders: Mapping[str, Path], path: Path, model: str | None) -> Onn
     facts = artifacts[0].facts
     spec = EncoderSpec.from_json(facts["encoder"])
     label = ", ".join(names.values())
-    return OnnxHeads(heads, _entry(spec, label, facts["precision"], "onnxruntime"), artifacts[0].as_parent())
+    entry = Encoder.of(spec, name=label, precision=facts["precision"], engine="onnxruntime")
+    return OnnxHeads(heads, entry, artifacts[0].as_parent())
 
 
 def _served(url: str, model: str | None, tls: Tls | None) -> ServedHeads:
@@ -336,7 +333,7 @@ def _served(url: str, model: str | None, tls: Tls | None) -> ServedHeads:
         heads[task.name] = head
     facts = next(iter(heads.values())).facts
     spec = EncoderSpec.from_json(facts["encoder"])
-    entry = _entry(spec, ", ".join(names.values()), facts["precision"], "triton")
+    entry = Encoder.of(spec, name=", ".join(names.values()), precision=facts["precision"], engine="triton")
     tasks = {name: Task.from_json(head.facts["task"]) for name, head in heads.items()}
     return ServedHeads(server, heads, entry, facts["checkpoint"], tasks)
 

@@ -4,29 +4,29 @@ A section is a function from the metrics to HTML; it returns an empty string whe
 Everything is escaped, nothing is loaded from elsewhere.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+from xt.core.results.report import Machine, Measures, Method, Report
 from xt.eval.report import page
-from xt.eval.report.page import Cell, fixed, is_number, percent, points, quantity, text, words
+from xt.eval.report.page import Cell, fixed, percent, points, quantity, text, words
 from xt.eval.report.reading import (
-    Metrics,
     before_after,
     blocks,
-    codes,
+    calibrated,
     difference,
     direction_label,
-    directions,
     encoders,
     fastest,
-    get,
     is_triton,
     known,
     mean_of,
+    methods_of,
     name_of,
+    retrieved,
+    retrieved_codes,
 )
 from xt.eval.report.sections.classes import classification, sentence
 from xt.eval.report.sections.compare import comparison
@@ -42,65 +42,61 @@ from xt.eval.report.sections.trust import reliability, risk, shots
 from xt.eval.report.sections.work import parity, serving, training
 
 
-def write(metrics: Metrics, path: Path) -> None:
-    """Render to `path`, through a temporary sibling, so that a reader sees the old page or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(render(metrics), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def render(metrics: Metrics) -> str:
-    """The page as HTML. Only `title` is expected; whatever else is missing or None is left out."""
-    metrics = known(metrics)
+def render(given: Report | Mapping[str, Any]) -> str:
+    """The page of a report, or of its JSON document, as HTML; whatever is missing is left out."""
+    report = tidy(given if isinstance(given, Report) else Report.from_json(given))
     parts = {
-        "comparison": ("Comparison", comparison(metrics)),
-        "summary": ("Summary", summary(metrics)),
-        "languages": ("Languages", languages(metrics)),
-        "retrieval": ("Retrieval", retrieval(metrics)),
-        "classification": ("Scores", classification(metrics)),
-        "ranked": ("Ranked", ranked(metrics)),
-        "mining": ("Mining", mining(metrics)),
-        "layers": ("Layers", layers(metrics)),
-        "calibration": ("Calibration", calibration(metrics)),
-        "reliability": ("Reliability", reliability(metrics)),
-        "shots": ("Shots", shots(metrics)),
-        "risk": ("Risk", risk(metrics)),
-        "none-of-these": ("None of these", none_of_these(metrics)),
-        "conformal": ("Sets", conformal(metrics)),
-        "training": ("Training", training(metrics)),
-        "parity": ("Export", parity(metrics)),
-        "serving": ("Serving", serving(metrics)),
-        "worst": ("Errors", worst(metrics)),
-        "examples": ("Examples", examples(metrics)),
-        "provenance": ("Provenance", provenance(metrics)),
+        "comparison": ("Comparison", comparison(report)),
+        "summary": ("Summary", summary(report)),
+        "languages": ("Languages", languages(report)),
+        "retrieval": ("Retrieval", retrieval(report)),
+        "classification": ("Scores", classification(report)),
+        "ranked": ("Ranked", ranked(report)),
+        "mining": ("Mining", mining(report)),
+        "layers": ("Layers", layers(report)),
+        "calibration": ("Calibration", calibration(report)),
+        "reliability": ("Reliability", reliability(report)),
+        "shots": ("Shots", shots(report)),
+        "risk": ("Risk", risk(report)),
+        "none-of-these": ("None of these", none_of_these(report)),
+        "conformal": ("Sets", conformal(report)),
+        "training": ("Training", training(report)),
+        "parity": ("Export", parity(report)),
+        "serving": ("Serving", serving(report)),
+        "worst": ("Errors", worst(report)),
+        "examples": ("Examples", examples(report)),
+        "provenance": ("Provenance", provenance(report)),
     }
     nav = [(anchor, label) for anchor, (label, html) in parts.items() if html]
-    version = f" {text(metrics['xt_version'])}" if metrics.get("xt_version") else ""
+    version = f" {text(report.xt_version)}" if report.xt_version else ""
     footer = f"<p>Written by xt{version}. The page loads nothing from elsewhere: keep, send or print it as it is.</p>"
-    title = str(metrics.get("title") or "xt report")
-    return page.document(title, header(metrics, title), nav, "".join(html for _, html in parts.values()), footer)
+    title = report.title or "xt report"
+    return page.document(title, header(report, title), nav, "".join(html for _, html in parts.values()), footer)
+
+
+def tidy(report: Report) -> Report:
+    """Return the report with what is null left out of the sections that are kept as they were measured."""
+    loose = ("layers", "summary", "mining", "training", "serving")
+    return replace(report, **{name: known(getattr(report, name)) for name in loose})
 
 
 # -- header ------------------------------------------------------------------------------------------------------------
 
 
-def header(metrics: Metrics, title: str) -> str:
+def header(report: Report, title: str) -> str:
     """Title, the result in a sentence or two, headline figures."""
-    stamp = moment(metrics.get("created"))
-    task = get(metrics, "task", "title")
+    stamp = moment(report.created)
+    task = report.task.title
     eyebrow = " · ".join(text(part) for part in (task, stamp) if part)
-    notes = len(metrics.get("notes") or [])
+    notes = len(report.notes)
     caveat = f"{notes} caveat{'s' if notes > 1 else ''} to read with {'them' if notes > 1 else 'it'}"
     link = f'<p class="small"><a href="#notes">{caveat}</a></p>\n' if notes else ""
-    sentence = in_words(metrics)
+    sentence = in_words(report)
     lead = f'<p class="lead">{sentence}</p>\n' if sentence else ""
     tiles = "".join(
         f'<div class="tile"><dt>{text(label)}</dt><dd class="big">{text(big)}</dd>'
         f'<dd class="sub">{text(sub)}</dd></div>\n'
-        for label, big, sub in headline(metrics)
+        for label, big, sub in headline(report)
     )
     return f'<p class="eyebrow">{eyebrow}</p>\n<h1>{text(title)}</h1>\n{lead}{link}' + (
         f'<dl class="tiles">\n{tiles}</dl>\n' if tiles else ""
@@ -121,23 +117,22 @@ def moment(stamp: Any) -> str:
     return f"{at.day} {at:%B %Y, %H:%M}{zone}"
 
 
-def in_words(metrics: Metrics) -> str:
+def in_words(report: Report) -> str:
     """The result in words, as HTML; a sentence for each part that was measured."""
-    found = encoders(metrics)
-    sentences = [compared(metrics), *(retrieval_sentence(metrics, d) for d in directions(metrics, "retrieval")[:1])]
-    sentences += [part] if (part := sentence(metrics)) else []
-    pair = headline_ece(metrics)
-    if pair and is_number(pair[1].get("ece")):
-        before = get(pair[0], "ece")
-        against = f" after calibration, against {fixed(before)} before" if is_number(before) else ""
-        trained = get(headline_methods(metrics), "training", "overall", "ece")
-        against += (
-            f" ({fixed(trained)} at the temperature it was trained with)" if against and is_number(trained) else ""
-        )
+    found = encoders(report)
+    sentences = [compared(report), *(retrieval_sentence(report, d) for d in retrieved(report)[:1])]
+    sentences += [part] if (part := sentence(report)) else []
+    before, after = headline_ece(report)
+    if after is not None and after.ece is not None:
+        shown = before is not None and before.ece is not None
+        against = f" after calibration, against {fixed(before.ece)} before" if before and shown else ""
+        trained = headline_methods(report).get("training", Method()).overall.ece
+        if against and trained is not None:
+            against += f" ({fixed(trained)} at the temperature it was trained with)"
         whose = "Its" if any(sentences) else f"The {text(name_of(found[-1][0]))} encoder's"
-        sentences.append(f"{whose} stated probabilities are off by <b>{fixed(pair[1]['ece'])}</b> on average{against}.")
-    sentences += [close_sentence(metrics, b) for b in blocks(metrics)[:1]]
-    rows = get(metrics, "serving", "rows") or []
+        sentences.append(f"{whose} stated probabilities are off by <b>{fixed(after.ece)}</b> on average{against}.")
+    sentences += [close_sentence(report, b) for b in blocks(report)[:1]]
+    rows = report.serving.get("rows") or []
     best = fastest(rows, triton=True) or fastest(rows, triton=False)
     if best:
         rate = f"<b>{quantity(best['sentences_per_second'])}</b> sentences a second on this machine"
@@ -146,20 +141,19 @@ def in_words(metrics: Metrics) -> str:
     return " ".join(s for s in sentences if s)
 
 
-def retrieval_sentence(metrics: Metrics, direction: str) -> str:
+def retrieval_sentence(report: Report, direction: str) -> str:
     """How often the last encoder is right, and how that compares with the first; HTML."""
-    found = encoders(metrics)
-    subject, first = found[-1][0], found[0][0]
-    accuracy = mean_of(metrics, subject, direction, "all")
+    subject, first = report.encoders[-1], report.encoders[0]
+    accuracy = mean_of(report, subject, direction, "all")
     if accuracy is None:
         return ""
-    number, several = len(codes(metrics, "retrieval", direction)), len(found) > 1
-    called = f"the {name_of(subject)} encoder" if several else str(subject.get("label") or name_of(subject))
+    number, several = len(retrieved_codes(report, direction)), len(report.encoders) > 1
+    called = f"the {name_of(subject)} encoder" if several else subject.label or name_of(subject)
     over = f"Over {number} languages, " if number > 1 else "In one language, "
     sides = {"foreign-english": "the English translation", "english-foreign": "the foreign translation"}
     side = sides.get(direction, "the right counterpart")
     sentence = f"{over}{text(called)} ranks {side} of a sentence first in <b>{percent(accuracy)}</b> of cases"
-    gain = difference(accuracy, mean_of(metrics, first, direction, "all")) if several else None
+    gain = difference(accuracy, mean_of(report, first, direction, "all")) if several else None
     if gain is None:
         return sentence + "."
     size = round(100 * abs(gain), 1)
@@ -167,41 +161,48 @@ def retrieval_sentence(metrics: Metrics, direction: str) -> str:
     return f"{sentence}, {amount} the {text(name_of(first))} one."
 
 
-def headline_methods(metrics: Metrics) -> Metrics | None:
+def headline_methods(report: Report) -> dict[str, Method]:
     """The calibration methods of the last encoder in the first direction."""
-    found, ways = encoders(metrics), directions(metrics, "calibration")
-    return get(found[-1][0], "calibration", ways[0], "methods") if found and ways else None
+    ways = calibrated(report)
+    return methods_of(report.encoders[-1], ways[0]) if ways else {}
 
 
-def headline_ece(metrics: Metrics) -> tuple[Metrics | None, Metrics] | None:
+def headline_ece(report: Report) -> tuple[Measures | None, Measures | None]:
     """The overall figures before and after calibration, of the last encoder in the first direction."""
-    methods = headline_methods(metrics)
-    if not methods:
-        return None
+    methods = headline_methods(report)
     before, after = before_after(methods)
     if after is None:
-        return None, get(methods, before, "overall") or {}
-    return get(methods, before, "overall"), get(methods, after, "overall") or {}
+        return None, methods[before].overall if before else None
+    return methods[before].overall if before else None, methods[after].overall
 
 
-def headline(metrics: Metrics) -> Iterator[tuple[str, str, str]]:
+def headline(report: Report) -> Iterator[tuple[str, str, str]]:
     """The tiles: what, how much, and beside what to read it."""
-    found = encoders(metrics)
-    yield from compared_tiles(metrics)
-    for direction in directions(metrics, "retrieval")[:1]:
-        subject, first = found[-1][0], found[0][0]
+    several = len(report.encoders) > 1
+    yield from compared_tiles(report)
+    for direction in retrieved(report)[:1]:
+        subject, first = report.encoders[-1], report.encoders[0]
         for group, label in (("all", "Accuracy, all languages"), ("low", "Accuracy, low-resource")):
-            value = mean_of(metrics, subject, direction, group)
-            gain = difference(value, mean_of(metrics, first, direction, group)) if len(found) > 1 else None
+            value = mean_of(report, subject, direction, group)
+            gain = difference(value, mean_of(report, first, direction, group)) if several else None
             against = f"; {points(gain)} points on {name_of(first)}" if gain is not None else ""
             if value is not None:
                 yield label, percent(value), direction_label(direction) + against
-    pair = headline_ece(metrics)
-    if pair and is_number(pair[1].get("ece")):
-        parts = [f"before: {fixed(get(pair[0], 'ece'))}"] if pair[0] else []
-        parts += [f"perfect would show {fixed(pair[1]['ece_null'])}"] if is_number(pair[1].get("ece_null")) else []
-        yield "Calibration error (ECE)", fixed(pair[1]["ece"]), "; ".join(parts)
-    rows = get(metrics, "serving", "rows") or []
+    before, after = headline_ece(report)
+    if after is not None and after.ece is not None:
+        parts = [f"before: {fixed(before.ece)}"] if before not in (None, Measures()) and before else []
+        parts += [f"perfect would show {fixed(after.ece_null)}"] if after.ece_null is not None else []
+        yield "Calibration error (ECE)", fixed(after.ece), "; ".join(parts)
+    yield from speed(report)
+    number = report.task.languages or len(report.languages)
+    if number and not report.comparison:
+        pairs = "" if report.task.pairs is None else f"{fixed(report.task.pairs, 0)} sentence pairs"
+        yield "Languages", fixed(number, 0), pairs
+
+
+def speed(report: Report) -> Iterator[tuple[str, str, str]]:
+    """The tile of sentences a second."""
+    rows = report.serving.get("rows") or []
     best, other = fastest(rows, triton=True), fastest(rows, triton=False)
     shown = best or other
     if shown:
@@ -210,56 +211,46 @@ def headline(metrics: Metrics) -> Iterator[tuple[str, str, str]]:
         if best and other and other["sentences_per_second"] > 0:
             sub = f"{fixed(per_second / other['sentences_per_second'], 1)} times {other.get('engine') or 'the other'}"
         yield "Sentences a second", quantity(per_second), sub
-    task = metrics.get("task") or {}
-    number = task.get("languages") or len(metrics.get("languages") or {})
-    if number and not metrics.get("comparison"):
-        pairs = f"{fixed(task['pairs'], 0)} sentence pairs" if is_number(task.get("pairs")) else ""
-        yield "Languages", fixed(number, 0), pairs
 
 
 # -- provenance --------------------------------------------------------------------------------------------------------
 
 
-def provenance(metrics: Metrics) -> str:
+def provenance(report: Report) -> str:
     """Command, machine, versions, licences, caveats, artefacts."""
-    machine, task = metrics.get("machine") or {}, metrics.get("task") or {}
-    memory = f"{machine['memory_gib']:.1f} GiB" if is_number(machine.get("memory_gib")) else None
-    cores = f"{machine['cores']} cores" if machine.get("cores") else None
-    packages = machine.get("packages") or {}
+    machine, task = report.machine, report.task
+    memory = None if machine.memory_gib is None else f"{machine.memory_gib:.1f} GiB"
+    cores = f"{machine.cores} cores" if machine.cores else None
     facts: list[tuple[str, Any]] = [
-        ("Machine", ", ".join(str(v) for v in (machine.get("cpu"), cores, memory) if v) or None),
-        ("GPU", (machine.get("gpu") or "none") if machine else None),
-        ("Python", machine.get("python")),
-        ("Packages", ", ".join(f"{k} {v or page.DASH}" for k, v in packages.items()) or None),
-        ("xt", metrics.get("xt_version")),
-        ("Test data", " · ".join(str(task[k]) for k in ("title", "name", "licence") if task.get(k)) or None),
+        ("Machine", ", ".join(v for v in (machine.cpu, cores, memory) if v) or None),
+        ("GPU", (machine.gpu or "none") if machine != Machine() else None),
+        ("Python", machine.python),
+        ("Packages", ", ".join(f"{k} {v or page.DASH}" for k, v in machine.packages.items()) or None),
+        ("xt", report.xt_version),
+        ("Test data", " · ".join(part for part in (task.title, task.name, task.licence) if part) or None),
     ]
-    for encoder, _ in encoders(metrics):
-        parts = [f"{encoder[k]}" for k in ("label", "provenance", "precision", "engine") if encoder.get(k)]
-        parts += [f"{encoder['dim']} dimensions"] if encoder.get("dim") else []
+    for encoder in report.encoders:
+        parts = [p for p in (encoder.label, encoder.provenance, encoder.precision, encoder.engine) if p]
+        parts += [f"{encoder.dim} dimensions"] if encoder.dim else []
         facts.append((f"Encoder {name_of(encoder)}", " · ".join(parts) or None))
     told = "".join(f"<dt>{text(label)}</dt><dd>{text(value)}</dd>\n" for label, value in facts if value is not None)
-    command = (
-        f"<h3>Command</h3>\n<pre><code>{text(metrics['command'])}</code></pre>\n" if metrics.get("command") else ""
-    )
-    notes = "".join(f"<li>{text(n)}</li>\n" for n in metrics.get("notes") or [])
-    rows = [
-        [words(a.get("label")), Cell(f"<code>{text(a.get('path'))}</code>")] for a in metrics.get("artefacts") or []
-    ]
+    command = f"<h3>Command</h3>\n<pre><code>{text(report.command)}</code></pre>\n" if report.command else ""
+    notes = "".join(f"<li>{text(n)}</li>\n" for n in report.notes)
+    rows = [[words(a.label), Cell(f"<code>{text(a.path)}</code>")] for a in report.artefacts]
     how = "What was run, on what, and what to keep in mind when quoting a number from this page."
     return page.section(
         "provenance", "Provenance", how,
         f'<h3 id="notes">Caveats</h3>\n<ul class="notes">\n{notes}</ul>\n' if notes else "",
         command,
         f'<dl class="facts">\n{told}</dl>\n' if told else "",
-        hashes(metrics),
+        hashes(report),
         page.table("Written by this run", ["What", "Where"], rows),
     )  # fmt: skip
 
 
-def hashes(metrics: Metrics) -> str:
+def hashes(report: Report) -> str:
     """The files that were read, by their SHA-256."""
-    found = metrics.get("data") or {}
+    found = report.data
     rows = [
         [Cell(f"<code>{text(name)}</code>", str(name)), Cell(f'<code class="hash">{text(value)}</code>')]
         for name, value in found.items()

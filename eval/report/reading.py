@@ -9,6 +9,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from xt.core.results.report import (
+    Calibration,
+    Encoder,
+    Language,
+    Measures,
+    Method,
+    Report,
+    Retrieval,
+    RetrievalRow,
+)
 from xt.eval.report.charts import basic
 from xt.eval.report.charts.basic import Series
 from xt.eval.report.page import is_number, text
@@ -48,24 +58,44 @@ def known(data: Any) -> Any:
 
 
 def difference(after: Any, before: Any) -> float | None:
-    """After - before, or None where either is not a number."""
+    """Return after - before, or None where either is not a number."""
     return after - before if is_number(after) and is_number(before) else None
 
 
-def encoders(metrics: Metrics) -> list[tuple[Metrics, Series]]:
+def encoders(report: Report) -> list[tuple[Encoder, Series]]:
     """Each encoder with its look."""
-    found = list(metrics.get("encoders") or [])
-    return list(zip(found, basic.series_for(len(found)), strict=True))
+    return list(zip(report.encoders, basic.series_for(len(report.encoders)), strict=True))
 
 
-def name_of(encoder: Metrics) -> str:
+def name_of(encoder: Encoder) -> str:
     """The encoder's short name."""
-    return str(encoder.get("name") or encoder.get("label") or "encoder")
+    return encoder.name or encoder.label or "encoder"
 
 
-def directions(metrics: Metrics, part: str) -> list[str]:
-    """The directions any encoder has in `part` (retrieval or calibration), in their order of appearance."""
-    return list(dict.fromkeys(d for e, _ in encoders(metrics) for d in e.get(part) or {}))
+def directions(parts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The directions that any encoder has in a part of its results, in their order of appearance."""
+    return list(dict.fromkeys(direction for part in parts for direction in part))
+
+
+def retrieved(report: Report) -> list[str]:
+    """The directions of retrieval."""
+    return directions(e.retrieval for e in report.encoders)
+
+
+def calibrated(report: Report) -> list[str]:
+    """The directions that encoders were calibrated in."""
+    return directions(e.calibration for e in report.encoders)
+
+
+def retrieval_of(encoder: Encoder, direction: str) -> Retrieval:
+    """Retrieval in one direction; an empty one where the encoder was not measured in it."""
+    return encoder.retrieval.get(direction) or Retrieval()
+
+
+def methods_of(encoder: Encoder, direction: str) -> dict[str, Method]:
+    """The methods of calibration in one direction."""
+    found = encoder.calibration.get(direction)
+    return found.methods if found else {}
 
 
 def direction_label(direction: str) -> str:
@@ -73,28 +103,38 @@ def direction_label(direction: str) -> str:
     return DIRECTIONS.get(direction, direction.replace("-", " → "))
 
 
-def language_name(metrics: Metrics, code: str) -> str:
+def language_of(report: Report, code: str) -> Language:
+    """What is known of a language; nothing of one outside the table."""
+    return report.languages.get(code) or Language()
+
+
+def language_name(report: Report, code: str) -> str:
     """The language's English name, or its code."""
-    return str(get(metrics, "languages", code, "name") or code)
+    return language_of(report, code).name or code
 
 
-def resource(metrics: Metrics, code: str) -> str:
+def resource(report: Report, code: str) -> str:
     """The language's resource class, or an empty string."""
-    return str(get(metrics, "languages", code, "resource") or "")
+    return language_of(report, code).resource or ""
 
 
-def codes(metrics: Metrics, part: str, direction: str) -> list[str]:
-    """The languages measured in one direction, by name."""
-    found: dict[str, None] = {}
-    for encoder, _ in encoders(metrics):
-        block = get(encoder, part, direction)
-        tables = [block] if part == "retrieval" else list((get(block, "methods") or {}).values())
-        for each in tables:
-            found.update(dict.fromkeys(get(each, "languages") or {}))
-    return sorted(found, key=lambda c: language_name(metrics, c).casefold())
+def by_name(report: Report, found: Iterable[str]) -> list[str]:
+    """Codes of languages, each once, by their names."""
+    return sorted(dict.fromkeys(found), key=lambda code: language_name(report, code).casefold())
 
 
-def before_after(methods: Metrics) -> tuple[str | None, str | None]:
+def retrieved_codes(report: Report, direction: str) -> list[str]:
+    """The languages that were retrieved from in one direction, by name."""
+    return by_name(report, (code for e in report.encoders for code in retrieval_of(e, direction).languages))
+
+
+def calibrated_codes(report: Report, direction: str) -> list[str]:
+    """The languages that were calibrated in one direction, by name."""
+    methods = (m for e in report.encoders for m in methods_of(e, direction).values())
+    return by_name(report, (code for method in methods for code in method.languages))
+
+
+def before_after(methods: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Which method counts as before calibration and which as after.
 
     >>> before_after({"cosine": {}, "training": {}, "zero-shot": {}, "per-language": {}})
@@ -108,14 +148,13 @@ def before_after(methods: Metrics) -> tuple[str | None, str | None]:
     return before, after
 
 
-def mean_of(metrics: Metrics, encoder: Metrics, direction: str, group: str) -> float | None:
+def mean_of(report: Report, encoder: Encoder, direction: str, group: str) -> float | None:
     """Mean accuracy over the languages of a resource class, as given, else computed."""
-    given = get(encoder, "retrieval", direction, "mean", group)
-    if is_number(given):
-        return float(given)
-    rows = get(encoder, "retrieval", direction, "languages") or {}
-    wanted = [r.get("accuracy") for c, r in rows.items() if group == "all" or resource(metrics, c) == group]
-    numbers = [v for v in wanted if is_number(v)]
+    found = retrieval_of(encoder, direction)
+    if group in found.mean:
+        return float(found.mean[group])
+    members = [r for c, r in found.languages.items() if group == "all" or resource(report, c) == group]
+    numbers = [r.accuracy for r in members if r.accuracy is not None]
     return fmean(numbers) if numbers else None
 
 
@@ -147,7 +186,7 @@ def fastest(rows: Iterable[Metrics], *, triton: bool) -> Metrics | None:
     return max(kind, key=lambda r: r["sentences_per_second"], default=None)
 
 
-def who(encoder: Metrics, series: Series) -> str:
+def who(encoder: Encoder, series: Series) -> str:
     """An encoder's sign and name, HTML."""
     return f"{basic.key(series)}{text(name_of(encoder))}"
 
@@ -161,47 +200,43 @@ class Block:
     plain: str
     """The same without markup."""
     series: Series
-    methods: Metrics
-    """The methods, as `xt.calibration.summary.summary` returns them."""
-    source: Metrics
-    """What the methods stand in: also `shots`."""
-    retrieval: Metrics
+    source: Calibration
+    """Its methods, as `xt.calibration.summary.summary` returns them, and its shots."""
+    retrieval: Mapping[str, RetrievalRow]
     """The scores of retrieval by language that go with it; empty for a head."""
 
     @property
     def key(self) -> str | None:
         """The method that the page shows: the last of before and after."""
-        before, after = before_after(self.methods)
+        before, after = before_after(self.source.methods)
         return after or before
 
     @property
-    def shown(self) -> Metrics:
+    def shown(self) -> Method:
         """That method."""
-        return get(self.methods, self.key) or {}
+        return self.source.methods[self.key] if self.key else Method()
 
     @property
-    def languages(self) -> Metrics:
-        """Its rows, language by language; those that are no mapping are left out."""
-        rows = get(self.shown, "languages") or {}
-        return {code: row for code, row in rows.items() if isinstance(row, Mapping)}
+    def label(self) -> str:
+        """What it is called."""
+        return self.shown.label or self.key or ""
+
+    @property
+    def languages(self) -> dict[str, Measures]:
+        """Its rows, language by language."""
+        return self.shown.languages
 
 
-def blocks(metrics: Metrics) -> list[Block]:
+def blocks(report: Report) -> list[Block]:
     """Everything that was calibrated: the last encoder first, in each direction, then the others, then heads."""
     found = []
-    for encoder, series in reversed(encoders(metrics)):
-        for way in directions(metrics, "calibration"):
-            source = get(encoder, "calibration", way) or {}
-            rows = get(encoder, "retrieval", way, "languages") or {}
+    for encoder, series in reversed(encoders(report)):
+        for way in calibrated(report):
+            source = encoder.calibration.get(way) or Calibration()
             title = f"{who(encoder, series)}, {text(direction_label(way))}"
             plain = f"{name_of(encoder)}, {direction_label(way)}"
-            found.append(Block(title, plain, series, source.get("methods") or {}, source, rows))
-    for task, source in (metrics.get("calibration") or {}).items():
+            found.append(Block(title, plain, series, source, retrieval_of(encoder, way).languages))
+    for task, source in report.calibration.items():
         (series,) = basic.series_for(1)
-        found.append(Block(text(task), str(task), series, get(source, "methods") or {}, source or {}, {}))
+        found.append(Block(text(task), task, series, source, {}))
     return [b for b in found if b.languages]
-
-
-def excess(row: Any) -> float | None:
-    """How far an ECE lies above what a perfectly calibrated model would show."""
-    return difference(get(row, "ece"), get(row, "ece_null"))

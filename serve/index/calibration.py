@@ -9,6 +9,8 @@ from typing import Any
 from xt.calibration.apply.table import CANDIDATES, MAPPED, SCOPES, TABLE_KIND, CalibrationTable
 from xt.core.errors import XtError, unknown
 from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, read_json, sha256
+from xt.core.results.folder import METRICS, read_report
+from xt.core.results.report import Report
 
 DIRECTION = "foreign-english"
 """Queries in any language, documents in English."""
@@ -92,32 +94,33 @@ def _entries(file: Path, value: object) -> dict[str, dict[str, Any]]:
     names, parents = artifact.facts.get("encoders", []), artifact.manifest["parents"]
     if len(names) == len(parents):
         entries.update({n: {"parent": p} for n, p in zip(names, parents, strict=True) if n in entries})
-    for row in _metrics(file).get("encoders", []):
-        if row.get("name") in entries:
-            entries[row["name"]] |= {k: row[k] for k in ("precision", "engine", "label") if k in row}
+    for row in _report(file).encoders:
+        if row.name in entries:
+            known = {"precision": row.precision, "engine": row.engine, "label": row.label}
+            entries[row.name] |= {k: v for k, v in known.items() if v is not None}
     return entries
 
 
-def _metrics(file: Path) -> dict[str, Any]:
-    metrics = file.parent / "metrics.json"
-    return dict(read_json(metrics)) if metrics.is_file() else {}
+def _report(file: Path) -> Report:
+    """Return the report beside a calibration; an empty one where there is none."""
+    return read_report(file.parent, curves=False) if (file.parent / METRICS).is_file() else Report()
 
 
 def _facts(file: Path, entry: str, direction: str, fitted_on: Sequence[str]) -> dict[str, Any]:
     """Return the corpus, and its least and most candidates (equal texts are one) in the languages fitted on."""
-    metrics = _metrics(file)
-    rows = [e for e in metrics.get("encoders", []) if e.get("name") == entry]
+    report = _report(file)
+    rows = [e for e in report.encoders if e.name == entry]
     if not rows:
         return {}
-    if "ranked" in metrics:
-        role = metrics["ranked"].get("prefixes", {}).get("documents", "default")
-        count = metrics["ranked"]["documents"] - metrics["ranked"].get("copies", {}).get("documents", 0)
+    if (ranked := report.ranked) is not None:
+        role = ranked.prefixes.get("documents", "default")
+        count = (ranked.documents or 0) - (ranked.copies.documents or 0)
         known = {} if role == "default" else {"documents_prefix": role}
-        return {"task": metrics["task"]["name"], "corpus_sizes": [count, count], **known}
-    languages = rows[0]["retrieval"][direction]["languages"]
+        return {"task": report.task.name, "corpus_sizes": [count, count], **known}
+    languages = rows[0].retrieval[direction].languages
     chosen = [row for code, row in languages.items() if code in fitted_on or not fitted_on]
-    sizes = [row["candidates"] - row.get("copies", {}).get("documents", 0) for row in chosen]
-    return {"task": metrics["task"]["name"], "corpus_sizes": [min(sizes), max(sizes)]}
+    sizes = [(row.candidates or 0) - (row.copies.documents or 0) for row in chosen]
+    return {"task": report.task.name, "corpus_sizes": [min(sizes), max(sizes)]}
 
 
 def _same(found: Any, identity: dict[str, Any]) -> str:

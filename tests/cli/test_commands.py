@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.documents import different
 from xt.core.files.artifact import open_artifact
+from xt.core.results.folder import read_document
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.triton.launcher import free_ports
 
@@ -142,9 +144,10 @@ def test_eval_gives_the_same_accuracies_by_pytorch_onnx_runtime_and_triton(
         assert answer["encoders"][0]["engine"] == engine
         found[engine] = accuracies(answer)
         artifact = open_artifact(tmp_path / engine, kind="report")
-        assert json.loads((artifact.path / "metrics.json").read_text()).items() <= answer.items()
+        assert different({**answer}, {"path": answer["path"], **read_document(artifact.path)}) == []
         assert sorted(artifact.manifest["files"]) == [
             "calibration.json",
+            "curves.parquet",
             "metrics.json",
             "predictions.parquet",
             "report.html",

@@ -12,8 +12,10 @@ import pytest
 from scipy.stats import binomtest, bootstrap, rankdata
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
+from tests.documents import different
 from xt.core.errors import XtError
 from xt.core.files.artifact import new_artifact, open_artifact, write_json
+from xt.core.results.folder import read_document
 from xt.eval import compare, compare_reading
 from xt.eval.report.sections import compare as report_compare
 
@@ -86,7 +88,7 @@ PLAIN = {
 
 
 def test_differences_are_those_of_the_two_sides_and_means_of_languages(pair, tmp_path):
-    found = compare.compare(*pair, tmp_path / "out", repeats=100)["comparison"]
+    found = compare.compare(*pair, tmp_path / "out", repeats=100).comparison.to_json()
     assert found["names"] == ["first", "second"] and found["a"]["method"] == found["b"]["method"] == "zero-shot"
     for way in ("foreign-english", "english-foreign"):
         data = found["directions"][way]
@@ -125,7 +127,7 @@ def test_resamples_are_those_of_a_paired_bootstrap_by_hand(pair, tmp_path):
 
 @pytest.mark.parametrize("key", ["accuracy", "brier", "auroc"])
 def test_intervals_are_those_of_scipys_paired_bootstrap(key, pair, tmp_path):
-    data = compare.compare(*pair, tmp_path / "out", repeats=1500)["comparison"]["directions"]["foreign-english"]
+    data = compare.compare(*pair, tmp_path / "out", repeats=1500).comparison.to_json()["directions"]["foreign-english"]
     one, other = side(answers(0), "deu"), side(answers(1, skill=0.8), "deu")
 
     def area(c, y):
@@ -151,9 +153,9 @@ def test_a_paired_interval_is_narrower_than_independent_ones_where_sides_agree(t
     for r in close[::20]:
         r["correct"] = not r["correct"]
     a, b = write(tmp_path / "a", rows), write(tmp_path / "b", close)
-    low, high = compare.compare(a, b, tmp_path / "out")["comparison"]["directions"]["foreign-english"]["languages"][
-        "deu"
-    ]["ci"]["accuracy"]
+    low, high = compare.compare(a, b, tmp_path / "out").comparison.to_json()["directions"]["foreign-english"][
+        "languages"
+    ]["deu"]["ci"]["accuracy"]
     p = np.mean([r["correct"] for r in rows if r["language"] == "deu"])
     alone = 2 * 1.96 * np.sqrt(2 * p * (1 - p) / 120)
     assert (high - low) == pytest.approx(2 * 1.96 * np.sqrt(6) / 120, rel=0.25)  # six queries differ
@@ -161,7 +163,7 @@ def test_a_paired_interval_is_narrower_than_independent_ones_where_sides_agree(t
 
 
 def test_the_p_value_of_accuracy_is_close_to_mcnemars(pair, tmp_path):
-    data = compare.compare(*pair, tmp_path / "out")["comparison"]["directions"]["foreign-english"]["languages"]
+    data = compare.compare(*pair, tmp_path / "out").comparison.to_json()["directions"]["foreign-english"]["languages"]
     for code in ("deu", "swh"):
         (_, one), (_, other) = side(answers(0), code), side(answers(1, skill=0.8), code)
         lost, won = int(((one == 1) & (other == 0)).sum()), int(((one == 0) & (other == 1)).sum())
@@ -187,14 +189,14 @@ def test_holm_by_hand():
 
 
 def test_flags_hold_together_over_languages(pair, tmp_path):
-    data = compare.compare(*pair, tmp_path / "out")["comparison"]["directions"]["foreign-english"]["languages"]
+    data = compare.compare(*pair, tmp_path / "out").comparison.to_json()["directions"]["foreign-english"]["languages"]
     for key in PLAIN:
         expected = compare.holm([data[c]["p"][key] for c in data])
         assert [data[c]["beyond_chance"][key] for c in data] == expected
 
 
 def test_a_report_against_itself_differs_in_nothing(pair, tmp_path):
-    found = compare.compare(pair[0], pair[0], tmp_path / "out")["comparison"]
+    found = compare.compare(pair[0], pair[0], tmp_path / "out").comparison.to_json()
     assert found["names"] == ["first (A)", "first (B)"]
     for row in found["directions"]["foreign-english"]["languages"].values():
         assert set(row["difference"].values()) == {0.0} and set(row["p"].values()) == {1.0}
@@ -202,7 +204,7 @@ def test_a_report_against_itself_differs_in_nothing(pair, tmp_path):
 
 
 def test_two_methods_of_one_report_are_compared(pair, tmp_path):
-    found = compare.compare(pair[0], pair[0], tmp_path / "out", methods=("cosine", "zero-shot"))["comparison"]
+    found = compare.compare(pair[0], pair[0], tmp_path / "out", methods=("cosine", "zero-shot")).comparison.to_json()
     assert found["names"] == ["first (cosine)", "first (zero-shot)"]
     overall = found["directions"]["foreign-english"]["overall"]
     assert overall["difference"]["accuracy"] == 0 and overall["difference"]["ece"] < -0.3
@@ -219,13 +221,13 @@ def test_order_of_queries_does_not_matter_repeated_ones_keep_theirs(tmp_path):
     first, rest = worse[:3], worse[3:]
     mixed = [rest[i] for i in np.random.default_rng(0).permutation(len(rest))] + first
     turned = compare.compare(tmp_path / "a", write(tmp_path / "c", mixed), tmp_path / "y", repeats=100)
-    assert turned["comparison"]["directions"] == straight["comparison"]["directions"]
+    assert turned.comparison.to_json()["directions"] == straight.comparison.to_json()["directions"]
 
 
 def test_a_language_is_drawn_the_same_whichever_others_there_are(pair, tmp_path):
-    whole = compare.compare(*pair, tmp_path / "x", repeats=100)["comparison"]["directions"]["foreign-english"]
+    whole = compare.compare(*pair, tmp_path / "x", repeats=100).comparison.to_json()["directions"]["foreign-english"]
     only = write(tmp_path / "only", [r for r in answers(1, skill=0.8) if r["language"] == "swh"])
-    part = compare.compare(pair[0], only, tmp_path / "y", repeats=100)["comparison"]
+    part = compare.compare(pair[0], only, tmp_path / "y", repeats=100).comparison.to_json()
     assert part["directions"]["foreign-english"]["languages"]["swh"]["ci"] == whole["languages"]["swh"]["ci"]
     assert part["left_out"]["foreign-english"] == [["deu"], []]
     page = (tmp_path / "y" / "report.html").read_text(encoding="utf-8")
@@ -234,7 +236,7 @@ def test_a_language_is_drawn_the_same_whichever_others_there_are(pair, tmp_path)
 
 def test_a_direction_that_one_side_lacks_is_left_out_and_said(pair, tmp_path):
     one_way = [r for r in answers(1) if r["direction"] == "english-foreign"]
-    found = compare.compare(pair[0], write(tmp_path / "c", one_way), tmp_path / "out", repeats=100)["comparison"]
+    found = compare.compare(pair[0], write(tmp_path / "c", one_way), tmp_path / "out", repeats=100).comparison.to_json()
     assert list(found["directions"]) == ["english-foreign"] and found["only"] == [["foreign-english"], []]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Only first has foreign → English: left out." in page
@@ -249,7 +251,7 @@ def test_languages_are_drawn_independently(tmp_path):
     worse = [r for r in answers(1, skill=0.8) if r["language"] == "deu"]
     twice = [[*some, *({**r, "language": "swh"} for r in some)] for some in (rows, worse)]
     folders = [write(tmp_path / f"d{i}", some) for i, some in enumerate(twice)]
-    data = compare.compare(*folders, tmp_path / "out")["comparison"]["directions"]["foreign-english"]
+    data = compare.compare(*folders, tmp_path / "out").comparison.to_json()["directions"]["foreign-english"]
     one, both = (
         ends[1] - ends[0] for ends in (data["languages"]["deu"]["ci"]["brier"], data["overall"]["ci"]["brier"])
     )
@@ -310,7 +312,7 @@ def test_of_several_encoders_the_subject_is_compared(tmp_path):
     rows = [*answers(5, skill=0.2), *({**r, "encoder": "two"} for r in answers(0))]
     several = write(tmp_path / "several", rows, encoder="two")
     single = write(tmp_path / "single", answers(0))
-    found = compare.compare(several, single, tmp_path / "out", repeats=100)["comparison"]
+    found = compare.compare(several, single, tmp_path / "out", repeats=100).comparison.to_json()
     assert found["names"] == ["two", "one"]
     assert found["directions"]["foreign-english"]["overall"]["difference"]["accuracy"] == 0
 
@@ -319,7 +321,7 @@ def test_one_class_has_no_auroc_and_does_not_count_in_its_mean(tmp_path):
     rows = [{**r, "correct": True} if r["language"] == "swh" else r for r in answers(0)]
     found = compare.compare(
         write(tmp_path / "a", rows), write(tmp_path / "b", answers(1)), tmp_path / "out", repeats=100
-    )["comparison"]["directions"]["foreign-english"]
+    ).comparison.to_json()["directions"]["foreign-english"]
     row = found["languages"]["swh"]
     assert row["a"]["auroc"] is row["difference"]["auroc"] is row["ci"]["auroc"] is row["p"]["auroc"] is None
     assert "auroc" not in row["beyond_chance"]
@@ -347,7 +349,7 @@ def labelled(seed: int, n: int = 80) -> Rows:
 
 def test_heads_are_compared_by_their_labels_and_probabilities(tmp_path):
     folders = [write(tmp_path / f"h{s}", labelled(s), lines=True, task={"name": "xnli"}) for s in (0, 1)]
-    found = compare.compare(*folders, tmp_path / "out", repeats=100)["comparison"]
+    found = compare.compare(*folders, tmp_path / "out", repeats=100).comparison.to_json()
     assert list(found["directions"]) == [""] and found["a"]["method"] == "own"
     row = found["directions"][""]["languages"]["deu"]
     for name, seed in (("a", 0), ("b", 1)):
@@ -363,7 +365,9 @@ def test_tags_count_by_word_and_answers_by_any_gold_one(tmp_path):
         for p, q in ((["A", "B", "B"], 0.4), (["A", "A", "A"], 0.8))
     ]
     folders = [write(tmp_path / f"t{i}", [row], lines=True) for i, row in enumerate(tags)]
-    row = compare.compare(*folders, tmp_path / "out", repeats=100)["comparison"]["directions"][""]["languages"]["deu"]
+    row = compare.compare(*folders, tmp_path / "out", repeats=100).comparison.to_json()["directions"][""]["languages"][
+        "deu"
+    ]
     assert row["n"] == 3 and row["a"]["accuracy"] == row["b"]["accuracy"] == pytest.approx(2 / 3)
     assert row["a"]["brier"] == pytest.approx((0.1**2 + 0.5**2 + 0.4**2) / 3)
     spoken = [
@@ -371,7 +375,9 @@ def test_tags_count_by_word_and_answers_by_any_gold_one(tmp_path):
         for i, p in enumerate(("rhine.", "Elbe"))
     ]
     asked = [write(tmp_path / f"q{i}", spoken, lines=True) for i in (0, 1)]
-    row = compare.compare(*asked, tmp_path / "out2", repeats=100)["comparison"]["directions"][""]["languages"]["deu"]
+    row = compare.compare(*asked, tmp_path / "out2", repeats=100).comparison.to_json()["directions"][""]["languages"][
+        "deu"
+    ]
     assert row["a"] == {"accuracy": 0.5} and row["difference"] == {"accuracy": 0.0}
 
 
@@ -388,15 +394,15 @@ def test_the_folder_is_a_report_that_names_its_parents(pair, tmp_path):
     assert told == [(0, 4, "deu"), (1, 4, "swh"), (2, 4, "deu"), (3, 4, "swh"), (4, 4, "")]
     artifact = open_artifact(tmp_path / "out", kind="report")
     assert [p["hash"] for p in artifact.manifest["parents"]] == [open_artifact(p).hash for p in pair]
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")) == metrics
+    assert different(metrics.to_json(), read_document(tmp_path / "out")) == []
     again = compare.compare(*pair, tmp_path / "out", repeats=100, force=True)
-    assert again["comparison"] == metrics["comparison"]
+    assert again.comparison == metrics.comparison
 
 
 def test_the_page_says_what_differs_and_draws_it_to_scale(pair, tmp_path):
     metrics = compare.compare(*pair, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    data = metrics["comparison"]["directions"]["foreign-english"]
+    data = metrics.comparison.to_json()["directions"]["foreign-english"]
     gap = data["overall"]["difference"]["accuracy"]
     assert gap < 0 and f"<b>{-100 * gap:.1f} points less often</b> than first" in page
     rows = data["languages"]

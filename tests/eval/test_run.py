@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,18 +17,13 @@ from xt.core.encoder import torch_engine
 from xt.core.encoder.text import TooLong
 from xt.core.errors import XtError
 from xt.core.files.artifact import open_artifact
+from xt.core.results.folder import read_document
+from xt.core.results.report import Encoder
 from xt.eval import run
 from xt.eval.retrieval.ranking import DIRECTIONS
 from xt.eval.run import Corpus, assemble, evaluate, examples, load_corpus, write_report
 
-ENTRY = {
-    "name": "tiny",
-    "label": "tiny",
-    "provenance": "test",
-    "precision": "fp32",
-    "engine": "pytorch",
-    "dim": 32,
-}
+ENTRY = Encoder(name="tiny", label="tiny", provenance="test", precision="fp32", engine="pytorch", dim=32)
 
 
 def corpus_of(pairs: int, languages=("deu", "fra", "swh"), *, noise: int = 1) -> Corpus:
@@ -77,6 +73,7 @@ def report(evaluation, made, tmp_path_factory):
 def test_a_report_folder_is_complete_and_checked(report):
     assert sorted(p.name for p in report.path.iterdir()) == [
         "calibration.json",
+        "curves.parquet",
         "metrics.json",
         "predictions.parquet",
         "report.html",
@@ -110,7 +107,7 @@ def test_every_query_has_a_row_of_predictions(report, made):
 
 def test_accuracy_and_confidence_follow_from_the_predictions(report):
     rows = pq.read_table(report.path / "predictions.parquet").to_pylist()
-    metrics = json.loads((report.path / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_document(report.path)
     swept = 0
     for direction in DIRECTIONS:
         found = metrics["encoders"][0]["retrieval"][direction]
@@ -141,7 +138,7 @@ def test_kept_calibrators_can_be_read_for_serving(report):
 
 
 def test_metrics_name_languages_machine_and_command(report):
-    metrics = json.loads((report.path / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_document(report.path)
     assert metrics["languages"]["swh"]["resource"] == "low"
     assert metrics["machine"]["cores"] >= 1
     assert metrics["machine"]["packages"]["torch"]
@@ -170,7 +167,9 @@ def test_an_existing_target_is_refused_and_force_replaces_it(evaluation, made, t
 
 
 def test_predictions_of_encoders_with_other_methods_lose_no_column(encoder, few, tmp_path):
-    both = [evaluate(encoder, few, entry={**ENTRY, "name": n}, temperature=t) for n, t in (("bare", None), ("tiny", 1))]
+    both = [
+        evaluate(encoder, few, entry=replace(ENTRY, name=n), temperature=t) for n, t in (("bare", None), ("tiny", 1))
+    ]
     write_report(tmp_path / "two", assemble("Two", few, both), both)
     rows = pq.read_table(tmp_path / "two" / "predictions.parquet").to_pylist()
     assert len(rows) == 2 * 2 * 20 * 2
@@ -181,16 +180,16 @@ def test_predictions_of_encoders_with_other_methods_lose_no_column(encoder, few,
 def test_the_training_temperature_changes_confidence_and_not_accuracy(encoder, few):
     both = [evaluate(encoder, few, entry=ENTRY, temperature=t) for t in (0.05, 0.5)]
     for direction in DIRECTIONS:
-        first, second = (e.metrics["calibration"][direction]["methods"]["training"] for e in both)
-        assert first["overall"]["accuracy"] == second["overall"]["accuracy"]
-        assert first["overall"]["mean_confidence"] > second["overall"]["mean_confidence"] + 0.05
+        first, second = (e.encoder.calibration[direction].methods["training"].overall for e in both)
+        assert first.accuracy == second.accuracy
+        assert first.mean_confidence > second.mean_confidence + 0.05
 
 
 def test_four_pairs_a_language_are_evaluated_without_a_fit(encoder, corpus):
     found = evaluate(encoder, Corpus("four", "Four", "", "", tuple(corpus)), entry=ENTRY, temperature=None)
     for direction in DIRECTIONS:
-        assert list(found.metrics["calibration"][direction]["methods"]) == ["cosine"]
-        assert found.metrics["calibration"][direction]["fit_languages"] == []
+        assert list(found.encoder.calibration[direction].methods) == ["cosine"]
+        assert found.encoder.calibration[direction].fit_languages == []
     assert len(found.predictions) == 3 * 4 * 2
     assert found.calibrators == {d: {} for d in DIRECTIONS}
 
@@ -198,9 +197,9 @@ def test_four_pairs_a_language_are_evaluated_without_a_fit(encoder, corpus):
 def test_a_language_outside_the_table_is_evaluated_as_unknown(encoder, tmp_path):
     made = corpus_of(5, ("deu", "mylang"))
     found = evaluate(encoder, made, entry=ENTRY, temperature=None)
-    assert set(found.metrics["retrieval"]["foreign-english"]["mean"]) == {"all", "high", "unknown"}
+    assert set(found.encoder.retrieval["foreign-english"].mean) == {"all", "high", "unknown"}
     metrics = assemble("Mine", made, [found])
-    assert list(metrics["languages"]) == ["deu"]
+    assert list(metrics.languages) == ["deu"]
     write_report(tmp_path / "mine", metrics, [found])
 
 
@@ -210,7 +209,7 @@ def test_long_sentences_stop_the_run_unless_they_may_be_cut(encoder, corpus):
     made = Corpus("long", "Long", "", "", (pairs,))
     with pytest.raises(TooLong, match="text 4 has 103 tokens"):
         evaluate(encoder, made, entry=ENTRY, temperature=None)
-    assert evaluate(encoder, made, entry=ENTRY, temperature=None, truncate=True).metrics["truncated"] == 1
+    assert evaluate(encoder, made, entry=ENTRY, temperature=None, truncate=True).encoder.truncated == 1
 
 
 def row(language: str, correct: bool, p: float, direction: str = DIRECTIONS[0]) -> dict:

@@ -15,6 +15,8 @@ from xt.calibration.predictions import classified
 from xt.cli.evaluate.kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
 from xt.core.data.bitext import Bitext
 from xt.core.encoder.text import Encoded
+from xt.core.results.folder import read_document
+from xt.core.results.report import Encoder
 from xt.eval.heads.classify import summarise
 from xt.eval.ranked import trust
 from xt.eval.ranked.search import Ranked
@@ -47,7 +49,7 @@ class Vectors:
         return Encoded(vectors, np.full(len(texts), 3), np.zeros(len(texts), bool))
 
 
-ENTRY = {"name": "tiny", "label": "tiny", "provenance": "", "precision": "fp32", "engine": "none", "dim": DIM}
+ENTRY = Encoder(name="tiny", label="tiny", provenance="", precision="fp32", engine="none", dim=DIM)
 
 
 def corpus_of(sizes):
@@ -70,8 +72,8 @@ def evaluated(tmp_path, capsys, sizes, kind="noisy", **asked):
 
 def written(out):
     assert (out / "xt.json").is_file()
-    metrics = json.loads((out / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-    return metrics, (out / "report.html").read_text()
+    json.loads((out / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    return read_document(out), (out / "report.html").read_text()
 
 
 def plain(note):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.documents import different
 from xt.core.errors import XtError
 from xt.core.files.artifact import new_artifact, open_artifact, write_json
+from xt.core.results.folder import read_document
 from xt.eval.summary import BENCHMARKS, Read, as_tsv, notes, read_report, summarise, task_scores, write_summary
 
 FIGURES = {"accuracy": 0.0, "span_f1": 0.0, "f1": 0.0, "exact_match": 0.0, "AP@20": 0.0}
@@ -116,18 +117,18 @@ def test_reports_of_every_kind_are_read_and_put_together(tmp_path):
         report(tmp_path / "s", "sib200", {"classification": {"languages": {"fra": {"accuracy": 0.8}}}}),
     ]
     artifact, metrics = write_summary(folders, "xtreme", tmp_path / "out")
-    tasks = metrics["summary"]["tasks"]
+    tasks = metrics.summary["tasks"]
     assert tasks["tatoeba"]["languages"] == {"deu": 0.9, "swh": 0.5}  # XTREME's direction
     assert tasks["bucc"]["score"] == pytest.approx(0.8)
     assert tasks["xnli"]["languages"] == {"deu": 0.6, "fra": 0.8} and tasks["xnli"]["partial"] == pytest.approx(0.7)
     assert tasks["tatoeba"]["by"]["resource"]["low"]["languages"] == ["swh"]
-    assert metrics["summary"]["ignored"] == ["sib200"]
+    assert metrics.summary["ignored"] == ["sib200"]
     assert sorted(p.name for p in artifact.path.iterdir()) == ["metrics.json", "report.html", "summary.tsv", "xt.json"]
     opened = open_artifact(tmp_path / "out", kind="summary")
     assert [p["path"] for p in opened.manifest["parents"]] == [str(f) for f in folders]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "80.0%" in page and "Overall" in page and re.search(r"xnli: 13 of 15 languages are missing", page)
-    json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert different(metrics.to_json(), read_document(tmp_path / "out")) == []
 
 
 def test_two_reports_of_one_language_and_strange_folders_are_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from xt.cli.main import app
 from xt.core.errors import XtError
 from xt.core.files.artifact import open_artifact
+from xt.core.results.folder import read_report
 from xt.eval import run as evaluation
 from xt.studies import quickstart
 
@@ -88,14 +88,14 @@ def test_every_step_is_timed_and_the_report_holds_one_encoder_with_intervals(ran
     out, (lines, _, result), _ = ran
     assert list(result.steps) == ["export", "index", "answer", "train", "evaluate"]
     assert all(any(line.startswith(f"{name}: ") and line.endswith(" s") for line in lines) for name in result.steps)
-    metrics = json.loads((out / "report" / "metrics.json").read_text(encoding="utf-8"))
-    (encoder,) = metrics["encoders"]
-    assert encoder["parity"]["passed"] is True
-    assert len(encoder["retrieval"][quickstart.DIRECTION]["languages"]) == 5
-    overall = encoder["calibration"][quickstart.DIRECTION]["methods"]["zero-shot"]["overall"]
-    assert overall["ece"] >= 0
-    assert [t["task"] for t in metrics["training"]["tasks"]] == list(quickstart.TASKS)
-    assert "serving" not in metrics  # the short version measures no speed
+    report = read_report(out / "report")
+    (encoder,) = report.encoders
+    assert encoder.parity["passed"] is True
+    assert len(encoder.retrieval[quickstart.DIRECTION].languages) == 5
+    overall = encoder.calibration[quickstart.DIRECTION].methods["zero-shot"].overall
+    assert overall.ece >= 0
+    assert [t["task"] for t in report.training["tasks"]] == list(quickstart.TASKS)
+    assert not report.serving  # the short version measures no speed
     assert "<h1" in (out / "report" / "report.html").read_text(encoding="utf-8")
 
 
@@ -104,7 +104,7 @@ def test_a_second_run_does_no_step_again_but_answers_another_question(ran):
     assert sum("kept" in line for line in lines) >= 4
     assert answers[0].question == "habari za asubuhi"
     assert 1000 < answers[0].seconds < 2000, "counted from the start of the command"
-    assert second.metrics["created"] == first.metrics["created"]
+    assert second.report.created == first.report.created
     assert "evaluate" not in second.steps
 
 

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
+from xt.core.results.report import Bin
 from xt.eval.report.page import DASH, MINUS, is_number, percent, text
 
 
@@ -222,29 +222,30 @@ class BinMark:
     """Radius; its square goes with the bin's count."""
 
 
-def drawn(bins: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def drawn(bins: Sequence[Bin]) -> list[Bin]:
     """The bins that can be drawn, by stated probability: those with numbers and at least one query."""
-    kept = [b for b in bins if is_number(b.get("confidence")) and is_number(b.get("accuracy")) and b.get("count", 1)]
-    return sorted(kept, key=lambda b: b["confidence"])
+    kept = [b for b in bins if b.confidence is not None and b.accuracy is not None and b.count != 0]
+    return sorted(kept, key=lambda b: b.confidence or 0.0)
 
 
-def bin_marks(bins: Sequence[Mapping[str, Any]], frame: Frame = UNIT) -> list[BinMark]:
+def bin_marks(bins: Sequence[Bin], frame: Frame = UNIT) -> list[BinMark]:
     """Where `drawn(bins)` fall: x is the mean stated probability, y the share that was right.
 
-    >>> bin_marks([{"confidence": 0.5, "accuracy": 0.25, "count": 10}])
+    >>> bin_marks([Bin(confidence=0.5, accuracy=0.25, count=10)])
     [BinMark(x=132.0, y=155.0, diagonal=106.0, r=5.0)]
     """
     kept = drawn(bins)
-    most = max((b.get("count", 1) for b in kept), default=1)
+    most = max((b.count or 1 for b in kept), default=1)
     marks = []
     for b in kept:
-        x, y = frame.at(b["confidence"], b["accuracy"])
-        _, diagonal = frame.at(b["confidence"], b["confidence"])
-        marks.append(BinMark(x, y, diagonal, round(5 * math.sqrt(b.get("count", 1) / most), 2)))
+        stated = b.confidence or 0.0
+        x, y = frame.at(stated, b.accuracy or 0.0)
+        _, diagonal = frame.at(stated, stated)
+        marks.append(BinMark(x, y, diagonal, round(5 * math.sqrt((b.count or 1) / most), 2)))
     return marks
 
 
-def reliability(bins: Sequence[Mapping[str, Any]], series: Series, title: str) -> str:
+def reliability(bins: Sequence[Bin], series: Series, title: str) -> str:
     """A reliability diagram: bins as marks, the gap to the diagonal shaded, the bins' edges as a rug below."""
     marks, frame = bin_marks(bins), UNIT
     if not marks:
@@ -253,7 +254,7 @@ def reliability(bins: Sequence[Mapping[str, Any]], series: Series, title: str) -
     bottom = frame.top + frame.height
     curve = [f"{m.x:.1f},{m.y:.1f}" for m in marks]
     back = [f"{m.x:.1f},{m.diagonal:.1f}" for m in reversed(marks)]
-    edges = sorted({float(b[e]) for b in bins for e in ("low", "high") if is_number(b.get(e))})
+    edges = sorted({float(end) for b in bins for end in (b.low, b.high) if end is not None})
     gaps = "".join(
         f'<line class="gap" x1="{m.x:.1f}" x2="{m.x:.1f}" y1="{m.y:.1f}" y2="{m.diagonal:.1f}"/>' for m in marks
     )
@@ -262,8 +263,8 @@ def reliability(bins: Sequence[Mapping[str, Any]], series: Series, title: str) -
         for x in (frame.at(e, 0)[0] for e in edges)
     )
     shapes = "".join(
-        f"<g><title>{b.get('count', DASH)} queries: stated {percent(b['confidence'])}, "
-        f"right {percent(b['accuracy'])}</title>{mark(series, round(m.x, 1), m.y, m.r)}</g>"
+        f"<g><title>{DASH if b.count is None else b.count} queries: stated {percent(b.confidence)}, "
+        f"right {percent(b.accuracy)}</title>{mark(series, round(m.x, 1), m.y, m.r)}</g>"
         for b, m in zip(drawn(bins), marks, strict=True)
     )
     return (

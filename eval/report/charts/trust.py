@@ -1,30 +1,30 @@
 """Small reliability diagrams, one a language, and curves that share a frame (risk by coverage, error by shots)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
+from xt.core.results.report import Bin
 from xt.eval.report.charts.basic import Frame, Scale, Series, bin_marks, drawn, mark, ticks
-from xt.eval.report.page import DASH, is_number, percent, text
+from xt.eval.report.page import DASH, percent, text
 
 SMALL = Frame(Scale(0, 1), Scale(0, 1), left=16, top=6, width=112, height=112)
 
 
-def small_reliability(bins: Sequence[Mapping[str, Any]], series: Series, title: str) -> str:
+def small_reliability(bins: Sequence[Bin], series: Series, title: str) -> str:
     """A reliability diagram without labels but 0 and 1; shaded: where 95% of calibrated bins would lie."""
     marks, frame = bin_marks(bins, SMALL), SMALL
     if not marks:
         return ""
     kept, bottom, right = drawn(bins), frame.top + frame.height, frame.left + frame.width
-    bounded = [b for b in kept if is_pair(b.get("consistency"))]
-    edge = [[frame.at(b["confidence"], b["consistency"][side]) for b in bounded] for side in (0, 1)]
+    bounded = [(b.confidence or 0.0, b.consistency) for b in kept if b.consistency]
+    edge = [[frame.at(stated, within[side]) for stated, within in bounded] for side in (0, 1)]
     outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*edge[0], *reversed(edge[1])])
     band = f'<polygon class="band" points="{outline}"/>' if len(bounded) > 1 else ""
     curve = " ".join(f"{m.x:.1f},{m.y:.1f}" for m in marks)
     shapes = "".join(
-        f"<g><title>{b.get('count', DASH)} queries: stated {percent(b['confidence'])}, right "
-        f"{percent(b['accuracy'])}</title>{mark(series, round(m.x, 1), m.y, max(1.6, 0.55 * m.r))}</g>"
+        f"<g><title>{DASH if b.count is None else b.count} queries: stated {percent(b.confidence)}, right "
+        f"{percent(b.accuracy)}</title>{mark(series, round(m.x, 1), m.y, max(1.6, 0.55 * m.r))}</g>"
         for b, m in zip(kept, marks, strict=True)
     )
     return (
@@ -36,11 +36,6 @@ def small_reliability(bins: Sequence[Mapping[str, Any]], series: Series, title: 
         f'<text x="{frame.left - 5}" y="{frame.top + 8}" text-anchor="end">1</text>'
         f'<g class="c-{series.colour}"><polyline class="curve" points="{curve}"/></g>{shapes}</svg>'
     )
-
-
-def is_pair(bounds: Any) -> bool:
-    """Whether `bounds` are two numbers."""
-    return isinstance(bounds, list | tuple) and len(bounds) == 2 and all(is_number(b) for b in bounds)
 
 
 @dataclass(frozen=True)

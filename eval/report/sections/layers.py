@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from xt.core.results.report import Report
 from xt.eval.report import page
 from xt.eval.report.charts import basic
 from xt.eval.report.charts.basic import Frame, Scale, Series
@@ -12,9 +13,9 @@ LOOKS = (Series("second", "ring"), Series("accent", "disc"))
 """The first direction and the second."""
 
 
-def layers(metrics: Metrics) -> str:
+def layers(report: Report) -> str:
     """Curve and table of mean accuracy by layer."""
-    data = metrics.get("layers") or {}
+    data = report.layers
     ways = list(data.get("directions") or {})
     if not ways:
         return ""
@@ -28,21 +29,19 @@ def layers(metrics: Metrics) -> str:
     )
     looks = list(zip(ways, LOOKS, strict=False))
     legend = basic.legend([(basic.key(series), direction_label(way)) for way, series in looks])
-    return page.section(
-        "layers", "Layers", how, best(metrics), legend, curves(metrics, ways), layer_table(metrics, ways)
-    )
+    return page.section("layers", "Layers", how, best(report), legend, curves(report, ways), layer_table(report, ways))
 
 
-def best(metrics: Metrics) -> str:
+def best(report: Report) -> str:
     """The layer that was chosen, and what it gives on the other languages."""
-    data = get(metrics, "layers", "best") or {}
+    data = report.layers.get("best") or {}
     if not data.get("accuracy"):
         return '<p class="note">One language alone: there is none to choose a layer on.</p>\n'
     said = [f"{text(direction_label(way))} {percent(value)}" for way, value in data["accuracy"].items()]
     before = [f"{text(direction_label(way))} {percent(v)}" for way, v in (data.get("own_accuracy") or {}).items()]
-    against = f" At its own layer {text(get(metrics, 'layers', 'own'))}: {'; '.join(before)}." if before else ""
+    against = f" At its own layer {text(report.layers.get('own'))}: {'; '.join(before)}." if before else ""
     on, over = data.get("chosen_on") or [], data.get("reported_on") or []
-    names = ", ".join(language_name(metrics, code) for code in on)
+    names = ", ".join(language_name(report, code) for code in on)
     return (
         f"<p>Layer <b>{text(data.get('layer'))}</b>, chosen on {len(on)} language{'s' if len(on) > 1 else ''}. On the "
         f"{len(over)} other{'s' if len(over) > 1 else ''}: {'; '.join(said)}.{against}</p>\n"
@@ -50,15 +49,15 @@ def best(metrics: Metrics) -> str:
     )
 
 
-def measured(metrics: Metrics, way: str) -> list[tuple[int, Metrics]]:
+def measured(report: Report, way: str) -> list[tuple[int, Metrics]]:
     """The layers of one direction with their means, lowest first."""
-    rows = get(metrics, "layers", "directions", way) or {}
+    rows = get(report.layers, "directions", way) or {}
     return sorted((int(layer), row.get("mean") or {}) for layer, row in rows.items())
 
 
-def curves(metrics: Metrics, ways: Sequence[str]) -> str:
+def curves(report: Report, ways: Sequence[str]) -> str:
     """Mean accuracy over all languages by layer, a line for each direction; a dashed one at the encoder's own layer."""
-    lines = {way: [(n, m["all"]) for n, m in measured(metrics, way) if is_number(m.get("all"))] for way in ways}
+    lines = {way: [(n, m["all"]) for n, m in measured(report, way) if is_number(m.get("all"))] for way in ways}
     every = [n for points in lines.values() for n, _ in points]
     if len(set(every)) < 2:
         return ""
@@ -66,7 +65,7 @@ def curves(metrics: Metrics, ways: Sequence[str]) -> str:
     frame = Frame(Scale(low, high), Scale(0, 1), left=40, width=330, height=170)
     x = {t: f"{t:g}" for t in basic.ticks(low, high, 8) if t == int(t)}
     parts = [frame.axes(x, {t: percent(t, 0) for t in (0, 0.25, 0.5, 0.75, 1)}, "layer", "")]
-    own = get(metrics, "layers", "own")
+    own = report.layers.get("own")
     if is_number(own) and low <= own <= high:
         at, _ = frame.at(own, 0)
         ends = f'x1="{at:.1f}" x2="{at:.1f}" y1="{frame.top}" y2="{frame.top + frame.height}"'
@@ -86,11 +85,11 @@ def curves(metrics: Metrics, ways: Sequence[str]) -> str:
     return f'<div class="panels wide">\n<figure>{caption}{drawing}</figure>\n</div>\n'
 
 
-def layer_table(metrics: Metrics, ways: Sequence[str]) -> str:
+def layer_table(report: Report, ways: Sequence[str]) -> str:
     """Mean accuracy of each layer over all languages and each resource class."""
-    shown = [g for g in CLASSES if any(is_number(m.get(g)) for w in ways for _, m in measured(metrics, w))]
-    means = {way: dict(measured(metrics, way)) for way in ways}
-    own, chosen = get(metrics, "layers", "own"), get(metrics, "layers", "best", "layer")
+    shown = [g for g in CLASSES if any(is_number(m.get(g)) for w in ways for _, m in measured(report, w))]
+    means = {way: dict(measured(report, way)) for way in ways}
+    own, chosen = report.layers.get("own"), get(report.layers, "best", "layer")
     rows = []
     for layer in sorted({n for by_layer in means.values() for n in by_layer}):
         notes = [word for word, n in (("own", own), ("chosen", chosen)) if n == layer]

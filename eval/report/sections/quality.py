@@ -3,82 +3,81 @@
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from xt.core.results.report import Bin, Encoder, Measures, Method, Report, RetrievalRow
 from xt.eval.report import page
 from xt.eval.report.charts import basic
 from xt.eval.report.charts.basic import Dot, Row, Scale, Series
-from xt.eval.report.page import Cell, figure, fixed, is_number, percent, points, quantity, text, words
+from xt.eval.report.page import Cell, figure, fixed, percent, points, quantity, text, words
 from xt.eval.report.reading import (
     CLASSES,
-    Metrics,
     before_after,
-    codes,
+    by_name,
+    calibrated,
+    calibrated_codes,
     difference,
     direction_label,
-    directions,
     encoders,
-    excess,
-    get,
     language_name,
+    language_of,
     mean_of,
+    methods_of,
     name_of,
     resource,
+    retrieval_of,
+    retrieved,
+    retrieved_codes,
     who,
 )
 from xt.eval.report.sections.groups import beside, conventions, groups
 
 
-def encoder_legend(metrics: Metrics, *more: tuple[str, str]) -> str:
+def encoder_legend(report: Report, *more: tuple[str, str]) -> str:
     """What the marks of the encoders mean."""
     entries = []
-    for encoder, series in encoders(metrics):
-        label = encoder.get("label")
+    for encoder, series in encoders(report):
+        label = encoder.label
         named = f"{name_of(encoder)} ({label})" if label and label != name_of(encoder) else name_of(encoder)
         entries.append((basic.key(series), named))
     return basic.legend([*entries, *more])
 
 
-def retrieval(metrics: Metrics) -> str:
+def retrieval(report: Report) -> str:
     """Means by resource class, a row for each language, the full table."""
-    ways = directions(metrics, "retrieval")
-    candidates = [
-        r.get("candidates")
-        for e, _ in encoders(metrics)
-        for d in ways
-        for r in (get(e, "retrieval", d, "languages") or {}).values()
-        if is_number(r.get("candidates"))
-    ]
+    ways = retrieved(report)
+    rows = [r for e in report.encoders for d in ways for r in retrieval_of(e, d).languages.values()]
+    candidates = [r.candidates for r in rows if r.candidates is not None]
     among = f" among {quantity(int(median(candidates)))} candidates" if candidates else ""
     how = (
         f"Each sentence looks for its translation{among} by cosine similarity; accuracy is the share that finds it "
         "first. <b>foreign → English</b> is what searching an English collection in another language does; "
         "<b>English → foreign</b> is the direction XTREME scores. Means give every language the same weight."
     )
-    description = get(metrics, "task", "description")
+    description = report.task.description
     about = f'<p class="note">{text(description)}</p>\n' if description and ways else ""
     if not ways:
         return ""
-    charts_by_way = [language_chart(metrics, d) for d in ways]
+    charts_by_way = [language_chart(report, d) for d in ways]
     others = "".join(
         page.details(f"The same, {direction_label(d)}", c) for d, c in list(zip(ways, charts_by_way, strict=True))[1:]
     )
     heading = f"<h3>By language, {text(direction_label(ways[0]))}</h3>\n" if charts_by_way[0] else ""
     return page.section(
         "retrieval", "Retrieval", how,
-        about, conventions(metrics, ways), encoder_legend(metrics), means(metrics, ways),
+        about, conventions(report, ways), encoder_legend(report), means(report, ways),
         heading, charts_by_way[0], others,
-        groups(metrics, ways[0]), page.details("Both directions, and MRR, as a table", language_table(metrics, ways)),
+        groups(report, ways[0]), page.details("Both directions, and MRR, as a table", language_table(report, ways)),
     )  # fmt: skip
 
 
-def means(metrics: Metrics, ways: Sequence[str]) -> str:
+def means(report: Report, ways: Sequence[str]) -> str:
     """Mean accuracy by resource class, for every encoder and direction."""
-    found = encoders(metrics)
-    known = codes(metrics, "retrieval", ways[0])
-    counts = {g: sum(resource(metrics, c) == g for c in known) for g in CLASSES} | {"all": len(known)}
-    shown = [g for g in CLASSES if any(mean_of(metrics, e, w, g) is not None for e, _ in found for w in ways)]
+    found = encoders(report)
+    known = retrieved_codes(report, ways[0])
+    counts = {g: sum(resource(report, c) == g for c in known) for g in CLASSES} | {"all": len(known)}
+    shown = [g for g in CLASSES if any(mean_of(report, e, w, g) is not None for e, _ in found for w in ways)]
     rows: list[Sequence[Cell] | str] = []
     for way in ways:
-        values = [[mean_of(metrics, e, way, g) for g in shown] for e, _ in found]
+        values = [[mean_of(report, e, way, g) for g in shown] for e, _ in found]
         rows.append(text(direction_label(way)))
         for (e, s), line in zip(found, values, strict=True):
             rows.append([Cell(who(e, s)), *(figure(v, percent(v)) for v in line)])
@@ -93,25 +92,25 @@ def means(metrics: Metrics, ways: Sequence[str]) -> str:
     return page.table("Mean accuracy over the languages of each resource class (how many)", head, rows)
 
 
-def language_chart(metrics: Metrics, way: str) -> str:
+def language_chart(report: Report, way: str) -> str:
     """A row for each language, best first, encoders joined by a line, intervals shaded."""
-    found = encoders(metrics)
+    found = encoders(report)
     rows: list[tuple[float, Row]] = []
     lowest = 1.0
-    for code in codes(metrics, "retrieval", way):
-        name, marks, said = language_name(metrics, code), [], []
+    for code in retrieved_codes(report, way):
+        name, marks, said = language_name(report, code), [], []
         for encoder, series in found:
-            data = get(encoder, "retrieval", way, "languages", code) or {}
-            value, bounds = data.get("accuracy"), data.get("accuracy_ci")
-            if is_number(value):
+            data = retrieval_of(encoder, way).languages.get(code) or RetrievalRow()
+            value, bounds = data.accuracy, data.accuracy_ci
+            if value is not None:
                 marks.append(Dot(series, value, bounds))
                 shown = page.interval(bounds, 1, 100)
                 said.append(f"{name_of(encoder)} {percent(value)}{f' {shown}' if shown else ''}")
-                lowest = min([lowest, value, *(b for b in bounds or [] if is_number(b))])
+                lowest = min([lowest, value, *(bounds or ())])
         if marks:
             last = marks[-1].value
             gain = f" <i>{points(last - marks[0].value)}</i>" if len(marks) > 1 else ""
-            row = Row(name, resource(metrics, code), f"{percent(last)}{gain}", f"{name}: {'; '.join(said)}", marks)
+            row = Row(name, resource(report, code), f"{percent(last)}{gain}", f"{name}: {'; '.join(said)}", marks)
             rows.append((last, row))
     scale = Scale(min(int(lowest * 10) / 10, 0.9), 1.0)
     ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
@@ -124,9 +123,9 @@ def language_chart(metrics: Metrics, way: str) -> str:
     return f'<p class="note">{note}</p>\n{chart}' if chart else ""
 
 
-def language_table(metrics: Metrics, ways: Sequence[str]) -> str:
+def language_table(report: Report, ways: Sequence[str]) -> str:
     """Everything measured for each language, sortable."""
-    found = encoders(metrics)
+    found = encoders(report)
     head = ["Language", "Class", "Script", "Family", "n"]
     spans = [("", len(head))]
     for way in ways:
@@ -134,22 +133,16 @@ def language_table(metrics: Metrics, ways: Sequence[str]) -> str:
             head += ["accuracy", "MRR"]
             spans.append((f"{who(encoder, series)}, {text(direction_label(way))}", 2))
     rows = []
-    every = sorted(
-        {c for w in ways for c in codes(metrics, "retrieval", w)}, key=lambda c: language_name(metrics, c).casefold()
-    )
-    for code in every:
-        about = get(metrics, "languages", code) or {}
-        name = language_name(metrics, code)
+    for code in by_name(report, (c for w in ways for c in retrieved_codes(report, w))):
+        about = language_of(report, code)
+        name = language_name(report, code)
         first = Cell(f'{text(name)} <small class="code">{text(code)}</small>', name)
-        sizes = [get(e, "retrieval", w, "languages", code, "n") for w in ways for e, _ in found]
-        size = next((n for n in sizes if is_number(n)), None)
-        row = [first, *(words(about.get(k)) for k in ("resource", "script", "family")), figure(size, fixed(size, 0))]
-        for way in ways:
-            for encoder, _ in found:
-                data = get(encoder, "retrieval", way, "languages", code) or {}
-                aside = page.interval(data.get("accuracy_ci"), 1, 100)
-                row.append(figure(data.get("accuracy"), percent(data.get("accuracy")), aside))
-                row.append(figure(data.get("mrr"), fixed(data.get("mrr"))))
+        measured = [retrieval_of(e, w).languages.get(code) or RetrievalRow() for w in ways for e, _ in found]
+        size = next((data.n for data in measured if data.n is not None), None)
+        row = [first, *map(words, (about.resource, about.script, about.family)), figure(size, fixed(size, 0))]
+        for data in measured:
+            row.append(figure(data.accuracy, percent(data.accuracy), page.interval(data.accuracy_ci, 1, 100)))
+            row.append(figure(data.mrr, fixed(data.mrr)))
         rows.append(row)
     caption = "All languages. Accuracy with its interval, in percent; MRR: mean of 1 / rank. Select a heading to sort."
     return page.table(caption, head, rows, spans=spans, sort=True, tall=len(rows) > 14)
@@ -158,12 +151,12 @@ def language_table(metrics: Metrics, ways: Sequence[str]) -> str:
 # -- calibration -------------------------------------------------------------------------------------------------------
 
 
-def calibration(metrics: Metrics) -> str:
+def calibration(report: Report) -> str:
     """Reliability diagrams, the table of errors, and both per language; further directions folded."""
-    ways = directions(metrics, "calibration")
+    ways = calibrated(report)
     if not ways:
         return ""
-    bins = next((len(m["reliability"]) for *_, m in methods_of(metrics, ways[0]) if m.get("reliability")), 0)
+    bins = next((len(m.reliability) for *_, m in every_method(report, ways[0]) if m.reliability), 0)
     over = f", over {bins} bins of equally many queries" if bins else ""
     how = (
         "A result comes with the probability that it is right. Calibrated means: of the answers given at 80%, about "
@@ -172,35 +165,33 @@ def calibration(metrics: Metrics) -> str:
         "on as many queries. NLL and Brier score (lower is better) also fall when right and wrong answers are told "
         "apart better; AUROC measures only that. A temperature changes none of the answers."
     )
-    first, *others = [one_direction(metrics, way) for way in ways]
+    first, *others = [one_direction(report, way) for way in ways]
     folded = "".join(
         page.details(f"The same, {direction_label(w)}", part) for w, part in zip(ways[1:], others, strict=True)
     )
     return page.section("calibration", "Calibration", how, first, folded)
 
 
-def methods_of(metrics: Metrics, way: str) -> Iterator[tuple[Metrics, Series, str, Metrics]]:
+def every_method(report: Report, way: str) -> Iterator[tuple[Encoder, Series, str, Method]]:
     """Encoder, look, method name and method, for all that were measured in a direction."""
-    for encoder, series in encoders(metrics):
-        for name, method in (get(encoder, "calibration", way, "methods") or {}).items():
-            yield encoder, series, name, method or {}
+    for encoder, series in encoders(report):
+        for name, method in methods_of(encoder, way).items():
+            yield encoder, series, name, method
 
 
-def one_direction(metrics: Metrics, way: str) -> str:
+def one_direction(report: Report, way: str) -> str:
     """All calibration figures of one direction."""
     parts = [f"<h3>How far to trust a probability, {text(direction_label(way))}</h3>\n"]
-    for encoder, series in encoders(metrics):
+    for encoder, series in encoders(report):
         panels, bins = [], []
-        for _, _, _, method in (m for m in methods_of(metrics, way) if m[0] is encoder):
-            ece, label = get(method, "overall", "ece"), str(method.get("label") or "")
-            shape = basic.reliability(
-                method.get("reliability") or [], series, f"{name_of(encoder)}, {label}: ECE {fixed(ece)}"
-            )
-            count = sum(b.get("count") or 0 for b in method.get("reliability") or [])
+        for method in methods_of(encoder, way).values():
+            ece, label = method.overall.ece, method.label or ""
+            shape = basic.reliability(method.reliability, series, f"{name_of(encoder)}, {label}: ECE {fixed(ece)}")
+            count = sum(b.count or 0 for b in method.reliability)
             if shape:
                 caption = f"{text(label)}<br><b>ECE {fixed(ece)}</b> <span>· {fixed(count, 0)} queries</span>"
                 panels.append(f"<figure><figcaption>{caption}</figcaption>{shape}</figure>\n")
-            bins += [[words(label), *bin_cells(b)] for b in method.get("reliability") or []]
+            bins += [[words(label), *bin_cells(b)] for b in method.reliability]
         if panels:
             parts.append(
                 f'<h4 class="who">{who(encoder, series)}</h4>\n<div class="panels strip">\n{"".join(panels)}</div>\n'
@@ -213,29 +204,30 @@ def one_direction(metrics: Metrics, way: str) -> str:
             "Each mark is a bin, the shading its distance from the diagonal; strokes below are the edges of the bins."
         )
         parts.insert(1, f'<p class="note">{note}</p>\n')
-    return "".join([*parts, *error_tables(metrics, way), ece_chart(metrics, way), ece_table(metrics, way)])
+    return "".join([*parts, *error_tables(report, way), ece_chart(report, way), ece_table(report, way)])
 
 
-def bin_cells(data: Metrics) -> list[Cell]:
+def bin_cells(data: Bin) -> list[Cell]:
     """The cells of one reliability bin."""
-    shares = [figure(data.get(k), fixed(data.get(k))) for k in ("low", "high", "confidence", "accuracy")]
-    return [*shares, figure(data.get("count"), fixed(data.get("count"), 0))]
+    shares = [figure(x, fixed(x)) for x in (data.low, data.high, data.confidence, data.accuracy)]
+    return [*shares, figure(data.count, fixed(data.count, 0))]
 
 
-def error_tables(metrics: Metrics, way: str) -> Iterator[str]:
+def error_tables(report: Report, way: str) -> Iterator[str]:
     """For each encoder: the errors of every method over all languages; folded, the same by resource class."""
-    for encoder, _ in encoders(metrics):
+    for encoder, _ in encoders(report):
         rows: list[Sequence[Cell] | str] = []
         wholes = []
-        for _, _, name, method in (m for m in methods_of(metrics, way) if m[0] is encoder):
-            label = method.get("label") or name
-            blocks = {"all": method.get("overall"), **(method.get("by_resource") or {})}
+        for name, method in methods_of(encoder, way).items():
+            label = method.label or name
+            blocks = {"all": method.overall, **method.by_resource}
             rows.append(text(label))
-            worst = {g: worst_excess(metrics, method, g) for g in CLASSES}
-            rows += [error_row(CLASSES[g], blocks[g], worst[g]) for g in CLASSES if blocks.get(g)]
-            wholes += [error_row(label, blocks["all"], worst["all"])] if blocks["all"] else []
-        fitted = get(encoder, "calibration", way, "fit_languages") or []
-        names = ", ".join(language_name(metrics, c) for c in fitted)
+            worst = {g: worst_excess(report, method, g) for g in CLASSES}
+            rows += [error_row(CLASSES[g], blocks[g], worst[g]) for g in CLASSES if blocks.get(g) not in NOTHING]
+            wholes += [error_row(label, blocks["all"], worst["all"])] if blocks["all"] not in NOTHING else []
+        found = encoder.calibration.get(way)
+        fitted = found.fit_languages if found else []
+        names = ", ".join(language_name(report, c) for c in fitted)
         said = f". Zero-shot temperature fitted on {names}." if names else ""
         caption = f"Calibration of {name_of(encoder)}, {direction_label(way)}, means over languages{said}"
         yield page.table(caption, ["Method", *ERRORS], wholes)
@@ -243,61 +235,61 @@ def error_tables(metrics: Metrics, way: str) -> Iterator[str]:
         yield page.details(f"{caption}", page.table(caption, ["Resource class", *ERRORS], rows))
 
 
+NOTHING = (None, Measures())
 ERRORS = ("ECE", "perfect", "excess", "farthest", "NLL", "Brier", "AUROC", "mean stated", "right")
 
 
-def worst_excess(metrics: Metrics, method: Metrics, group: str) -> tuple[float, str] | None:
+def worst_excess(report: Report, method: Method, group: str) -> tuple[float, str] | None:
     """The greatest excess of a language of a resource class, and whose it is."""
-    rows = (method.get("languages") or {}).items()
     gaps = [
-        (gap, language_name(metrics, c))
-        for c, r in rows
-        if (gap := excess(r)) is not None and group in ("all", resource(metrics, c))
+        (gap, language_name(report, c))
+        for c, r in method.languages.items()
+        if (gap := r.excess) is not None and group in ("all", resource(report, c))
     ]
     return max(gaps, default=None)
 
 
-def error_row(label: str, m: Metrics, worst: tuple[float, str] | None) -> list[Cell]:
+def error_row(label: str, m: Measures, worst: tuple[float, str] | None) -> list[Cell]:
     """One line of the table of errors: excess is ECE less what perfect calibration would show."""
-    gap = excess(m)
+    gap = m.excess
     return [
         words(label),
-        figure(m.get("ece"), fixed(m.get("ece")), page.interval(m.get("ece_ci"))),
-        figure(m.get("ece_null"), fixed(m.get("ece_null"))),
+        figure(m.ece, fixed(m.ece), page.interval(m.ece_ci)),
+        figure(m.ece_null, fixed(m.ece_null)),
         figure(gap, fixed(gap)),
         figure(worst and worst[0], fixed(worst and worst[0]), worst[1] if worst else ""),
-        *(figure(m.get(k), fixed(m.get(k))) for k in ("nll", "brier", "auroc")),
-        *(figure(m.get(k), percent(m.get(k))) for k in ("mean_confidence", "accuracy")),
+        *(figure(value, fixed(value)) for value in (m.nll, m.brier, m.auroc)),
+        *(figure(value, percent(value)) for value in (m.mean_confidence, m.accuracy)),
     ]
 
 
-def ece_chart(metrics: Metrics, way: str) -> str:
+def ece_chart(report: Report, way: str) -> str:
     """ECE of each language before and after, for the last encoder, on a square-root axis."""
-    found = encoders(metrics)
-    methods = get(found[-1][0], "calibration", way, "methods") or {}
+    found = encoders(report)
+    methods = methods_of(found[-1][0], way)
     before, after = before_after(methods)
     shown = [n for n in dict.fromkeys((before, "training", after)) if n in methods]
     colour = found[-1][1].colour  # one encoder, one colour: the moments differ in shape
     shapes = [*["ring", "square"][: len(shown) - 1], "disc"] if shown else []
     looks = {name: Series(colour, shape) for name, shape in zip(shown, shapes, strict=True)}
     rows: list[tuple[float, Row]] = []
-    for code in codes(metrics, "calibration", way):
-        data = {n: get(methods, n, "languages", code, "ece") for n in shown}
-        marks = [Dot(looks[n], v) for n, v in data.items() if is_number(v)]
+    for code in calibrated_codes(report, way):
+        measured = {n: methods[n].languages.get(code) or Measures() for n in shown}
+        marks = [Dot(looks[n], row.ece) for n, row in measured.items() if row.ece is not None]
         if marks:
-            name, null = language_name(metrics, code), get(methods, shown[-1], "languages", code, "ece_null")
-            said = "; ".join(f"{get(methods, n, 'label') or n} {fixed(v)}" for n, v in data.items())
+            name, null = language_name(report, code), measured[shown[-1]].ece_null
+            said = "; ".join(f"{methods[n].label or n} {fixed(row.ece)}" for n, row in measured.items())
             rows.append(
                 (
                     marks[-1].value,
-                    Row(name, resource(metrics, code), fixed(marks[-1].value), f"{name}: {said}", marks, null),
+                    Row(name, resource(report, code), fixed(marks[-1].value), f"{name}: {said}", marks, null),
                 )
             )
     if not rows:
         return ""
     at = (0, 0.05, 0.25, 0.5, 1)
     ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
-    entries = [(basic.key(s), str(get(methods, n, "label") or n)) for n, s in looks.items()]
+    entries = [(basic.key(s), methods[n].label or n) for n, s in looks.items()]
     entries += (
         [(basic.null_key(), "what perfect calibration would show")]
         if any(r.reference is not None for r in ordered)
@@ -312,27 +304,22 @@ def ece_chart(metrics: Metrics, way: str) -> str:
     )
 
 
-def ece_table(metrics: Metrics, way: str) -> str:
+def ece_table(report: Report, way: str) -> str:
     """ECE of every language under every method, folded and sortable."""
-    columns = list(methods_of(metrics, way))
-    fitted = {
-        id(m): any(is_number(get(r, "temperature")) for r in (m.get("languages") or {}).values()) for *_, m in columns
-    }
-    varied = {
-        id(m): fitted[id(m)] and len({get(r, "temperature") for r in (m.get("languages") or {}).values()}) > 1
-        for *_, m in columns
-    }
+    columns = list(every_method(report, way))
+    temperatures = {id(m): {r.temperature for r in m.languages.values()} for *_, m in columns}
+    varied = {key: len(values) > 1 for key, values in temperatures.items()}
     head, spans = ["Language"], [("", 1)]
     for encoder, series, name, method in columns:
         head += ["ECE", "T"] if varied[id(method)] else ["ECE"]
         spans.append((f"{who(encoder, series)}, {text(name)}", 2 if varied[id(method)] else 1))
     rows = []
-    for code in codes(metrics, "calibration", way):
-        row = [words(language_name(metrics, code))]
+    for code in calibrated_codes(report, way):
+        row = [words(language_name(report, code))]
         for *_, method in columns:
-            data = get(method, "languages", code) or {}
-            row.append(figure(data.get("ece"), fixed(data.get("ece"))))
-            row += [figure(data.get("temperature"), fixed(data.get("temperature"), 4))] if varied[id(method)] else []
+            data = method.languages.get(code) or Measures()
+            row.append(figure(data.ece, fixed(data.ece)))
+            row += [figure(data.temperature, fixed(data.temperature, 4))] if varied[id(method)] else []
         rows.append(row)
     caption = "ECE by language and method; T is the language's own temperature. Select a heading to sort."
     table = page.table(caption, head, rows, spans=spans, sort=True, tall=True)

@@ -1,21 +1,23 @@
 """The report on answers withheld or widened: "none of these" and refusal, and conformal sets."""
 
+from collections.abc import Mapping
+
+from xt.core.results.report import Conformal, Report, SetsRow, Unanswerable, UnanswerableMethod
 from xt.eval.report import page
-from xt.eval.report.charts import basic, trust
+from xt.eval.report.charts import basic
 from xt.eval.report.charts.basic import Dot, Row, Scale
-from xt.eval.report.page import figure, fixed, is_number, percent, text, words
-from xt.eval.report.reading import Metrics, direction_label, directions, encoders, get, language_name, resource, who
+from xt.eval.report.page import figure, fixed, percent, text, words
+from xt.eval.report.reading import by_name, direction_label, encoders, language_name, name_of, resource, who
 
 
-def none_of_these(metrics: Metrics) -> str:
+def none_of_these(report: Report) -> str:
     """How well queries without an answer are told apart, and what refusing at a chosen risk gives."""
     parts = []
-    for encoder, series in reversed(encoders(metrics)):
-        for way in directions(metrics, "none_of_these"):
-            data = get(encoder, "none_of_these", way) or {}
+    for encoder, series in reversed(encoders(report)):
+        for way, data in encoder.none_of_these.items():
             title = f"{who(encoder, series)}, {text(direction_label(way))}"
-            if part := absent(metrics, data, series, title):
-                parts.append((f"{encoder.get('name')}, {direction_label(way)}", part))
+            if part := absent(report, data, series, title):
+                parts.append((f"{name_of(encoder)}, {direction_label(way)}", part))
     how = (
         "For half of the queries the right answer is taken out of the index. <b>AUROC</b>: how often a query that has "
         "an answer is surer than one that has none (0.5 is chance). <b>Refusal</b>: the threshold is chosen for a "
@@ -27,26 +29,25 @@ def none_of_these(metrics: Metrics) -> str:
     return page.section("none-of-these", "None of these", how, *(part for _, part in parts[:1]), folded)
 
 
-def absent(metrics: Metrics, section: Metrics, series: basic.Series, title: str) -> str:
+def absent(report: Report, section: Unanswerable, series: basic.Series, title: str) -> str:
     """Chart and tables of one direction; the chart is of the last method."""
     rows, lines = [], []
-    methods = get(section, "methods") or {}
-    data = methods[list(methods)[-1]] if methods else {}
-    overall = get(data, "overall", "auroc")
-    for code, row in (data.get("languages") or {}).items():
-        name, value, refusal = language_name(metrics, code), get(row, "auroc"), get(row, "refusal") or {}
-        bounds = get(row, "auroc_ci") if trust.is_pair(get(row, "auroc_ci")) else None
-        if is_number(value):
+    methods = section.methods
+    data = methods[list(methods)[-1]] if methods else UnanswerableMethod()
+    overall = data.overall.auroc
+    for code, row in data.languages.items():
+        name, value, bounds, refusal = language_name(report, code), row.auroc, row.auroc_ci, row.refusal
+        if value is not None:
             said = f"{name}: AUROC {fixed(value)} {page.interval(bounds)}".strip()
-            lines.append((value, Row(name, resource(metrics, code), fixed(value), said, [Dot(series, value, bounds)])))
+            lines.append((value, Row(name, resource(report, code), fixed(value), said, [Dot(series, value, bounds)])))
         rows.append(
             [
                 words(name),
                 figure(value, fixed(value), page.interval(bounds)),
-                figure(refusal.get("threshold"), fixed(refusal.get("threshold"))),
-                figure(refusal.get("coverage"), percent(refusal.get("coverage"))),
-                figure(refusal.get("risk"), percent(refusal.get("risk"))),
-                figure(refusal.get("risk_found"), percent(refusal.get("risk_found"))),
+                figure(refusal.threshold, fixed(refusal.threshold)),
+                figure(refusal.coverage, percent(refusal.coverage)),
+                figure(refusal.risk, percent(refusal.risk)),
+                figure(refusal.risk_found, percent(refusal.risk_found)),
             ]
         )
     if not rows:
@@ -54,24 +55,24 @@ def absent(metrics: Metrics, section: Metrics, series: basic.Series, title: str)
     low = min((x for v, line in lines for d in line.dots for x in (v, *(d.bounds or ()))), default=0.9)
     scale = Scale(min(int(20 * low) / 20, 0.9), 1.0)
     ordered = [line for _, line in sorted(lines, key=lambda pair: -pair[0])]
-    mean = f" Mean {fixed(overall)}." if is_number(overall) else ""
+    mean = f" Mean {fixed(overall)}." if overall is not None else ""
     note = f'<p class="note">AUROC by language, best first.{mean}</p>\n' if ordered else ""
     drawing = basic.dot_chart(ordered, scale, basic.ticks(scale.low, 1.0, 5), "decimal", two=len(ordered) > 12)
     head = ["Language", "AUROC", "threshold", "answered", "risk asked", "risk found"]
     caption = "Queries with and without an answer, by language. Select a heading to sort."
     table = page.table(caption, head, rows, sort=True, tall=len(rows) > 14)
     folded = page.details("Refusal by language as a table", table, printed=False)
-    return f'<h3 class="who">{title}</h3>\n{_methods(methods, section.get("risk"))}{note}{drawing}{folded}'
+    return f'<h3 class="who">{title}</h3>\n{_methods(methods, section.risk)}{note}{drawing}{folded}'
 
 
-def _methods(methods: Metrics, risk: object) -> str:
+def _methods(methods: Mapping[str, UnanswerableMethod], risk: float | None) -> str:
     """Table of the means of each method over languages."""
     rows = []
     for key, data in methods.items():
-        mean = get(data, "overall") or {}
-        cells = [figure(mean.get(name), fixed(mean.get(name))) for name in ("auroc", "ece", "ece_null")]
-        cells += [figure(mean.get(name), fixed(mean.get(name))) for name in ("none_ece", "none_ece_null")]
-        cells += [figure(value, percent(value)) for value in (mean.get("coverage"), risk, mean.get("risk_found"))]
+        mean = data.overall
+        errors = (mean.auroc, mean.ece, mean.ece_null, mean.none_ece, mean.none_ece_null)
+        cells = [figure(value, fixed(value)) for value in errors]
+        cells += [figure(value, percent(value)) for value in (mean.coverage, risk, mean.risk_found)]
         rows.append([words(key), *cells])
     head = ["Fitted", "AUROC", "ECE", "null", "ECE of none", "null", "answered", "risk asked", "risk found"]
     return page.table("Means over languages, by how the calibrator was fitted.", head, rows)
@@ -80,16 +81,15 @@ def _methods(methods: Metrics, risk: object) -> str:
 # -- conformal sets ----------------------------------------------------------------------------------------------------
 
 
-def conformal(metrics: Metrics) -> str:
+def conformal(report: Report) -> str:
     """Coverage and size of the sets of answers."""
     parts, asked = [], None
-    for encoder, series in reversed(encoders(metrics)):
-        for way in directions(metrics, "conformal"):
-            data = get(encoder, "conformal", way) or {}
-            asked = data.get("alpha") if is_number(data.get("alpha")) else asked
+    for encoder, series in reversed(encoders(report)):
+        for way, data in encoder.conformal.items():
+            asked = asked if data.alpha is None else data.alpha
             title = f"{who(encoder, series)}, {text(direction_label(way))}"
-            if part := sets(metrics, data, title):
-                parts.append((f"{encoder.get('name')}, {direction_label(way)}", part))
+            if part := sets(report, data, title):
+                parts.append((f"{name_of(encoder)}, {direction_label(way)}", part))
     goal = f"{percent(1 - asked, 0)} of the queries" if asked is not None else "a chosen share of the queries"
     how = (
         f"Instead of one answer, a set of them that holds the right one for at least {goal} (conformal prediction). "
@@ -101,22 +101,21 @@ def conformal(metrics: Metrics) -> str:
     return page.section("conformal", "Sets that hold the answer", how, *(part for _, part in parts[:1]), folded)
 
 
-def sets(metrics: Metrics, data: Metrics, title: str) -> str:
+def sets(report: Report, data: Conformal, title: str) -> str:
     """Chart and table of one direction, all scopes."""
-    scopes = {s: get(v, "languages") or {} for s, v in (data.get("scopes") or {}).items()}
+    scopes = {s: v.languages for s, v in data.scopes.items()}
     every = list(dict.fromkeys(c for rows in scopes.values() for c in rows))
     if not every:
         return ""
     looks = dict(zip(scopes, basic.series_for(len(scopes)), strict=True))
-    goal = 1 - data["alpha"] if is_number(data.get("alpha")) else None
+    goal = None if data.alpha is None else 1 - data.alpha
     lines, rows, lowest = [], [], 1.0
-    for code in sorted(every, key=lambda c: language_name(metrics, c).casefold()):
-        name, marks, said, row = language_name(metrics, code), [], [], []
+    for code in by_name(report, every):
+        name, marks, said, row = language_name(report, code), [], [], []
         for scope, found in scopes.items():
-            value, bounds, size = (get(found, code, k) for k in ("coverage", "coverage_ci", "mean_size"))
-            median = get(found, code, "median_size")
-            if is_number(value):
-                bounds = bounds if trust.is_pair(bounds) else None
+            one = found.get(code) or SetsRow()
+            value, bounds, size, median = one.coverage, one.coverage_ci, one.mean_size, one.median_size
+            if value is not None:
                 marks.append(Dot(looks[scope], value, bounds))
                 said.append(f"{scope} {percent(value)}, mean size {fixed(size, 1)}")
                 lowest = min(lowest, value, *(bounds or ()))
@@ -124,17 +123,16 @@ def sets(metrics: Metrics, data: Metrics, title: str) -> str:
             row += [figure(size, fixed(size, 1)), figure(median, fixed(median, 0))]
         if marks:
             line = Row(
-                name, resource(metrics, code), percent(marks[-1].value), f"{name}: {'; '.join(said)}", marks, goal
+                name, resource(report, code), percent(marks[-1].value), f"{name}: {'; '.join(said)}", marks, goal
             )
             lines.append((marks[-1].value, line))
         rows.append([words(name), *row])
     if not lines and not rows:
         return ""
-    overall = {s: get(v, "overall") or {} for s, v in (data.get("scopes") or {}).items()}
     means = "; ".join(
-        f"{text(s)}: {percent(o.get('coverage'))} covered, {fixed(o.get('mean_size'), 1)} answers a set"
-        for s, o in overall.items()
-        if is_number(o.get("coverage"))
+        f"{text(s)}: {percent(v.overall.coverage)} covered, {fixed(v.overall.mean_size, 1)} answers a set"
+        for s, v in data.scopes.items()
+        if v.overall.coverage is not None
     )
     scale = Scale(min(int(lowest * 20) / 20, 0.85), 1.0)
     ordered = [line for _, line in sorted(lines, key=lambda pair: pair[0])]
@@ -146,9 +144,7 @@ def sets(metrics: Metrics, data: Metrics, title: str) -> str:
     table = page.table(caption, head, rows, spans=spans, sort=True, tall=len(rows) > 14)
     note = f"<p>{means}.</p>\n" if means else ""
     for scope, found in scopes.items():
-        wide = [
-            f"{language_name(metrics, c)} ({n:g})" for c in found if is_number(n := get(found, c, "unbounded")) and n
-        ]
+        wide = [f"{language_name(report, c)} ({r.unbounded:g})" for c, r in found.items() if r.unbounded]
         if wide:
             listed = text(", ".join(wide))
             note += f'<p class="note">{text(scope)}: too few queries for a threshold, so sets of all: {listed}.</p>\n'

@@ -3,17 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xt.core.results.report import Report
 from xt.eval.report import page
 from xt.eval.report.page import Cell, figure, fixed, is_number, percent, text, words
-from xt.eval.report.reading import CLASSES, Metrics, get, language_name
+from xt.eval.report.reading import CLASSES, Metrics, get, known, language_name
 
 GROUPS = {**CLASSES, "unknown": "Unclassed"}
 SORT = "Select a heading to sort."
 
 
-def name_cell(metrics: Metrics, code: str) -> Cell:
+def name_cell(report: Report, code: str) -> Cell:
     """A language's name and code."""
-    name = language_name(metrics, code)
+    name = language_name(report, code)
     return Cell(f'{text(name)} <small class="code">{text(code)}</small>', name) if name != code else words(code)
 
 
@@ -38,9 +39,9 @@ def means(data: Any, caption: str) -> str:
 # -- ranked ------------------------------------------------------------------------------------------------------------
 
 
-def ranked(metrics: Metrics) -> str:
+def ranked(report: Report) -> str:
     """Ranked retrieval: means, then every measure by language. One collection, or several by name."""
-    data = metrics.get("ranked") or {}
+    data = known(report.ranked.to_json()) if report.ranked else {}
     several = {"": data} if isinstance(data.get("languages"), Mapping) else data
     parts = []
     for task, section in several.items():
@@ -48,7 +49,7 @@ def ranked(metrics: Metrics) -> str:
         names = list(dict.fromkeys(k for r in rows.values() for k, v in r.items() if is_number(v) and k != "n"))
         lines = [
             [
-                name_cell(metrics, code),
+                name_cell(report, code),
                 figure(row.get("n"), fixed(row.get("n"), 0)),
                 *(figure(row.get(k), percent(row.get(k)), page.interval(row.get(f"{k}_ci"), 1, 100)) for k in names),
             ]
@@ -82,16 +83,16 @@ NESTED = {
 """Figures in percent that stand deeper in a row."""
 
 
-def mining(metrics: Metrics) -> str:
+def mining(report: Report) -> str:
     """Mined pairs: means, then precision, recall and F1 by language, what is promised, and the probabilities' error."""
-    data = metrics.get("mining") or {}
+    data = report.mining
     rows = rows_of(data)
     plain = [k for k in ("n", "pairs") if any(is_number(r.get(k)) for r in rows.values())]
     deep = [p for p in NESTED if any(is_number(get(r, *p)) for r in rows.values())]
     sure = [k for k in ("ece", "ece_null") if any(is_number(get(r, "probability", k)) for r in rows.values())]
     lines = []
     for code, row in rows.items():
-        cells = [name_cell(metrics, code), *(figure(row.get(k), fixed(row.get(k), 0)) for k in plain)]
+        cells = [name_cell(report, code), *(figure(row.get(k), fixed(row.get(k), 0)) for k in plain)]
         cells += [figure(row.get(k), percent(row.get(k)), page.interval(row.get(f"{k}_ci"), 1, 100)) for k in MINED]
         cells.append(figure(row.get("threshold"), fixed(row.get("threshold"), 4)))
         cells += [figure(get(row, *p), percent(get(row, *p))) for p in deep]
@@ -108,7 +109,7 @@ def mining(metrics: Metrics) -> str:
     if any(p[0] == "fdr" for p in deep):
         how += " <b>Discoveries</b>: chosen by conformal p-values, which bound the share of wrong ones."
     notes = [str(n) for n in listed(data.get("notes"))]
-    notes += [f"{language_name(metrics, c)}: {n}" for c, r in rows.items() for n in listed(r.get("notes"))]
+    notes += [f"{language_name(report, c)}: {n}" for c, r in rows.items() for n in listed(r.get("notes"))]
     told = "".join(f'<p class="note">{text(n)}</p>\n' for n in notes)
     head = ["Language", *({"n": "Gold", "pairs": "Mined"}[k] for k in plain), *MINED.values(), "threshold"]
     head += [NESTED[p] for p in deep] + [{"ece": "ECE", "ece_null": "perfect"}[k] for k in sure]
@@ -124,9 +125,9 @@ def listed(value: Any) -> Sequence[Any]:
 # -- summary -----------------------------------------------------------------------------------------------------------
 
 
-def summary(metrics: Metrics) -> str:
+def summary(report: Report) -> str:
     """The benchmark's tasks by group and the overall score, as its authors aggregate them; what is missing is named."""
-    data = metrics.get("summary") or {}
+    data = report.summary
     tasks = {str(k): v if isinstance(v, Mapping) else {"score": v} for k, v in (data.get("tasks") or {}).items()}
     grouped = data.get("groups") or {}
     order = list(dict.fromkeys([*grouped, *(t.get("group") for t in tasks.values())]))
@@ -147,7 +148,7 @@ def summary(metrics: Metrics) -> str:
             languages, expected = task.get("languages"), task.get("expected")
             there = len(languages) if isinstance(languages, Mapping) else languages
             absent = listed(task.get("missing"))
-            said = ", ".join(language_name(metrics, str(c)) for c in absent)
+            said = ", ".join(language_name(report, str(c)) for c in absent)
             count = f"{fixed(there, 0)} of {fixed(expected, 0)}" if is_number(expected) else fixed(there, 0)
             score, partial = task.get("score"), task.get("partial")
             cells = [words(name), figure(score, percent(score)), figure(partial, percent(partial))]

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 
+from xt.core.results.report import Measures, Report, Shots
 from xt.eval.report import page
 from xt.eval.report.charts import trust
 from xt.eval.report.charts.basic import Scale
 from xt.eval.report.charts.trust import Line
-from xt.eval.report.page import Cell, figure, fixed, is_number, percent, text, words
-from xt.eval.report.reading import Block, Metrics, blocks, excess, get, language_name, resource
+from xt.eval.report.page import Cell, figure, fixed, percent, text, words
+from xt.eval.report.reading import Block, blocks, difference, language_name, resource
 
 LOOKS = {"all": ("ink", ""), "high": ("second", "dash"), "mid": ("third", "dots2"), "low": ("accent", "")}
 SHOWN = 12
 """Small diagrams that are not folded."""
 
 
-def reliability(metrics: Metrics) -> str:
+def reliability(report: Report) -> str:
     """A small reliability diagram for each language, those farthest from perfect calibration first."""
-    found = [(b, panels) for b in blocks(metrics) if (panels := diagrams(metrics, b))]
+    found = [(b, panels) for b in blocks(report) if (panels := diagrams(report, b))]
     if not found:
         return ""
     how = (
@@ -32,17 +33,16 @@ def reliability(metrics: Metrics) -> str:
     return page.section("reliability", "Reliability by language", how, first, folded)
 
 
-def diagrams(metrics: Metrics, block: Block) -> list[str]:
+def diagrams(report: Report, block: Block) -> list[str]:
     """One figure a language."""
     found = []
     for code, row in block.languages.items():
-        name, gap, ece = language_name(metrics, code), excess(row), row.get("ece")
-        drawing = trust.small_reliability(
-            row.get("reliability") or [], block.series, f"{name}: stated against right, ECE {fixed(ece)}"
-        )
+        name, gap, ece = language_name(report, code), row.excess, row.ece
+        title = f"{name}: stated against right, ECE {fixed(ece)}"
+        drawing = trust.small_reliability(row.reliability, block.series, title)
         if drawing:
             aside = f"ECE {fixed(ece)}" + (f", excess {fixed(gap)}" if gap is not None else "")
-            far = gap if gap is not None else ece if is_number(ece) else 0.0
+            far = gap if gap is not None else ece or 0.0
             found.append(
                 (far, f"<figure><figcaption><b>{text(name)}</b>{text(aside)}</figcaption>{drawing}</figure>\n")
             )
@@ -51,11 +51,10 @@ def diagrams(metrics: Metrics, block: Block) -> list[str]:
 
 def grid(block: Block, panels: Sequence[str]) -> str:
     """The figures of one block, the first of them open."""
-    label = text(block.shown.get("label") or block.key)
     rest = f'<div class="small-multiples">\n{"".join(panels[SHOWN:])}</div>\n' if len(panels) > SHOWN else ""
     order = '<p class="note">Farthest from perfect calibration first.</p>\n' if len(panels) > 1 else ""
     return (
-        f'<h3 class="who">{block.title} <small>{label}</small></h3>\n{order}'
+        f'<h3 class="who">{block.title} <small>{text(block.label)}</small></h3>\n{order}'
         f'<div class="small-multiples">\n{"".join(panels[:SHOWN])}</div>\n'
         + page.details(f"The other {len(panels) - SHOWN} languages", rest, printed=False)
     )
@@ -64,9 +63,9 @@ def grid(block: Block, panels: Sequence[str]) -> str:
 # -- risk and coverage -------------------------------------------------------------------------------------------------
 
 
-def risk(metrics: Metrics) -> str:
+def risk(report: Report) -> str:
     """Curves of risk by coverage, and what is answered at some of them."""
-    found = [(b, lines) for b in blocks(metrics) if (lines := risk_lines(metrics, b))]
+    found = [(b, lines) for b in blocks(report) if (lines := risk_lines(report, b))]
     if not found:
         return ""
     how = (
@@ -95,21 +94,15 @@ STEPS = (0.5, 0.7, 0.8, 0.9, 1.0)
 """Coverages that the table shows."""
 
 
-def points_of(curve: object) -> list[tuple[float, float]]:
-    """A curve's points that are numbers, ascending."""
-    pairs = [p for p in curve if trust.is_pair(p)] if isinstance(curve, list | tuple) else []
-    return sorted((float(a), float(b)) for a, b in pairs)
-
-
-def risk_lines(metrics: Metrics, block: Block) -> list[Line]:
+def risk_lines(report: Report, block: Block) -> list[Line]:
     """Overall, and the mean over the languages of each resource class."""
-    curves = {c: points for c, row in block.languages.items() if (points := points_of(row.get("risk_coverage")))}
+    curves = {c: sorted(row.risk_coverage) for c, row in block.languages.items() if row.risk_coverage}
     lines = []
-    whole = points_of(block.shown.get("risk_coverage"))
+    whole = sorted(block.shown.risk_coverage)
     if whole:
         lines.append(Line("all", *LOOKS["all"], whole))
     for group in ("high", "mid", "low"):
-        members = [p for c, p in curves.items() if resource(metrics, c) == group]
+        members = [p for c, p in curves.items() if resource(report, c) == group]
         if members and (len(curves) > len(members) or not whole):
             lines.append(Line(group, *LOOKS[group], mean_curve(members)))
     return lines
@@ -129,9 +122,9 @@ def mean_curve(curves: Sequence[Sequence[tuple[float, float]]], steps: int = 50)
 # -- shots -------------------------------------------------------------------------------------------------------------
 
 
-def shots(metrics: Metrics) -> str:
+def shots(report: Report) -> str:
     """What labels in the language itself add: the error of each scope by shots."""
-    parts = [(b, part) for b in blocks(metrics) if (part := shots_table(b))]
+    parts = [(b, part) for b in blocks(report) if (part := shots_table(b))]
     how = (
         "A <b>shot</b> is one query of the language whose right answer is known. Fitting a temperature on few of them "
         "can be worse than on none; <b>shrunk</b> pulls each language's temperature towards what is known without "
@@ -143,21 +136,18 @@ def shots(metrics: Metrics) -> str:
 
 def shots_table(block: Block) -> str:
     """A row for each number of shots, a column for each scope; the row of none is what needs no labels."""
-    data = {n: row for n, row in (block.source.get("shots") or {}).items() if hasattr(row, "items")}
+    data = block.source.shots
     scopes = list(dict.fromkeys(s for row in data.values() for s in row))
     if not scopes:
         return ""
 
-    def cell(row: object) -> Cell:
-        aside = page.interval(get(row, "ece_ci"))
-        gap = excess(row)
-        return figure(
-            get(row, "ece"), fixed(get(row, "ece")), aside or (f"excess {fixed(gap)}" if gap is not None else "")
-        )
+    def cell(row: Measures | Shots) -> Cell:
+        gap = difference(row.ece, row.ece_null)
+        aside = page.interval(row.ece_ci) or (f"excess {fixed(gap)}" if gap is not None else "")
+        return figure(row.ece, fixed(row.ece), aside)
 
-    rows = [[words("0"), *(cell(block.shown.get("overall")) for _ in scopes)]]
-    for n in sorted(data, key=lambda k: int(k) if str(k).isdigit() else 0):
-        rows.append([words(n), *(cell(data[n].get(s)) for s in scopes)])
-    label = block.shown.get("label") or block.key
-    caption = f"Mean ECE over languages by shots, {block.plain}; at 0 shots: {label}"
+    rows = [[words("0"), *(cell(block.shown.overall) for _ in scopes)]]
+    for n in sorted(data, key=lambda k: int(k) if k.isdigit() else 0):
+        rows.append([words(n), *(cell(data[n].get(s) or Shots()) for s in scopes)])
+    caption = f"Mean ECE over languages by shots, {block.plain}; at 0 shots: {block.label}"
     return page.table(caption, ["Shots", *(text(s) for s in scopes)], rows)

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from xt.core.results.report import Report
 from xt.eval.report import page
 from xt.eval.report.charts import basic
 from xt.eval.report.charts.basic import Dot, Row, Scale
 from xt.eval.report.page import Cell, figure, fixed, is_number, percent, points, quantity, text, words
-from xt.eval.report.reading import Metrics, cached, difference, encoders, name_of, who
+from xt.eval.report.reading import Metrics, cached, difference, encoders, known, name_of, who
 
 
-def training(metrics: Metrics) -> str:
+def training(report: Report) -> str:
     """Each task before and after, and its loss."""
-    data = metrics.get("training") or {}
+    data = report.training
     rows = []
     before, after = basic.series_for(2)
     for task in data.get("tasks") or []:
@@ -83,12 +84,12 @@ PARITY = {
 }
 
 
-def parity(metrics: Metrics) -> str:
+def parity(report: Report) -> str:
     """Whether the exported graphs give the vectors of the original."""
     rows: list[Sequence[Cell] | str] = []
     required = []
-    for encoder, series in encoders(metrics):
-        data = encoder.get("parity") or {}
+    for encoder, series in encoders(report):
+        data = known(encoder.parity)
         if not data.get("stages"):
             continue
         sizes = [f"{fixed(data[k], 0)} {k}" for k in ("sentences", "languages") if is_number(data.get(k))]
@@ -116,11 +117,11 @@ def verdict(passed: Any) -> str:
     return signs[passed] if isinstance(passed, bool) else ""
 
 
-def serving(metrics: Metrics) -> str:
+def serving(report: Report) -> str:
     """Throughput as bars, latency as a table."""
-    data = metrics.get("serving") or {}
+    data = report.serving
     rows = data.get("rows") or []
-    looks = {name_of(e): s for e, s in encoders(metrics)}
+    looks = {name_of(e): s for e, s in encoders(report)}
     bars = []
     for r in rows:
         if is_number(r.get("sentences_per_second")):

@@ -5,12 +5,12 @@ import math
 import random
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 
+from xt.core.results.report import Bin
 from xt.eval.report import build, style
 from xt.eval.report.charts import basic
 
@@ -601,6 +601,7 @@ def test_reliability_bin_is_drawn_where_worked_out_by_hand() -> None:
         {"low": 0.0, "high": 0.5, "confidence": 0.25, "accuracy": 0.75, "count": 25},
         {"low": 0.2, "high": 0.2, "confidence": None, "accuracy": None, "count": 0},
     ]
+    data = [Bin.from_json(row) for row in data]
     first, second = basic.bin_marks(data)
     assert (first.x, first.y, first.diagonal, first.r) == pytest.approx((83, 57, 155, 2.5))
     assert (second.x, second.y, second.diagonal, second.r) == pytest.approx((210.4, 106, 27.6, 5))
@@ -630,25 +631,3 @@ def test_failed_parity_is_said_in_words() -> None:
     metrics["encoders"][1]["parity"]["passed"] = False
     words = read(build.render(metrics)).text
     assert words.count("✗ failed") == words.count("✓ passed") == 1
-
-
-def test_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    target = tmp_path / "report.html"
-    target.write_text("old", encoding="utf-8")
-    build.write({"title": "日本語"}, target)
-    assert "日本語" in target.read_text(encoding="utf-8")
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "report.html"
-    target.write_text("old", encoding="utf-8")
-
-    def refuse(*_: Any) -> None:
-        raise OSError("disk")
-
-    monkeypatch.setattr("os.replace", refuse)
-    with pytest.raises(OSError, match="disk"):
-        build.write({"title": "new"}, target)
-    assert target.read_text(encoding="utf-8") == "old"
-    assert list(tmp_path.iterdir()) == [target]

@@ -24,6 +24,8 @@ from scipy.stats import binom
 
 from xt.calibration import measures
 from xt.core import languages
+from xt.core.results.folder import open_report
+from xt.core.results.report import Bin, Report
 from xt.eval.report import build, reading
 from xt.eval.report.charts import basic, trust
 from xt.eval.report.charts import map as charts_map
@@ -445,7 +447,7 @@ def test_predicted_temperatures_lead_where_there_are_any(metrics: dict[str, Any]
     methods = variant["encoders"][0]["calibration"]["foreign-english"]["methods"]
     methods["predicted"] = copy.deepcopy(methods["zero-shot"]) | {"label": "predicted from scores"}
     methods["predicted"]["overall"]["ece"] = 0.01234
-    assert reading.blocks(variant)[0].key == "predicted"
+    assert reading.blocks(Report.from_json(variant))[0].key == "predicted"
     assert "off by 0.012 on average" in Words(build.render(variant)).text
 
 
@@ -488,18 +490,19 @@ def test_the_band_is_that_of_the_binomial() -> None:
     (row,) = measures.reliability(sure, right, bins=1)
     assert row["consistency"] == pytest.approx([binom.ppf(0.025, 30, 0.7) / 30, binom.ppf(0.975, 30, 0.7) / 30])
     bins = [{"confidence": c, "accuracy": c, "count": 9, "consistency": [c - 0.1, c + 0.1]} for c in (0.25, 0.75)]
-    drawn = trust.small_reliability(bins, basic.Series("accent", "disc"), "title")
+    drawn = trust.small_reliability([Bin.from_json(b) for b in bins], basic.Series("accent", "disc"), "title")
     # frame 16..128 across, 6..118 down: 0.25 is at 44, 0.75 at 100; 0.15 up is at 118 - 16.8 = 101.2
     assert 'points="44.0,101.2 100.0,45.2 100.0,22.8 44.0,78.8"' in drawn
-    without = [{k: v for k, v in b.items() if k != "consistency"} for b in bins]
+    without = [Bin.from_json({k: v for k, v in b.items() if k != "consistency"}) for b in bins]
     assert 'class="band"' not in trust.small_reliability(without, basic.Series("accent", "disc"), "title")
 
 
 def test_small_diagrams_are_ordered_by_excess_and_the_rest_is_folded(metrics: dict[str, Any]) -> None:
     rows = metrics["encoders"][0]["calibration"]["foreign-english"]["methods"]["zero-shot"]["languages"]
     far = max(rows, key=lambda c: rows[c]["ece"] - rows[c]["ece_null"])
-    (block, *_) = reading.blocks(metrics)
-    panels = report_trust.diagrams(metrics, block)
+    report = Report.from_json(metrics)
+    (block, *_) = reading.blocks(report)
+    panels = report_trust.diagrams(report, block)
     assert len(panels) == 6 and f"<b>{metrics['languages'][far]['name']}</b>" in panels[0]
     many = report_trust.grid(block, panels * 3)
     assert "The other 6 languages" in many and many.count("<figure>") == 18
@@ -591,13 +594,11 @@ def test_in_a_browser_nothing_overflows_tables_sort_and_arrows_step_through_the_
 
 def main(source: Path, out: Path) -> None:
     """Render the metrics of a report folder with every section."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(source / "predictions.parquet").to_pylist()
-    whole = extend(json.loads((source / "metrics.json").read_text(encoding="utf-8")), rows)
+    opened = open_report(source)
+    whole = extend(opened.report.to_json(), opened.predictions)
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
-    build.write(whole, out / "report.html")
+    (out / "report.html").write_text(build.render(whole), encoding="utf-8")
 
 
 if __name__ == "__main__":
