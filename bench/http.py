@@ -9,33 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import struct
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 from xt.bench.load import Answer, Link
-from xt.core.errors import XtError, unknown
-from xt.serve.client.connection import Tls, channel_options
-from xt.serve.client.packed import pack
+from xt.core.errors import XtError
+from xt.serve.client.address import Tls, open_channel, split_address
+from xt.serve.client.prepared import INFER, Requests
 
-Input = Literal["text", "ids", "packed"]
-INPUTS = ("text", "ids", "packed")
-OUTPUTS = ("embedding", "tokens", "truncated")
 CONNECT_SECONDS = 10.0
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
-_HEADER_LENGTH = re.compile(rb"\r\ninference-header-content-length:\s*(\d+)", re.IGNORECASE)
-Ids = Sequence[npt.NDArray[np.int64]]
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """HOST:PORT as host and port; XtError for anything else."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise XtError(f"{address!r} is no address.", "Expected HOST:PORT, e.g. 127.0.0.1:8000.")
-    return host, int(port)
 
 
 class HttpLink(asyncio.Protocol):
@@ -141,62 +124,24 @@ class HttpEndpoint:
 class TritonHttp(HttpEndpoint):
     """A model of Triton over KServe v2 with the binary extension: text, ids or one packed blob in, float32 out."""
 
-    def __init__(
-        self,
-        address: str,
-        model: str,
-        *,
-        texts: Sequence[str] | None = None,
-        ids: Ids | None = None,
-        kind: Input = "text",
-        parameters: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(address, f"/v2/models/{model}/infer")
-        self._rows = Rows(kind, texts, ids)
-        self._parameters = dict(parameters or {})
-        self._layouts: dict[bytes, tuple[slice, slice]] = {}
+    def __init__(self, address: str, requests: Requests) -> None:
+        super().__init__(address, requests.path)
+        self._requests = requests
 
     def prepare(self, rows: Sequence[int]) -> bytes:
         """Build the whole HTTP request."""
-        name, datatype, shape, data = self._rows.tensor(rows)
-        header: dict[str, Any] = {
-            "inputs": [
-                {"name": name, "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": len(data)}}
-            ],
-            "outputs": [{"name": n, "parameters": {"binary_data": True}} for n in OUTPUTS],
-        }
-        if self._parameters:
-            header["parameters"] = self._parameters
-        text = json.dumps(header, separators=(",", ":")).encode()
-        head = (
-            f"{self._post}Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {len(text)}\r\n"
-            f"Content-Length: {len(text) + len(data)}\r\n\r\n"
-        )
-        return head.encode() + text + data
+        headers, body = self._requests.http(rows)
+        return f"{self._post}{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def read(self, status: int, head: bytes, body: bytes) -> Answer:
-        """Find `tokens` and `truncated`; where they lie is worked out once for each kind of answer."""
+        """Give what counts of an answer."""
         if status != 200:
             note = _message(body)
             return Answer("refused" if status == 503 else "error", note=note or f"HTTP status {status}")
-        length = _HEADER_LENGTH.search(head)
-        if length is None:
+        counted = self._requests.read_http(head, body)
+        if counted is None:
             return Answer("error", note="the answer carries no binary tensors")
-        described = body[: int(length[1])]
-        layout = self._layouts.get(described)
-        if layout is None:
-            layout = self._layouts[described] = _layout(described)
-        tokens, truncated = layout
-        return Answer("ok", int(np.frombuffer(body[tokens], np.int32).sum()), body[truncated].count(1))
-
-
-def _layout(described: bytes) -> tuple[slice, slice]:
-    position, found = len(described), {}
-    for output in json.loads(described)["outputs"]:
-        size = int(output["parameters"]["binary_data_size"])
-        found[output["name"]] = slice(position, position + size)
-        position += size
-    return found["tokens"], found["truncated"]
+        return Answer("ok", counted.tokens, counted.truncated)
 
 
 def _message(body: bytes) -> str:
@@ -207,104 +152,45 @@ def _message(body: bytes) -> str:
         return body[:200].decode(errors="replace")
 
 
-class Rows:
-    """The texts as the input tensor of a request."""
-
-    def __init__(self, kind: Input, texts: Sequence[str] | None, ids: Ids | None) -> None:
-        if kind not in INPUTS:
-            raise unknown("input", kind, INPUTS)
-        if (ids if kind == "ids" else texts) is None:
-            raise XtError(f"--input {kind} needs {'token ids' if kind == 'ids' else 'texts'}.")
-        self.kind = kind
-        self._texts = list(texts or [])
-        self._raw = [t.encode("utf-8") for t in self._texts] if kind == "text" else []
-        self._ids = [row.astype(np.int32) for row in ids] if kind == "ids" and ids is not None else []
-
-    def tensor(self, rows: Sequence[int]) -> tuple[str, str, list[int], bytes]:
-        """Give name, datatype, shape and bytes of the tensor."""
-        if self.kind == "text":
-            data = b"".join(struct.pack("<I", len(self._raw[i])) + self._raw[i] for i in rows)
-            return "text", "BYTES", [len(rows), 1], data
-        if self.kind == "packed":
-            blob = pack([self._texts[i] for i in rows])
-            return "packed", "UINT8", [1, len(blob)], blob.tobytes()
-        some = [self._ids[i] for i in rows]
-        out = np.full((len(some), max(len(row) for row in some)), -1, np.int32)
-        for i, row in enumerate(some):
-            out[i, : len(row)] = row
-        return "ids", "INT32", list(out.shape), out.tobytes()
-
-
 class TritonGrpc:
     """The same model over gRPC, all connections in one channel; answers are decoded, requests sent as bytes."""
 
-    def __init__(
-        self,
-        address: str,
-        model: str,
-        *,
-        texts: Sequence[str] | None = None,
-        ids: Ids | None = None,
-        kind: Input = "text",
-        parameters: Mapping[str, Any] | None = None,
-        tls: Tls | None = None,
-    ) -> None:
+    def __init__(self, address: str, requests: Requests, *, tls: Tls | None = None) -> None:
         self.address = address
-        self.model = model
         self._tls = tls
-        self._rows = Rows(kind, texts, ids)
-        self._parameters = dict(parameters or {})
+        self._requests = requests
         self._call: Any = None
         self._channel: Any = None
         self._open = 0
         self._closing: asyncio.Future[None] | None = None
 
     def prepare(self, rows: Sequence[int]) -> bytes:
-        """Build the serialised ModelInferRequest."""
-        from tritonclient.grpc import service_pb2 as pb
-
-        name, datatype, shape, data = self._rows.tensor(rows)
-        request = pb.ModelInferRequest(model_name=self.model)
-        request.inputs.add(name=name, datatype=datatype, shape=shape)
-        for output in OUTPUTS:
-            request.outputs.add(name=output)
-        for key, value in self._parameters.items():
-            field = "bool_param" if isinstance(value, bool) else "int64_param" if isinstance(value, int) else None
-            setattr(request.parameters[key], field or "string_param", value)
-        request.raw_input_contents.append(data)
-        return bytes(request.SerializeToString())
+        """Build the serialised request."""
+        return self._requests.grpc(rows)
 
     async def connect(self) -> Link:
         """Open the channel, or count one more user of it."""
-        import grpc
-
         if self._open == 0:
-            options = channel_options(self.address)
-            if self._tls is None:
-                self._channel = grpc.aio.insecure_channel(self.address, options=options)
-            else:
-                self._channel = grpc.aio.secure_channel(self.address, self._tls.credentials(), options=options)
+            self._channel = open_channel(self.address, self._tls)
             try:
                 await asyncio.wait_for(self._channel.channel_ready(), CONNECT_SECONDS)
             except asyncio.TimeoutError:
                 await self._channel.close()
                 raise XtError(f"No server answers gRPC at {self.address}.", "Check --url.") from None
-            self._call = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            self._call = self._channel.unary_unary(INFER)
         self._open += 1
         return _GrpcLink(self)
 
     async def ask(self, request: bytes) -> Answer:
         """Send a request and read `tokens` and `truncated` of its answer."""
         import grpc
-        from tritonclient.grpc import service_pb2 as pb
 
         try:
-            answer = pb.ModelInferResponse.FromString(await self._call(request))
+            counted = self._requests.read_grpc(await self._call(request))
         except grpc.aio.AioRpcError as error:
             refused = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             return Answer("refused" if refused else "error", note=str(error.details()))
-        raw = {o.name: answer.raw_output_contents[i] for i, o in enumerate(answer.outputs)}
-        return Answer("ok", int(np.frombuffer(raw["tokens"], np.int32).sum()), raw["truncated"].count(1))
+        return Answer("ok", counted.tokens, counted.truncated)
 
     def release(self) -> None:
         """Close the channel when its last user is gone."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xt.bench.http import Ids, Input, TritonGrpc, TritonHttp, split_address
+from xt.bench import http
 from xt.bench.load import Deck, Endpoint, Seen, closed_loop, open_loop, poisson, run
 from xt.bench.machine import Meter, listeners, listening_ports
 from xt.core.arguments import as_list
@@ -23,8 +23,10 @@ from xt.core.data.bitext import Bitext
 from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError, unknown
 from xt.core.machine.proxies import read_url
-from xt.serve.client.connection import Tls
+from xt.serve.client.address import Tls, split_address
 from xt.serve.client.encoder import TritonEncoder
+from xt.serve.client.http import ERRORS, TritonHttp
+from xt.serve.client.prepared import Ids, Input, Requests, Rows
 from xt.serve.triton import server_state
 
 WARM_UP_SECONDS = 1.0
@@ -310,7 +312,7 @@ def find_places(url: str, *, http_port: int | None = None, metrics_port: int | N
         http_port, metrics_port = http_port or state.http, metrics_port or state.metrics
     ports = [p for pid in pids for p in listening_ports(pid) if p != port] or [8000, 8002]
     if http_port is None:
-        http_port = next((p for p in ports if _answers(f"http://{host}:{p}/v2", b"triton")), None)
+        http_port = next((p for p in ports if _is_triton(host, p)), None)
     if metrics_port is None:
         metrics_port = next((p for p in ports if p != http_port and _answers(f"http://{host}:{p}/metrics")), None)
     return Places(
@@ -320,11 +322,16 @@ def find_places(url: str, *, http_port: int | None = None, metrics_port: int | N
     )
 
 
-def _answers(url: str, words: bytes = b"") -> bool:
+def _is_triton(host: str, port: int) -> bool:
     try:
-        status, page = read_url(url, timeout=2)
-        # The metrics port answers every path that it does not know with an empty page.
-        return status == 200 and words in page
+        return TritonHttp(host, port).is_triton(timeout=2)
+    except ERRORS:
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        return read_url(url, timeout=2)[0] == 200
     except (OSError, ValueError):
         return False
 
@@ -356,16 +363,16 @@ def triton_target(
     known.close()
     places = find_places(url, http_port=http_port, metrics_port=metrics_port)
     parameters = {**(parameters or {}), **({} if cached else {"cache": False})}
-    rows: dict[str, Any] = {"texts": texts, "ids": ids, "kind": kind, "parameters": parameters}
+    requests = Requests(name, Rows(kind, texts, ids), parameters)
     endpoint: Endpoint
     if protocol == "grpc":
-        endpoint = TritonGrpc(url, name, tls=tls, **rows)
+        endpoint = http.TritonGrpc(url, requests, tls=tls)
     elif places.http is None:
         raise XtError(
             f"The HTTP port of the server at {url} was not found.", "Name it by --http-port, or use --protocol grpc."
         )
     else:
-        endpoint = TritonHttp(places.http, name, **rows)
+        endpoint = http.TritonHttp(places.http, requests)
     return Target(
         engine=f"triton {facts['precision']}",
         model=name,

@@ -25,7 +25,7 @@ from xt.core.encoder.text import TextTokenizer
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, read_json, read_manifest, write_json
 from xt.core.files.cache_folder import cache_folder, explained
-from xt.serve.client.connection import Tls
+from xt.serve.client.address import Tls
 from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.starting import START_SECONDS, check_limit
 

@@ -169,24 +169,23 @@ def _gateway_tls(url: str, tls: Any, ca: Path | None) -> Any:
 
     Where callers must show a certificate it shows the server's own.
     """
-    import tritonclient.grpc as grpc
-
     from xt.core.errors import XtError
-    from xt.serve.client.connection import Tls, client_options
+    from xt.serve.client.address import Tls
+    from xt.serve.client.connection import Connection
 
     shown = {} if tls.root is None else {"key": tls.key, "certificate": tls.cert}
     files = Tls(ca=ca or tls.root or tls.cert, **shown)
-    client = grpc.InferenceServerClient(url, **client_options(url, files))
+    connection = Connection(url, tls=files, admin_key="")
     try:
-        client.is_server_live(client_timeout=10)
-    except grpc.InferenceServerException as error:
+        connection.check_live(timeout=10)
+    except XtError as error:
         raise XtError(
-            f"The gateway cannot speak to Triton at {url} by TLS: {error.message()}",
+            f"The gateway cannot speak to Triton at {url} by TLS: {error.message}",
             f"{files.ca} must have signed the server's certificate, which must be for {url.rpartition(':')[0]}; name "
             "another by --gateway-ca.",
         ) from error
     finally:
-        client.close()
+        connection.close()
     return files
 
 

@@ -28,7 +28,7 @@ from xt.eval.retrieval.ranking import Encoder
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
 
-    from xt.serve.client.connection import Tls
+    from xt.serve.client.address import Tls
 
 ROLES = {"query": "query", "document": "passage"}
 """mteb's prompt types, to the role whose prefix goes before the text where the encoder has it."""

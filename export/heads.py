@@ -643,11 +643,10 @@ OUTPUTS = {
 
 def head_config(template: str, name: str, task: Task, facts: dict[str, Any]) -> str:
     """Fill the committed config.pbtxt: name, facts, and the inputs and outputs that the task's format has."""
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
+    from xt.serve.triton import model_config
 
     filled = triton_config(template, name, len(task.labels), facts)
-    config = text_format.Parse(filled, model_config_pb2.ModelConfig())
+    config = model_config.parse(filled)
     inputs = [x for x in config.input if x.name != "text_pair" or task.format not in ONE_TEXT]
     kept = {*OUTPUTS[task.format], "answer", "tokens", "truncated"}
     outputs = [x for x in config.output if x.name in kept]
@@ -657,4 +656,4 @@ def head_config(template: str, name: str, task: Task, facts: dict[str, Any]) -> 
     del config.input[:], config.output[:]
     config.input.extend(inputs)
     config.output.extend(outputs)
-    return str(text_format.MessageToString(config))
+    return model_config.to_text(config)

@@ -20,7 +20,7 @@ from xt.core.errors import XtError, unknown
 from xt.core.files.artifact import Artifact, Draft, new_artifact, open_artifact
 
 if TYPE_CHECKING:
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
+    from xt.serve.triton.model_config import ModelConfig
 
 SUFFIX = "_graph"
 DEVICES = ("gpu", "cpu")
@@ -79,8 +79,8 @@ def split_native(
     Gives the graph's artefact. Raises XtError when the accelerator does not fit the device or the graph.
     """
     import onnx
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2 as pb
+
+    from xt.serve.triton import model_config
 
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
@@ -140,11 +140,11 @@ def split_native(
         "native": native,
     }
     draft.parents = [*draft.parents, written.as_parent()]
-    served = text_format.Parse((draft.path / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
+    served = model_config.parse((draft.path / "config.pbtxt").read_text(encoding="utf-8"))
     # One micro-batch more than instances run: it is made ready meanwhile.
     served.parameters["workers"].string_value = str(instances + 1)
     for group in served.instance_group:
-        group.kind = pb.ModelInstanceGroup.KIND_CPU
+        group.kind = model_config.messages.ModelInstanceGroup.KIND_CPU
     write_config(draft.path, served)
     return written
 
@@ -192,18 +192,18 @@ def graph_config(
 
     Raises XtError when the graph's first axis is not the batch or it lacks the output that xt reads.
     """
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2 as pb
+    from xt.serve.triton import model_config
 
     template = (resources.files("xt.model_repository") / "graph" / "config.pbtxt").read_text(encoding="utf-8")
-    config = text_format.Parse(template, pb.ModelConfig())
+    config = model_config.parse(template)
     config.name, config.max_batch_size = name, MAX_ROWS
     for values, entries in ((graph.graph.input, config.input), (graph.graph.output, config.output)):
         for value in values:
             entries.add(name=value.name, data_type=triton_type(value), dims=dims_without_batch(value))
     if OUTPUT not in [o.name for o in config.output]:
         raise XtError(f"The graph has no output {OUTPUT!r}.", "Export it with `xt export`.")
-    kind = pb.ModelInstanceGroup.KIND_GPU if device == "gpu" else pb.ModelInstanceGroup.KIND_CPU
+    groups = model_config.messages.ModelInstanceGroup
+    kind = groups.KIND_GPU if device == "gpu" else groups.KIND_CPU
     config.instance_group.add(count=instances, kind=kind)
     # OpenVINO optimises the graph itself and wants it as exported; 0 is ONNX Runtime's all, 2 its none.
     config.optimization.graph.level = 2 if accelerator == "openvino" else 0
@@ -241,14 +241,15 @@ def profile_shapes(inputs: Sequence[str], longest: int, token_budget: int) -> di
 def triton_type(value: Any) -> int:
     """Give Triton's name for the element type of a graph's input or output."""
     import onnx
-    from tritonclient.grpc import model_config_pb2 as pb
+
+    from xt.serve.triton.model_config import messages
 
     proto = onnx.TensorProto
     known = {
-        proto.FLOAT: pb.TYPE_FP32,
-        proto.FLOAT16: pb.TYPE_FP16,
-        proto.INT64: pb.TYPE_INT64,
-        proto.INT32: pb.TYPE_INT32,
+        proto.FLOAT: messages.TYPE_FP32,
+        proto.FLOAT16: messages.TYPE_FP16,
+        proto.INT64: messages.TYPE_INT64,
+        proto.INT32: messages.TYPE_INT32,
     }
     found = value.type.tensor_type.elem_type
     if found not in known:
@@ -266,6 +267,6 @@ def dims_without_batch(value: Any) -> list[int]:
 
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Write a model's config.pbtxt."""
-    from google.protobuf import text_format
+    from xt.serve.triton import model_config
 
-    (folder / "config.pbtxt").write_text(str(text_format.MessageToString(config)), encoding="utf-8")
+    (folder / "config.pbtxt").write_text(model_config.to_text(config), encoding="utf-8")

@@ -300,10 +300,9 @@ def _content(version: Path) -> str:
 
 def triton_config(template: str, name: str, dim: int, facts: dict[str, Any]) -> str:
     """Fill the committed config.pbtxt: the model's name, the vector's length, and the facts a client may read."""
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
+    from xt.serve.triton import model_config
 
-    config = text_format.Parse(template, model_config_pb2.ModelConfig())
+    config = model_config.parse(template)
     config.name = name
     if facts.get("provider") in ("cuda", "tensorrt"):
         for group in config.instance_group:
@@ -312,4 +311,4 @@ def triton_config(template: str, name: str, dim: int, facts: dict[str, Any]) -> 
         if output.name.startswith("embedding"):
             output.dims[:] = [dim]
     config.parameters["xt"].string_value = json.dumps(facts, sort_keys=True)
-    return str(text_format.MessageToString(config))
+    return model_config.to_text(config)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xt.serve.client.client import AsyncClient, Client
+    from xt.serve.client.address import Tls
+    from xt.serve.client.async_client import AsyncClient
+    from xt.serve.client.client import Client
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "Tls"]
+PLACES = {"AsyncClient": "async_client", "Client": "client", "Tls": "address"}
 
 
 def __getattr__(name: str) -> Any:
     """Import the clients, and numpy and gRPC with them, only when they are asked for."""
-    if name in __all__:
-        from xt.serve.client import client
-
-        return getattr(client, name)
+    if name in PLACES:
+        return getattr(import_module(f"xt.serve.client.{PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,8 +30,9 @@ from xt.core.heads.onnx_heads import CLASSIFIER, READ_AHEAD, HeadModel, load_hea
 from xt.core.heads.predict import predict
 from xt.core.results.report import Encoder
 from xt.eval.heads.targets import LABELLED
-from xt.serve.client.connection import Tls
-from xt.serve.client.heads import ServedHead, TritonHeads
+from xt.serve.client.address import Tls
+from xt.serve.client.heads import TritonHeads
+from xt.serve.client.models import Served
 
 
 class HeadEngine(Protocol):
@@ -186,7 +187,7 @@ class ServedHeads:
     """The heads of a Triton server."""
 
     server: TritonHeads
-    heads: Mapping[str, ServedHead]
+    heads: Mapping[str, Served]
     """Name of the task -> the model that answers it."""
     entry: Encoder
     parent: dict[str, str]
@@ -325,7 +326,7 @@ def _exported(folders: Mapping[str, Path], path: Path, model: str | None) -> Onn
 
 def _served(url: str, model: str | None, tls: Tls | None) -> ServedHeads:
     server = TritonHeads(url, model, tls=tls)
-    heads: dict[str, ServedHead] = {}
+    heads: dict[str, Served] = {}
     names: dict[str, str] = {}
     for name, head in server.heads.items():
         task = Task.from_json(head.facts["task"])

@@ -1,10 +1,10 @@
-"""What both clients share: the tensors of a request, the reading of answers, and what an error of the server means."""
+"""What travels: the tensors and parameters of a request, and the reading of its answer."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,67 +15,28 @@ import numpy.typing as npt
 from xt.core.arguments import MAX_ID, as_name, as_names, flag, whole_number
 from xt.core.encoder.text import as_texts
 from xt.core.errors import XtError, unknown
-from xt.serve.client.connection import GRACE_SECONDS, Tls, admin_headers, check_address, new_caller, ready_names
-from xt.serve.client.errors import (
-    BadConnection,
-    DeadlinePassed,
-    InvalidRequest,
-    Restricted,
-    ServerFull,
-    UnknownModel,
-    Unreachable,
-    explain,
-    may_retry,
-    pauses,
-)
-
-__all__ = [
-    "GRACE_SECONDS",
-    "BadConnection",
-    "Classified",
-    "DeadlinePassed",
-    "Found",
-    "Hit",
-    "InvalidRequest",
-    "Restricted",
-    "Served",
-    "ServerFull",
-    "Tls",
-    "UnknownModel",
-    "Unreachable",
-    "Vectors",
-    "admin_headers",
-    "check_address",
-    "explain",
-    "may_retry",
-    "new_caller",
-    "pauses",
-    "ready_names",
-]
+from xt.serve.client.errors import InvalidRequest
+from xt.serve.client.models import Served
+from xt.serve.client.packed import pack
 
 DTYPES = {"float32": "embedding", "float16": "embedding_fp16", "int8": "embedding_int8"}
 """The output of an encoder that holds vectors of a type."""
-KINDS = {"encoder": "embedding", "retriever": "ids", "classifier": "label", "reader": "answer"}
-"""The output by which a kind of model is known; the first that a model has decides."""
-DEFAULT_MODEL = "encoder"
-"""What `xt export` calls a model when it is not told another name."""
+DATATYPES = {"object": "BYTES", "int32": "INT32", "uint8": "UINT8"}
 REQUEST_CHARACTERS = 16384
 """Characters of one request of several, about four thousand tokens: what any server lets wait."""
 
 
 @dataclass(frozen=True)
-class Served:
-    """What the server says of a model."""
+class Tensor:
+    """One input of a request."""
 
     name: str
-    kind: str
-    """`encoder`, `retriever`, `classifier` or `reader` (tagging, question answering, regression)."""
-    max_texts: int
-    """Texts that one request may hold."""
-    facts: Mapping[str, Any]
-    """What `xt export` wrote of it."""
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    data: npt.NDArray[Any]
+
+    @property
+    def datatype(self) -> str:
+        """What Triton calls the type of its elements."""
+        return DATATYPES[self.data.dtype.name]
 
 
 @dataclass(frozen=True)
@@ -134,65 +95,30 @@ class Classified:
     """(texts,) the whole answer of the model for each text: tags, a span with its text, a number, a label."""
 
 
-def describe(config: Mapping[str, Any], url: str) -> Served:
-    """Read a model's configuration (JSON of the protobuf); XtError when it is not a model of xt."""
-    name = str(config["name"])
-    if "xt" not in config.get("parameters", {}):
-        raise XtError(f"The model {name!r} at {url} was not made by xt.", "Serve one that `xt export` wrote.")
-    outputs = tuple(str(o["name"]) for o in config.get("output", []))
-    kind = next((kind for kind, output in KINDS.items() if output in outputs), None)
-    if kind is None:
-        raise XtError(f"The model {name!r} at {url} gives {', '.join(outputs)}: no kind that xt knows.", "Update xt.")
-    return Served(
-        name=name,
-        kind=kind,
-        max_texts=max(1, int(config.get("max_batch_size", 1))),
-        facts=json.loads(config["parameters"]["xt"]["string_value"]),
-        inputs=tuple(str(i["name"]) for i in config.get("input", [])),
-        outputs=outputs,
-    )
-
-
-def unlisted(restricted: Restricted) -> list[str]:
-    """Give the names to try when the list is kept secret: the one `xt export` writes when it is not told another."""
-    del restricted
-    return [DEFAULT_MODEL]
-
-
-def choose_default(names: Sequence[str], url: str) -> str:
-    """Give the only name, or `encoder` when it is among several; XtError otherwise."""
-    if len(names) == 1 or DEFAULT_MODEL in names:
-        return DEFAULT_MODEL if DEFAULT_MODEL in names else names[0]
-    raise XtError(f"The server at {url} holds {', '.join(names) or 'no model'}.", "Choose one (model, --model).")
-
-
-def default_model(index: Callable[[], list[str]], url: str) -> str:
-    """Choose the model of a client that named none."""
-    try:
-        names = index()
-    except Restricted as restricted:
-        names = unlisted(restricted)
-    return choose_default(names, url)
-
-
-def request_order(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Cut texts of `lengths` characters into requests: of at most `size`, of like lengths, and of bounded work.
+def request_order(lengths: Sequence[int], size: int, characters: int | None = REQUEST_CHARACTERS) -> list[list[int]]:
+    """Cut texts into requests: of at most `size` texts, of like lengths, and of bounded work.
 
     Like lengths, so that the server pads little; bounded work, so that one request does not fill the server's queue.
+
+    Args:
+        lengths: characters of each text.
+        size: texts of a request at most.
+        characters: of a request at most, one text at least; None: any number.
 
     >>> request_order([9, 9, 9], 2), request_order([9, 20_000, 9], 2)
     ([[0, 1], [2]], [[0, 2], [1]])
     """
-    if len(lengths) <= size and sum(lengths) <= REQUEST_CHARACTERS:
+    most = sum(lengths) if characters is None else characters
+    if len(lengths) <= size and sum(lengths) <= most:
         return [list(range(len(lengths)))] if lengths else []
     requests: list[list[int]] = []
-    characters = 0
+    used = 0
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if not requests or len(requests[-1]) == size or characters + lengths[index] > REQUEST_CHARACTERS:
+        if not requests or len(requests[-1]) == size or used + lengths[index] > most:
             requests.append([])
-            characters = 0
+            used = 0
         requests[-1].append(index)
-        characters += lengths[index]
+        used += lengths[index]
     return requests
 
 
@@ -213,30 +139,22 @@ def check_texts(texts: Iterable[str], name: str = "texts", one: str = "text") ->
         return as_texts(texts, name, one)
 
 
-def strings(name: str, values: Sequence[str], grpc: Any) -> Any:
+def strings(name: str, values: Sequence[str]) -> Tensor:
     """Make the input tensor `name`, (texts, 1) of UTF-8 bytes."""
-    data = np.array([[v.encode("utf-8")] for v in values], dtype=np.object_)
-    tensor = grpc.InferInput(name, list(data.shape), "BYTES")
-    tensor.set_data_from_numpy(data)
-    return tensor
+    return Tensor(name, np.array([[v.encode("utf-8")] for v in values], dtype=np.object_))
 
 
-def token_ids(rows: Sequence[npt.NDArray[np.int64]], grpc: Any) -> Any:
+def packed(texts: Sequence[str]) -> Tensor:
+    """Make the input tensor `packed`, (1, bytes): all texts in one blob."""
+    return Tensor("packed", pack(texts)[None])
+
+
+def token_ids(rows: Sequence[npt.NDArray[np.int64]]) -> Tensor:
     """Make the input tensor `ids`, (texts, longest) of INT32, padded with -1."""
     data = np.full((len(rows), max(len(r) for r in rows)), -1, np.int32)
     for index, row in enumerate(rows):
         data[index, : len(row)] = row
-    tensor = grpc.InferInput("ids", list(data.shape), "INT32")
-    tensor.set_data_from_numpy(data)
-    return tensor
-
-
-def wanted(model: Served, names: Sequence[str], grpc: Any) -> list[Any]:
-    """Ask for the outputs `names`; XtError for one that the model does not give."""
-    for name in names:
-        if name not in model.outputs:
-            raise unknown(f"output of {model.name!r}", name, model.outputs)
-    return [grpc.InferRequestedOutput(name) for name in names]
+    return Tensor("ids", data)
 
 
 def encode_parameters(prefix: str | None, truncate: bool, dimensions: int | None) -> dict[str, Any]:
@@ -271,14 +189,16 @@ def encode_outputs(dtype: str) -> list[str]:
     return [DTYPES[dtype], "tokens", "truncated", *(["scale"] if dtype == "int8" else [])]
 
 
-def gather_vectors(requests: Sequence[Sequence[int]], results: Sequence[Any], dtype: str, dim: int) -> Vectors:
+def gather_vectors(requests: Sequence[Sequence[int]], results: Iterable[Any], dtype: str, dim: int) -> Vectors:
     """Put the rows of all answers in the order of the texts; `dim` is the width when there are no texts."""
     count = sum(len(r) for r in requests)
-    parts = [r.as_numpy(DTYPES[dtype]) for r in results]
-    vectors = np.empty((count, parts[0].shape[1] if parts else dim), dtype)
+    vectors = np.empty((count, dim), dtype)
     tokens, cut = np.empty(count, np.int32), np.empty(count, np.bool_)
     scale = np.empty(count, np.float32) if dtype == "int8" else None
-    for rows, part, result in zip(requests, parts, results, strict=True):
+    for rows, result in zip(requests, results, strict=True):
+        part = result.as_numpy(DTYPES[dtype])
+        if part.shape[1] != vectors.shape[1]:
+            vectors = np.empty((count, part.shape[1]), dtype)
         vectors[rows] = part
         tokens[rows] = result.as_numpy("tokens")[:, 0]
         cut[rows] = result.as_numpy("truncated")[:, 0]
@@ -336,17 +256,18 @@ def label_names(model: Served) -> tuple[str, ...]:
 
 
 def gather_classes(
-    requests: Sequence[Sequence[int]], results: Sequence[Any], outputs: Sequence[str], names: tuple[str, ...]
+    requests: Sequence[Sequence[int]], results: Iterable[Any], outputs: Sequence[str], names: tuple[str, ...]
 ) -> Classified:
     """Put the answers of a classifier, tagger or reader in the order of the texts."""
+    given = list(results)
     count = sum(len(r) for r in requests)
 
     def text(name: str) -> list[str]:
-        return gather(requests, [[v.decode() for v in r.as_numpy(name).ravel()] for r in results])
+        return gather(requests, ([v.decode() for v in r.as_numpy(name).ravel()] for r in given))
 
     probabilities = None
     if "probabilities" in outputs:
-        parts = [r.as_numpy("probabilities") for r in results]
+        parts = [r.as_numpy("probabilities") for r in given]
         probabilities = np.empty((count, parts[0].shape[1] if parts else len(names)), np.float32)
         for rows, part in zip(requests, parts, strict=True):
             probabilities[rows] = part
@@ -354,7 +275,7 @@ def gather_classes(
     return Classified(tuple(text("label")) if "label" in outputs else (), probabilities, names, answers)
 
 
-def gather(requests: Sequence[Sequence[int]], parts: Sequence[Sequence[Any]]) -> list[Any]:
+def gather(requests: Sequence[Sequence[int]], parts: Iterable[Sequence[Any]]) -> list[Any]:
     """Put the rows of all answers in the order of the texts."""
     out: list[Any] = [None] * sum(len(r) for r in requests)
     for rows, part in zip(requests, parts, strict=True):

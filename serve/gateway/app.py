@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from xt.core.errors import XtError, shown
-from xt.serve.client import wire
-from xt.serve.client.client import AsyncClient
+from xt.serve.client import errors
+from xt.serve.client.async_client import AsyncClient
 from xt.serve.gateway import openai as gateway_openai
 from xt.serve.gateway import search
 from xt.serve.gateway.guard import Guard, error_body
@@ -86,7 +86,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     status, kind, code = status_of(error)
     if isinstance(error, TooManyTexts):
         code = "too_many_texts"
-    param = "model" if isinstance(error, wire.UnknownModel) else getattr(error, "field", None)
+    param = "model" if isinstance(error, errors.UnknownModel) else getattr(error, "field", None)
     headers = {"Retry-After": "1"} if status in (429, 503) else None
     message = f"{error.message} {error.hint}".strip()
     return JSONResponse(error_body(message, kind, code, param), status_code=status, headers=headers)

@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StringConstraints, ValidationError, WithJsonSchema
 
 from xt.core.errors import shown
-from xt.serve.client.wire import InvalidRequest
+from xt.serve.client.errors import InvalidRequest
 
 LARGE_BYTES = 2**16
 """Larger bodies are read on another thread, two at once: the others' requests go on meanwhile."""

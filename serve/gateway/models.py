@@ -11,19 +11,19 @@ from typing import Any
 from xt.calibration.apply.retrieval import Calibrator, read_calibrator
 from xt.calibration.apply.table import TABLE_KIND, CalibrationTable
 from xt.core.errors import XtError, unknown
-from xt.serve.client import wire
-from xt.serve.client.client import AsyncClient
-from xt.serve.client.wire import Served
+from xt.serve.client import errors, wire
+from xt.serve.client.async_client import AsyncClient
+from xt.serve.client.models import Served
 from xt.serve.gateway.stats import Stats, model_names
 
 FRESH_SECONDS = 5.0
 """How long what the server said of a model is believed: a new version may have other facts."""
 STATUS: tuple[tuple[type[XtError], int, str, str], ...] = (
-    (wire.InvalidRequest, 400, "invalid_request_error", "invalid_request"),
-    (wire.UnknownModel, 404, "invalid_request_error", "model_not_found"),
-    (wire.ServerFull, 429, "overloaded_error", "server_full"),
-    (wire.DeadlinePassed, 504, "timeout_error", "deadline_passed"),
-    (wire.Unreachable, 503, "server_error", "server_unreachable"),
+    (errors.InvalidRequest, 400, "invalid_request_error", "invalid_request"),
+    (errors.UnknownModel, 404, "invalid_request_error", "model_not_found"),
+    (errors.ServerFull, 429, "overloaded_error", "server_full"),
+    (errors.DeadlinePassed, 504, "timeout_error", "deadline_passed"),
+    (errors.Unreachable, 503, "server_error", "server_unreachable"),
     (XtError, 500, "server_error", "internal_error"),
 )
 """Error -> HTTP status, OpenAI's type, code; the first that fits."""
@@ -49,7 +49,7 @@ class Models:
             return self._given
         try:
             return await self.client.models(lost_seconds=lost_seconds)
-        except wire.Restricted:
+        except errors.Restricted:
             try:
                 return model_names(await self._stats.text())
             except OSError as error:
@@ -61,7 +61,7 @@ class Models:
         if time.monotonic() - at > FRESH_SECONDS:
             try:
                 served = await self.client.describe(name, lost_seconds=lost_seconds)
-            except (wire.Unreachable, wire.Restricted, wire.DeadlinePassed, wire.ServerFull):
+            except (errors.Unreachable, errors.Restricted, errors.DeadlinePassed, errors.ServerFull):
                 raise
             except XtError:  # not there, not ready, or not made by xt: nothing that can be asked
                 served = None
@@ -70,7 +70,7 @@ class Models:
             self._known[name] = (time.monotonic(), served)
         if served is None:
             error = unknown("model", name, [m.name for m in await self.all(but=name)])
-            raise wire.UnknownModel(error.message, error.hint)
+            raise errors.UnknownModel(error.message, error.hint)
         return served
 
     async def all(self, *, but: str | None = None, lost_seconds: float | None = None) -> list[Served]:
@@ -82,7 +82,7 @@ class Models:
         asked = (self.get(n, lost_seconds=lost_seconds) for n in names)
         found = await asyncio.gather(*asked, return_exceptions=True)
         for one in found:
-            if isinstance(one, BaseException) and not isinstance(one, wire.UnknownModel):
+            if isinstance(one, BaseException) and not isinstance(one, errors.UnknownModel):
                 raise one
         return [one for one in found if isinstance(one, Served)]
 
@@ -91,11 +91,11 @@ class Models:
         if name is not None:
             model = await self.get(name)
             if model.kind != kind:
-                raise wire.InvalidRequest(f"The model {name!r} is of kind {model.kind}; expected: {kind}.")
+                raise errors.InvalidRequest(f"The model {name!r} is of kind {model.kind}; expected: {kind}.")
             return model
         there = [m for m in await self.all() if m.kind == kind]
         if not there:
-            raise wire.UnknownModel(f"The server holds no {kind}.", f"Serve one, or ask for something but a {kind}.")
+            raise errors.UnknownModel(f"The server holds no {kind}.", f"Serve one, or ask for something but a {kind}.")
         return there[0]
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, StrictBool
 
 from xt.serve.client import wire
-from xt.serve.client.wire import InvalidRequest
+from xt.serve.client.errors import InvalidRequest
 from xt.serve.gateway.body import Count, Input, Name, User, body_of, schema_of
 from xt.serve.gateway.models import model_card
 from xt.serve.gateway.state import state_of, timed

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from xt.core.errors import XtError
-from xt.serve.client.wire import Tls
+from xt.serve.client.address import Tls
 from xt.serve.gateway.log import check_target, log_requests
 from xt.serve.gateway.server import STOP_SECONDS, Gateway, address, check_gateway, listen
 from xt.serve.triton import server_state

@@ -10,7 +10,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, StrictBool
 
 from xt.core.copies import Copies, text_key
-from xt.serve.client.wire import Found, InvalidRequest, Served
+from xt.serve.client.errors import InvalidRequest
+from xt.serve.client.models import Served
+from xt.serve.client.wire import Found
 from xt.serve.gateway.body import Count, Name, Text, Texts, body_of, schema_of
 from xt.serve.gateway.models import Models, calibration_of
 from xt.serve.gateway.state import State, state_of, timed

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from xt.core.errors import XtError, require
-from xt.serve.client.wire import Tls
+from xt.serve.client.address import Tls
 from xt.serve.gateway.guard import LOOPBACK_NAMES
 from xt.serve.triton.launcher import check_port, family, reachable
 from xt.serve.triton.limits import raise_open_files
@@ -61,7 +61,7 @@ def create_app(
         hosts: names that callers may call it by (the header Host); others are told 421. None: any.
     """
     check_gateway(token)
-    from xt.serve.client.client import AsyncClient
+    from xt.serve.client.async_client import AsyncClient
     from xt.serve.gateway.app import build
     from xt.serve.gateway.models import Models
     from xt.serve.gateway.stats import Stats

@@ -11,8 +11,8 @@ from typing import cast
 
 from fastapi import Request
 
-from xt.serve.client.client import AsyncClient
-from xt.serve.client.wire import InvalidRequest
+from xt.serve.client.async_client import AsyncClient
+from xt.serve.client.errors import InvalidRequest
 from xt.serve.gateway.models import Models
 from xt.serve.gateway.stats import Stats
 

@@ -255,10 +255,9 @@ def _copy(artifact: Artifact, name: str, target: Path) -> None:
 
 def _config(template: str, name: str, facts: dict[str, Any]) -> str:
     """Fill the committed config.pbtxt: the model's name, and the facts that a client may read."""
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
+    from xt.serve.triton import model_config
 
-    config = text_format.Parse(template, model_config_pb2.ModelConfig())
+    config = model_config.parse(template)
     config.name = name
     config.parameters["xt"].string_value = json.dumps(facts, sort_keys=True)
-    return str(text_format.MessageToString(config))
+    return model_config.to_text(config)

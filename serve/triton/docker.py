@@ -6,7 +6,6 @@ The image is xt's own, built on NVIDIA's (`deploy/Dockerfile`): NVIDIA's alone l
 
 from __future__ import annotations
 
-import http.client
 import os
 import secrets
 import shutil
@@ -23,6 +22,7 @@ from types import TracebackType
 from xt.core import __version__
 from xt.core.errors import XtError
 from xt.core.files.artifact import Artifact, read_manifest
+from xt.serve.client.http import ERRORS, TritonHttp
 from xt.serve.triton import server_state
 from xt.serve.triton.launcher import EXIT_SECONDS, OPTIONS, RESTRICTED, Ports, check_port, free_ports, reachable
 from xt.serve.triton.limits import STACK_BYTES
@@ -344,13 +344,9 @@ class DockerServer:
                     "The lines above say which model or port failed.",
                 )
             try:
-                connection = http.client.HTTPConnection(reachable(self.http_host), self.ports.http, timeout=2)
-                connection.request("GET", "/v2/health/ready")
-                ready = connection.getresponse().status == 200
-                connection.close()
-                if ready:
+                if TritonHttp(reachable(self.http_host), self.ports.http).is_ready(2):
                     return
-            except (OSError, http.client.HTTPException):
+            except ERRORS:
                 pass
             time.sleep(0.2)
         raise XtError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import secrets
@@ -24,6 +23,7 @@ from typing import BinaryIO, cast
 
 from xt.core.errors import XtError
 from xt.core.files.artifact import read_manifest
+from xt.serve.client.http import ERRORS, TritonHttp
 from xt.serve.triton import server_state
 from xt.serve.triton.bounded_log import BoundedLog, follow
 from xt.serve.triton.limits import UMASK, child_limits, prepare_child
@@ -440,9 +440,9 @@ class TritonServer:
                 if not hide_from_process_list(process.pid, self.admin_key):
                     self.report("This machine's users can read the server's admin key in the process list.")
             try:
-                if self._get("/v2/health/ready", timeout=2)[0] == 200:
+                if self._http().is_ready(2):
                     return
-            except OSError:
+            except ERRORS:
                 pass
             time.sleep(0.1)
         if self._closing.is_set():
@@ -459,14 +459,9 @@ class TritonServer:
         missing = [name for name in self.models if loaded[name] <= before[name]]
         return f"the model{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else "Triton to listen"
 
-    def _get(self, path: str, *, timeout: float, method: str = "GET") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(reachable(self.http_host), self.ports.http, timeout=timeout)
-        try:
-            connection.request(method, path, headers={server_state.KEY_HEADER: self.admin_key})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+    def _http(self) -> TritonHttp:
+        """Return the server's HTTP, with the admin key."""
+        return TritonHttp(reachable(self.http_host), self.ports.http, self.admin_key)
 
     def _watch_over(self, wheel: Wheel, watch: Watch) -> None:
         """See the server and its model processes die or hang, and start them anew. Runs until the server is stopped.
@@ -503,9 +498,7 @@ class TritonServer:
 
     def _new_watch(self) -> Watch:
         assert self._process is not None
-        return Watch(
-            self._process, self.prefix, lambda method, path, wait: self._get(path, timeout=wait, method=method)
-        )
+        return Watch(self._process, self.prefix, self._http())
 
     def _give_up(self, reason: str) -> None:
         process = self._process

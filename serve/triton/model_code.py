@@ -100,13 +100,12 @@ def _folders(folder: Path, names: set[str]) -> list[str]:
 
 def _of_config(folder: Path) -> Iterator[str]:
     """Say what in a model's config.pbtxt could make Triton run something else than xt's code and graphs."""
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
+    from xt.serve.triton import model_config
 
     try:
         text = (folder / "config.pbtxt").read_text(encoding="utf-8")
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    except (OSError, ValueError, text_format.ParseError) as error:
+        config = model_config.parse(text)
+    except (OSError, ValueError, model_config.ParseError) as error:
         yield f"config.pbtxt: not readable: {error}"
         return
     if config.backend not in BACKENDS:

@@ -6,18 +6,19 @@ its last request was answered. When the new version fails to load, the old one g
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from xt.core.errors import XtError, unknown
 from xt.core.files.artifact import Artifact, open_artifact, read_manifest
-from xt.serve.client.connection import Connection, Tls
-from xt.serve.client.errors import DeadlinePassed, Restricted, Unreachable, explain
+from xt.serve.client.address import Tls, split_address
+from xt.serve.client.connection import Connection
+from xt.serve.client.errors import DeadlinePassed, InvalidRequest, Restricted
+from xt.serve.client.http import TritonHttp
 from xt.serve.triton import server_state
 from xt.serve.triton.model_code import check_data, refuse_code
 from xt.serve.triton.processes import remove_bytecode
@@ -93,10 +94,7 @@ def reload(
         host = state.http_host or host
     try:
         with progress(start_seconds, report, f"the server at {url} to load {name}"):
-            if tls is None:
-                _load(f"{host}:{http_port}", name, key, start_seconds)
-            else:
-                _load_encrypted(url, name, key, start_seconds, tls)
+            _load(url, f"{host}:{http_port}", name, key, start_seconds, tls)
     finally:
         remove_bytecode(repository)
     after = _opened(folder, trust_code=trust_code).hash
@@ -162,57 +160,26 @@ def _renew(folder: Path) -> None:
         ) from error
 
 
-def _load_encrypted(url: str, model: str, key: str, seconds: float, tls: Tls) -> None:
-    connection = Connection(url, tls=tls, admin_key=key)
+def _load(url: str, http_address: str, model: str, key: str, seconds: float, tls: Tls | None) -> None:
+    """Have the server load a model: by HTTP, or, where its gRPC is encrypted, by that. XtError when it does not."""
+    address = http_address if tls is None else url
     try:
-        connection.client.load_model(model, headers=connection.admin, client_timeout=seconds or None)
-    except connection.grpc.InferenceServerException as error:
-        explained = explain(error, url, model)
-        if isinstance(explained, DeadlinePassed):
-            raise _too_slow(url, model, seconds) from error
-        if isinstance(explained, Unreachable):
-            raise explained from error
-        if isinstance(explained, Restricted):
-            raise XtError(f"The server at {url} refused the admin key.", "Give the key it was started with.") from error
-        raise _refused(model, str(error.message())) from error
-    finally:
-        connection.close()
-
-
-def _too_slow(address: str, model: str, seconds: float) -> XtError:
-    return XtError(
-        f"The server at {address} did not load {model!r} within {seconds:g} s. It may still do so, and then serves "
-        "the new version.",
-        f"Give it more time by {OPTION} (0: no limit); `xt reload --again` tells whether it loads.",
-    )
-
-
-def _refused(model: str, text: str) -> XtError:
-    return XtError(
-        f"The server refused the new version of {model!r}; the old one goes on serving:\n{text.strip()}",
-        "Mend the folder, or put the old one back, and reload.",
-    )
-
-
-def _load(address: str, model: str, key: str, seconds: float) -> None:
-    connection = http.client.HTTPConnection(address, timeout=seconds or None)
-    try:
-        headers = {server_state.KEY_HEADER: key, "Content-Type": "application/json"}
-        connection.request("POST", f"/v2/repository/models/{model}/load", body=b"{}", headers=headers)
-        answer = connection.getresponse()
-        status, text = answer.status, answer.read().decode(errors="replace")
-    except TimeoutError as error:
-        raise _too_slow(address, model, seconds) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise XtError(f"The server at {address} did not answer: {error}", "Does it run? Read its log.") from error
-    finally:
-        connection.close()
-    if status == 200:
-        return
-    try:
-        text = json.loads(text)["error"]
-    except (ValueError, KeyError, TypeError):
-        pass
-    if status == 403:
-        raise XtError(f"The server at {address} refused the admin key.", "Give the key it was started with.")
-    raise _refused(model, text)
+        if tls is None:
+            host, port = split_address(http_address)
+            TritonHttp(host, port, key).load(model, seconds or None)
+        else:
+            with closing(Connection(url, tls=tls, admin_key=key)) as connection:
+                connection.load(model, seconds or None)
+    except DeadlinePassed as error:
+        raise XtError(
+            f"The server at {address} did not load {model!r} within {seconds:g} s. It may still do so, and then serves "
+            "the new version.",
+            f"Give it more time by {OPTION} (0: no limit); `xt reload --again` tells whether it loads.",
+        ) from error
+    except Restricted as error:
+        raise XtError(f"The server at {address} refused the admin key.", "Give the key it was started with.") from error
+    except InvalidRequest as error:
+        raise XtError(
+            f"The server refused the new version of {model!r}; the old one goes on serving:\n{error.message.strip()}",
+            "Mend the folder, or put the old one back, and reload.",
+        ) from error

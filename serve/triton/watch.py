@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from xt.serve.client.http import ERRORS, TritonHttp
 from xt.serve.triton.processes import model_processes
 
 LIVE_EVERY = 1.0
@@ -43,17 +41,15 @@ class Watch:
     request, or waits for ever for a lock in the shared memory that the dead process held. All three are one trouble.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], prefix: str, ask: Callable[[str, str, float], tuple[int, bytes]]
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], prefix: str, http: TritonHttp) -> None:
         """Note the server's processes; it must be ready.
 
         Args:
             process: the server's own.
             prefix: of the names of its shared memory.
-            ask: gives status and body of a call of the server's HTTP, by method, path and seconds to wait for it.
+            http: the server's HTTP, with its admin key.
         """
-        self._process, self._prefix, self._ask = process, prefix, ask
+        self._process, self._prefix, self._http = process, prefix, http
         self._known = model_processes(prefix)
         self._looked = self._asked = time.monotonic()
         self._unanswered, self._lost = 0, ""
@@ -79,8 +75,8 @@ class Watch:
 
     def _look_at_server(self) -> Trouble | None:
         try:
-            lives = self._ask("GET", "/v2/health/live", LIVE_SECONDS)[0] == 200
-        except (OSError, http.client.HTTPException):
+            lives = self._http.is_live(LIVE_SECONDS)
+        except ERRORS:
             lives = False
         return self._note(lives)
 
@@ -110,16 +106,15 @@ class Watch:
         have begun, so that there are never too few.
         """
         try:
-            index = json.loads(self._ask("POST", "/v2/repository/index", patience)[1])
-            ready = sorted({m["name"] for m in index if m.get("state") == "READY"})
+            ready = self._http.ready_models(patience)
             live = Counter(p.model for p in model_processes(self._prefix))
             for name in ready:
-                config = json.loads(self._ask("GET", f"/v2/models/{name}/config", patience)[1])
+                config = self._http.config(name, patience)
                 if config.get("backend") != "python":
                     continue
                 wanted = sum(g.get("count", 1) * max(1, len(g.get("gpus") or [])) for g in config["instance_group"])
                 if live[name] < wanted:
-                    return str(name)
-        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+                    return name
+        except (*ERRORS, ValueError, KeyError, TypeError):
             return None
         return ""

@@ -21,6 +21,7 @@ from xt.core.data.bitext import Bitext
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.serve.client.encoder import TritonEncoder
+from xt.serve.client.prepared import Requests, Rows
 from xt.serve.triton.launcher import free_ports
 
 
@@ -356,7 +357,7 @@ def test_a_server_that_closes_the_connection_is_an_error_and_is_connected_to_aga
 
 
 def test_status_503_is_a_refusal_and_400_an_error():
-    http = bench_http.TritonHttp("127.0.0.1:1", "m", texts=["a"])
+    http = bench_http.TritonHttp("127.0.0.1:1", Requests("m", Rows("text", ["a"], None)))
     assert http.read(503, b"", b'{"error":"the queue is full"}') == Answer("refused", note="the queue is full")
     assert http.read(400, b"", b'{"error":"text 0 is empty"}') == Answer("error", note="text 0 is empty")
 

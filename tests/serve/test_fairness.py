@@ -12,8 +12,9 @@ import pytest
 import tritonclient.grpc as grpc
 
 from xt.core.encoder.text import TextTokenizer
-from xt.serve.client.client import AsyncClient, Client
-from xt.serve.client.wire import InvalidRequest
+from xt.serve.client.async_client import AsyncClient
+from xt.serve.client.client import Client
+from xt.serve.client.errors import InvalidRequest
 from xt.serve.gateway.guard import caller_of as gateway_caller
 from xt.serve.runtime.served import _size, caller_of
 

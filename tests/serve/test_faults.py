@@ -24,7 +24,7 @@ from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, read_manifest
 from xt.serve import Client
-from xt.serve.client import wire
+from xt.serve.client import errors as client_errors
 from xt.serve.triton import launcher, server_state, watch
 from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.processes import model_processes
@@ -201,7 +201,7 @@ def test_a_server_that_is_told_to_end_answers_what_is_in_flight(tiny_repository,
                     time.sleep(0.01)
             ended = time.monotonic()
         assert errors
-        assert all(wire.may_retry(error) for error in errors), errors
+        assert all(client_errors.may_retry(error) for error in errors), errors
         before = [o for o in load.outcomes if o.sent < told - 0.02]
         assert len(before) >= 20
         assert any(o.sent < told < o.ended and not o.error for o in load.outcomes)  # in flight when it was told

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from xt.core.machine import proxies
-from xt.serve.client.connection import channel_options
+from xt.serve.client.address import channel_options
 from xt.serve.client.errors import Unreachable, explain
 
 VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy", "no_proxy", "no_grpc_proxy")

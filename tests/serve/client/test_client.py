@@ -16,7 +16,9 @@ import tritonclient.grpc as grpc
 import xt.serve
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
+from xt.serve.client import errors as client_errors
 from xt.serve.client import wire
+from xt.serve.client.models import Served
 from xt.serve.triton.launcher import free_ports
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
@@ -137,7 +139,7 @@ def test_the_prefix_is_the_callers(client, onnx):
 def test_a_long_text_is_refused_by_its_place_in_the_whole_list_and_cut_on_request(client):
     texts = sentences(600)
     texts[417] = "good " * 100
-    with pytest.raises(wire.InvalidRequest, match="text 417 has 103 tokens; the encoder reads at most 64"):
+    with pytest.raises(client_errors.InvalidRequest, match="text 417 has 103 tokens; the encoder reads at most 64"):
         client.encode(texts)
     found = client.encode_full(texts, truncate=True)
     assert np.flatnonzero(found.truncated).tolist() == [417]
@@ -181,11 +183,11 @@ def test_what_the_server_had_no_room_for_is_sent_again(server):
 def test_a_server_that_stays_full_is_said_to_be_full_not_absent(server):
     words = "The queue is full: 9 requests wait."
     with Refusing(server.url, 99, words) as proxy, xt.serve.Client(proxy.url, "encoder", retries=2) as client:
-        with pytest.raises(wire.ServerFull, match="is full: The queue is full") as full:
+        with pytest.raises(client_errors.ServerFull, match="is full: The queue is full") as full:
             client.encode(["good"])
         assert len(proxy.seen) == 3
     (port,) = free_ports(1)
-    with pytest.raises(wire.Unreachable, match="No server answers") as absent:
+    with pytest.raises(client_errors.Unreachable, match="No server answers") as absent:
         xt.serve.Client(f"127.0.0.1:{port}", wait_seconds=0.2)
     assert "xt serve" in absent.value.hint
     assert "again later" in full.value.hint
@@ -208,7 +210,7 @@ def test_what_an_ending_server_and_a_model_that_is_loaded_anew_leave_undone_is_s
         xt.serve.Client(proxy.url, "encoder", timeout_seconds=1, retries=0) as client,
     ):
         start = time.monotonic()
-        with pytest.raises(wire.Unreachable, match=says) as error:
+        with pytest.raises(client_errors.Unreachable, match=says) as error:
             client.encode(["good"])
         assert time.monotonic() - start < 1.5  # until the deadline, however few the retries of a full server
         assert f"tried {len(proxy.seen)} times" in error.value.message
@@ -218,9 +220,9 @@ def test_what_an_ending_server_and_a_model_that_is_loaded_anew_leave_undone_is_s
 @pytest.mark.parametrize(
     ("code", "words", "kind"),
     [
-        ("INVALID_ARGUMENT", "text 0 is too long", wire.InvalidRequest),
-        ("UNAVAILABLE", "The request's deadline passed while it waited.", wire.DeadlinePassed),
-        ("UNAVAILABLE", "This protocol is restricted, expecting header 'x'", wire.Restricted),
+        ("INVALID_ARGUMENT", "text 0 is too long", client_errors.InvalidRequest),
+        ("UNAVAILABLE", "The request's deadline passed while it waited.", client_errors.DeadlinePassed),
+        ("UNAVAILABLE", "This protocol is restricted, expecting header 'x'", client_errors.Restricted),
         ("INTERNAL", "something broke", XtError),
     ],
 )
@@ -235,7 +237,7 @@ def test_a_request_refused_while_its_siblings_are_answered_waits_for_them(server
     """A long list alone may fill a small queue: its requests then take turns, however many the retries."""
     busy = threading.Semaphore(1)
     with xt.serve.Client(server.url, "encoder", retries=0, in_flight=3) as client:
-        infer = client._client.infer
+        infer = client._connection.client.infer
 
         def one_at_a_time(*args, **options):
             if not busy.acquire(blocking=False):
@@ -246,7 +248,7 @@ def test_a_request_refused_while_its_siblings_are_answered_waits_for_them(server
             finally:
                 busy.release()
 
-        client._client.infer = one_at_a_time
+        client._connection.client.infer = one_at_a_time
         assert client.encode(sentences(700)).shape == (700, 32)
 
 
@@ -255,20 +257,20 @@ def test_a_deadline_ends_a_call_to_a_server_that_does_not_answer():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         client = xt.serve.AsyncClient(f"127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.3)
-        model = wire.Served("encoder", "encoder", 256, {}, ("text",), ("embedding", "tokens", "truncated"))
+        model = Served("encoder", "encoder", 256, {}, ("text",), ("embedding", "tokens", "truncated"))
 
         async def ask():
             async with client:
                 await client.encode_full(["good"], model=model)
 
         start = time.monotonic()
-        with pytest.raises((wire.DeadlinePassed, wire.Unreachable)):
+        with pytest.raises((client_errors.DeadlinePassed, client_errors.Unreachable)):
             asyncio.run(ask())
         assert time.monotonic() - start < 5
 
 
 def test_wrong_models_and_addresses_are_named(server):
-    with pytest.raises(wire.UnknownModel, match="holds no model 'nope'"):
+    with pytest.raises(client_errors.UnknownModel, match="holds no model 'nope'"):
         xt.serve.Client(server.url, "nope")
     for url in ("nowhere", "http://127.0.0.1:8001", "127.0.0.1:port"):
         with pytest.raises(XtError, match="is no address"):
@@ -281,7 +283,7 @@ def test_the_asynchronous_client_gives_the_same(server, client):
     async def both():
         async with xt.serve.AsyncClient(server.url) as other:
             one, many = await asyncio.gather(other.encode(["good"], prefix="passage"), other.encode_full(texts))
-            with pytest.raises(wire.InvalidRequest, match="text 2 has"):
+            with pytest.raises(client_errors.InvalidRequest, match="text 2 has"):
                 await other.encode(["good", "morning", "good " * 100])
             return one, many
 
@@ -302,7 +304,7 @@ def test_requests_hold_texts_of_like_length_and_bounded_work():
 
 
 def test_pauses_double_and_are_spread():
-    many = np.array([list(wire.pauses(8)) for _ in range(400)])
+    many = np.array([list(client_errors.pauses(8)) for _ in range(400)])
     assert (many[:, 0] <= 0.075).all()
     assert (many[:, 0] >= 0.025).all()
     np.testing.assert_allclose(many.mean(0), [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2], rtol=0.1)

@@ -9,7 +9,7 @@ import pytest
 
 from xt.core.errors import XtError
 from xt.serve import AsyncClient, Client
-from xt.serve.client import wire
+from xt.serve.client import errors as client_errors
 from xt.serve.client.encoder import TritonEncoder
 
 pandas = pytest.importorskip("pandas")
@@ -81,20 +81,20 @@ def test_what_is_no_sequence_of_texts_is_refused_by_every_call(server, client, t
 
 
 def test_none_among_texts_is_named_by_its_place(client):
-    with pytest.raises(wire.InvalidRequest, match="text 1 is missing"):
+    with pytest.raises(client_errors.InvalidRequest, match="text 1 is missing"):
         client.encode(pandas.Series(["a", None, "c"], index=[5, 6, 7]))
-    with pytest.raises(wire.InvalidRequest, match="text_pair 1 is missing"):
+    with pytest.raises(client_errors.InvalidRequest, match="text_pair 1 is missing"):
         client.classify(["a", "b"], ["c", None])
 
 
 def test_languages_and_pairs_are_one_for_each_text(client):
-    with pytest.raises(wire.InvalidRequest, match="There are 2 texts and 3 languages"):
+    with pytest.raises(client_errors.InvalidRequest, match="There are 2 texts and 3 languages"):
         client.search(["a", "b"], languages=iter(["deu", "eng", "fra"]))
-    with pytest.raises(wire.InvalidRequest, match="language 1 is None"):
+    with pytest.raises(client_errors.InvalidRequest, match="language 1 is None"):
         client.search(["a", "b"], languages=["deu", None])
-    with pytest.raises(wire.InvalidRequest, match="languages is a set"):
+    with pytest.raises(client_errors.InvalidRequest, match="languages is a set"):
         client.search(["a", "b"], languages={"deu", "eng"})
-    with pytest.raises(wire.InvalidRequest, match="There are 2 texts and 1 pairs"):
+    with pytest.raises(client_errors.InvalidRequest, match="There are 2 texts and 1 pairs"):
         client.classify(["a", "b"], (t for t in ["c"]))
 
 
@@ -120,7 +120,7 @@ def test_languages_and_pairs_are_one_for_each_text(client):
     ids=str,
 )
 def test_an_option_of_the_wrong_type_is_refused_before_anything_is_sent(client, options, says):
-    with pytest.raises(wire.InvalidRequest, match=says):
+    with pytest.raises(client_errors.InvalidRequest, match=says):
         client.encode(["good"], **options)
 
 
@@ -142,7 +142,9 @@ def test_k_is_a_whole_number_that_a_retriever_gives(client, k):
 
 @pytest.mark.parametrize("row", [[0, 2**40, 2], [0, 1.7, 2], [0, 1.0, 2], [0, True, 2], [0, -1, 2], ["0", 2]], ids=str)
 def test_an_id_that_is_no_int32_is_refused_with_its_place(client, row):
-    with pytest.raises(wire.InvalidRequest, match=r"token id \d of text 1 is .*expected a whole number from 0"):
+    with pytest.raises(
+        client_errors.InvalidRequest, match=r"token id \d of text 1 is .*expected a whole number from 0"
+    ):
         client.encode_full(ids=[[0, 5, 2], row])
 
 

@@ -13,7 +13,7 @@ from xt.core.data.tasks import Task
 from xt.core.encoder import resolve
 from xt.core.errors import XtError
 from xt.core.heads.onnx_heads import load_head
-from xt.serve.client import wire
+from xt.serve.client import errors as client_errors
 from xt.serve.triton.launcher import TritonServer
 
 LABELS = {"pair": ("zebra", "apple", "mango"), "tagging": ("O", "I-X", "B-X", "A")}
@@ -68,7 +68,7 @@ def test_labels_and_probabilities_are_those_of_the_head_here(server, repository)
             assert len(set(found.labels)) > 1
             np.testing.assert_allclose(found.probabilities, [r.probabilities for r in expected], atol=1e-4)
             assert [found.names[i] for i in found.probabilities.argmax(1)] == list(found.labels)
-        with pytest.raises(wire.InvalidRequest, match="4 texts and 1 pairs"):
+        with pytest.raises(client_errors.InvalidRequest, match="4 texts and 1 pairs"):
             client.classify(TEXTS, ["good"])
         with pytest.raises(XtError, match="text_pair"):
             client.classify(TEXTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xt.core.errors import XtError
-from xt.serve.client.connection import admin_headers
+from xt.serve.client.address import admin_headers
 
 
 def test_a_key_that_is_empty_sends_none_as_the_gateway_asks():

@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from xt.serve import AsyncClient, Client
-from xt.serve.client import wire
+from xt.serve.client import errors as client_errors
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.client.errors import BadConnection, Patience, ServerFull, Tries, Unreachable, explain
 from xt.serve.triton.launcher import free_ports
@@ -161,7 +161,7 @@ def test_a_lost_server_is_waited_for_no_longer_than_the_gateway_says(gate):
 def test_unavailable_without_a_full_queue_is_a_server_that_is_not_there(words):
     error = explain(Refusal("StatusCode.UNAVAILABLE", words), "127.0.0.1:1", "encoder")
     assert type(error) is Unreachable
-    assert wire.may_retry(error)
+    assert client_errors.may_retry(error)
 
 
 def test_a_full_queue_is_tried_as_often_as_said_and_a_lost_server_between_does_not_count():
@@ -172,7 +172,7 @@ def test_a_full_queue_is_tried_as_often_as_said_and_a_lost_server_between_does_n
     assert Tries(Patience(60, full=0)).pause(full, siblings=True) is not None
     assert Tries(Patience(0.01)).pause(lost) is None  # the pause would outlast the deadline
     assert Tries(Patience(60)).pause(BadConnection("certificate")) is None
-    assert Tries(Patience(60)).pause(wire.InvalidRequest("too long")) is None
+    assert Tries(Patience(60)).pause(client_errors.InvalidRequest("too long")) is None
 
 
 class Refusal(Exception):

@@ -15,10 +15,10 @@ from xt.core.errors import XtError
 from xt.eval.heads.engines import open_heads
 from xt.eval.mteb_adapter import MtebEncoder, open_for_mteb
 from xt.serve import Client
+from xt.serve.client.address import Tls
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.client.errors import BadConnection, Unreachable
 from xt.serve.client.heads import TritonHeads
-from xt.serve.client.wire import Tls
 from xt.serve.triton.launcher import Tls as ServerTls
 from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.reload import reload

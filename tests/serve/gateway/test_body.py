@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from xt.serve.client.wire import InvalidRequest
+from xt.serve.client.errors import InvalidRequest
 from xt.serve.gateway.body import MAX_NAME, check_fields, count_signs, parse_body
 from xt.serve.gateway.openai import EmbeddingRequest
 from xt.serve.gateway.search import RerankRequest, SearchRequest

@@ -18,7 +18,8 @@ from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
-from xt.serve.client import wire
+from xt.serve.client import errors as client_errors
+from xt.serve.client.models import Served
 from xt.serve.gateway import stats as gateway_stats
 from xt.serve.gateway.guard import trace_of
 from xt.serve.gateway.models import calibration_of, status_of
@@ -234,10 +235,10 @@ def test_rerank_orders_by_cosine_and_says_that_it_is_no_probability(http, onnx):
 
 def test_a_calibrator_among_a_models_facts_is_found_by_language():
     table = CalibrationTable(RetrievalTemperature(0.1), "zero-shot", {"deu": RetrievalTemperature(0.2, 0.5)})
-    model = wire.Served("r", "retriever", 8, {"calibrated": table.to_json(), "kind": "retriever"}, (), ())
+    model = Served("r", "retriever", 8, {"calibrated": table.to_json(), "kind": "retriever"}, (), ())
     assert calibration_of(model, "de") == (RetrievalTemperature(0.2, 0.5), "per-language:deu")
     assert calibration_of(model, None) == (RetrievalTemperature(0.1), "zero-shot")
-    assert calibration_of(wire.Served("e", "encoder", 8, {"encoder": {"dim": 3}}, (), ()), None) is None
+    assert calibration_of(Served("e", "encoder", 8, {"encoder": {"dim": 3}}, (), ()), None) is None
 
 
 def test_a_search_without_a_retriever_says_so(http):
@@ -347,9 +348,9 @@ def test_leaving_the_block_frees_the_port(server):
 
 
 def test_overload_tells_when_to_come_back():
-    assert status_of(wire.ServerFull("full"))[0] == 429
-    assert status_of(wire.DeadlinePassed("late"))[0] == 504
-    assert status_of(wire.Unreachable("gone"))[0] == 503
+    assert status_of(client_errors.ServerFull("full"))[0] == 429
+    assert status_of(client_errors.DeadlinePassed("late"))[0] == 504
+    assert status_of(client_errors.Unreachable("gone"))[0] == 503
     assert status_of(XtError("other"))[0] == 500
 
 

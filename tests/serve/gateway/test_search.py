@@ -17,7 +17,7 @@ from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalT
 from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
-from xt.serve.client import wire
+from xt.serve.client import errors as client_errors
 from xt.serve.gateway.server import Gateway
 from xt.serve.index.calibration import model_identity
 from xt.serve.index.encode_files import Settings
@@ -247,7 +247,7 @@ def test_both_clients_search(served, cosines):
             assert all(0 < f.none < 1 for f in found)
         mixed = client.search(QUERIES[:2], languages=["deu", "swh"])
         assert [f.calibration for f in mixed] == ["per-language:deu", "zero-shot"]
-        with pytest.raises(wire.InvalidRequest, match="2 texts and 1 languages"):
+        with pytest.raises(client_errors.InvalidRequest, match="2 texts and 1 languages"):
             client.search(QUERIES[:2], languages=["deu"])
         with pytest.raises(XtError, match="Unknown output of 'retriever' 'embedding'"):
             client.encode(["good"])

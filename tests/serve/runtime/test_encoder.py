@@ -184,7 +184,7 @@ def test_each_caller_gets_his_own_error_and_the_others_their_vectors(client, onn
 
 def test_a_text_that_is_too_long_is_an_error_that_names_the_limit(encoder):
     with pytest.raises(XtError, match=r"^text 1 has 65 tokens; the encoder reads at most 64") as error:
-        encoder.infer(["good", " ".join(["good"] * 62)])
+        encoder.encode(["good", " ".join(["good"] * 62)])
     assert "truncate=true" in str(error.value)
     assert encoder.encode([" ".join(["good"] * 61)]).tokens.tolist() == [64]
 
@@ -302,7 +302,7 @@ def test_no_request_sleeps_in_the_batcher(server):
     seconds = []
     for _ in range(150):
         start = time.perf_counter()
-        encoder.infer(["good morning"])
+        encoder.encode(["good morning"])
         seconds.append(time.perf_counter() - start)
     encoder.close()
     assert sum(s > 0.4 for s in seconds) <= 1
@@ -311,7 +311,7 @@ def test_no_request_sleeps_in_the_batcher(server):
 def test_a_callers_own_deadline_is_an_error_of_its_name(server):
     impatient = TritonEncoder(server.url, timeout_seconds=0.0005)
     with pytest.raises(DeadlinePassed):
-        impatient.infer(sentences(200, longest=50))
+        impatient.encode(sentences(200, longest=50))
     impatient.close()
 
 
@@ -352,7 +352,7 @@ def test_a_full_queue_is_refused_at_once_and_tried_again(tiny_repository, tmp_pa
             patience = time.monotonic() + 60  # each try may slip in between two of the others' requests
             with pytest.raises((ServerFull, DeadlinePassed), match="queue is full|deadline"):  # whichever comes last
                 while time.monotonic() < patience:
-                    ours.infer(["good"])
+                    ours.encode(["good"])
             assert patient.encode(["good"]).vectors.shape == (1, 32)  # it asks until its own deadline
         finally:
             stop.set()
