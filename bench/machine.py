@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from xt.core.machine.proxies import read_url
+from xt.serve.client.metrics import add_up, fetch
 
 TICKS = os.sysconf("SC_CLK_TCK")
 METRICS_SECONDS = 5.0
 SETTLE_SECONDS = 0.7
 """How long after the end the metrics are read: a model hands its counts to the server every half second."""
-KEPT_LABELS = ("reason=", "stage=")
+KEPT_LABELS = ("reason", "stage")
 """Labels that stay part of a counter's name; over all others samples are added up."""
 
 
@@ -111,7 +111,7 @@ def read_metrics(url: str | None) -> dict[str, float]:
     if url is None:
         return {}
     try:
-        return parse_metrics(read_url(url, timeout=METRICS_SECONDS)[1].decode("utf-8", "replace"))
+        return parse_metrics(fetch(url, METRICS_SECONDS))
     except (OSError, ValueError):
         return {}
 
@@ -124,20 +124,12 @@ def parse_metrics(page: str) -> dict[str, float]:
     >>> parse_metrics('a{model="x",stage="post"} 1\n')
     {'a{stage="post"}': 1.0}
     """
-    found: dict[str, float] = {}
-    for line in page.splitlines():
-        if not line or line.startswith("#"):
-            continue
-        name, _, value = line.rpartition(" ")
-        try:
-            number = float(value)
-        except ValueError:
-            continue
-        name, _, labels = name.partition("{")
-        kept = [x for x in labels.rstrip("}").split(",") if x.startswith(KEPT_LABELS)]
-        name = name.strip() + (f"{{{kept[0]}}}" if kept else "")
-        found[name] = found.get(name, 0.0) + number
-    return found
+
+    def name_of(name: str, labels: Mapping[str, str]) -> str:
+        kept = next((f'{{{label}="{value}"}}' for label, value in labels.items() if label in KEPT_LABELS), "")
+        return name + kept
+
+    return add_up(page, name_of)
 
 
 def _rapl() -> dict[str, tuple[int, int]] | None:

@@ -50,8 +50,10 @@ class TritonHttp:
 
     def ready_models(self, timeout: float) -> list[str]:
         """Return the names of the ready models; ValueError, KeyError or TypeError when the server does not tell."""
-        index = json.loads(self.ask("POST", "/v2/repository/index", timeout)[1])
-        return sorted({str(m["name"]) for m in index if m.get("state") == "READY"})
+        status, index = self.ask("POST", "/v2/repository/index", timeout)
+        if status != 200:
+            raise ValueError(f"status {status}")
+        return sorted({str(m["name"]) for m in json.loads(index) if m.get("state") == "READY"})
 
     def config(self, model: str, timeout: float) -> dict[str, Any]:
         """Return a model's configuration; ValueError when the server does not tell."""

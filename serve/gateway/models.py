@@ -13,8 +13,9 @@ from xt.calibration.apply.table import TABLE_KIND, CalibrationTable
 from xt.core.errors import XtError, unknown
 from xt.serve.client import errors, wire
 from xt.serve.client.async_client import AsyncClient
+from xt.serve.client.metrics import model_names
 from xt.serve.client.models import Served
-from xt.serve.gateway.stats import Stats, model_names
+from xt.serve.gateway.stats import Stats
 
 FRESH_SECONDS = 5.0
 """How long what the server said of a model is believed: a new version may have other facts."""

@@ -51,7 +51,7 @@ class GatewayProcess:
         report: Callable[[str], None] = lambda line: None,
         **options: Any,
     ) -> None:
-        """Take where to listen, and the options of `xt.serve.gateway.server.create_app`.
+        """Take where to listen, and the options of `xt.serve.gateway.app.create_app`.
 
         Args:
             triton_url: HOST:PORT of Triton's gRPC endpoint.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -58,19 +59,9 @@ class RerankRequest(BaseModel):
 
 
 def answer_json(query: str, found: Found) -> dict[str, Any]:
-    """Write the answers to one query."""
-    hits = [
-        {"id": h.id, "score": h.score, "probability": h.probability, "document": h.document, "copies": list(h.copies)}
-        for h in found.hits
-    ]
-    return {
-        "query": query,
-        "results": hits,
-        "none": found.none,
-        "calibration": found.calibration,
-        "tokens": found.tokens,
-        "truncated": found.truncated,
-    }
+    """Write the answers to one query: the client's own, its hits called results."""
+    answer = asdict(found)
+    return {"query": query, "results": answer.pop("hits"), **answer}
 
 
 @router.post("/search", openapi_extra=schema_of(SearchRequest))

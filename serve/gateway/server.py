@@ -5,79 +5,20 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xt.core.errors import XtError, require
-from xt.serve.client.address import Tls
 from xt.serve.gateway.guard import LOOPBACK_NAMES
 from xt.serve.triton.launcher import check_port, family, reachable
 from xt.serve.triton.limits import raise_open_files
 from xt.serve.triton.server_state import LOCAL_HOSTS
 
-if TYPE_CHECKING:
-    from xt.serve.gateway.guard import Guard
-
-MAX_BODY_BYTES = 8 * 2**20
-MAX_TEXTS = 2048
-"""Texts of one request: OpenAI's own limit."""
-TIMEOUT_SECONDS = 60.0
-LOST_SECONDS = 20.0
-"""How long a request waits for a Triton that is lost or restarting (8 to 17 s) before it is answered 503."""
 READY_SECONDS = 20.0
 STOP_SECONDS = 10.0
 BACKLOG = 2048
 """Connections that the system takes while none can be accepted here."""
-
-
-def create_app(
-    triton_url: str,
-    *,
-    metrics_url: str | None = None,
-    models: Sequence[str] | None = None,
-    token: str | None = None,
-    max_body_bytes: int = MAX_BODY_BYTES,
-    max_texts: int = MAX_TEXTS,
-    timeout_seconds: float = TIMEOUT_SECONDS,
-    lost_seconds: float = LOST_SECONDS,
-    tls: Tls | None = None,
-    admin_key: str | None = None,
-    hosts: frozenset[str] | None = None,
-) -> Guard:
-    """Make the ASGI application.
-
-    Args:
-        triton_url: HOST:PORT of Triton's gRPC endpoint.
-        metrics_url: http://HOST:PORT/metrics of Triton; without it the page shows no rates.
-        models: names of the models; None: asked of Triton, by its list or, when that is secret, by its metrics.
-        token: what callers must send as `Authorization: Bearer`; None: nothing.
-        max_body_bytes: larger requests are refused (413).
-        max_texts: of one request (400).
-        timeout_seconds: of one request to Triton.
-        lost_seconds: how long a request waits for a Triton that is lost or restarting before it is answered 503.
-        tls: the files of an encrypted connection to Triton.
-        admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does; "": none is sent.
-        hosts: names that callers may call it by (the header Host); others are told 421. None: any.
-    """
-    check_gateway(token)
-    from xt.serve.client.async_client import AsyncClient
-    from xt.serve.gateway.app import build
-    from xt.serve.gateway.models import Models
-    from xt.serve.gateway.stats import Stats
-
-    # A caller who is refused for want of room knows at once, and knows better than the gateway whether to come back.
-    client = AsyncClient(
-        triton_url,
-        timeout_seconds=timeout_seconds,
-        retries=0,
-        lost_seconds=lost_seconds,
-        tls=tls,
-        admin_key=admin_key,
-    )
-    stats = Stats(metrics_url)
-    known = Models(client, stats, models)
-    return build(client, stats, known, token=token, max_body_bytes=max_body_bytes, max_texts=max_texts, hosts=hosts)
 
 
 def check_gateway(token: str | None) -> None:
@@ -119,7 +60,7 @@ class Gateway:
     """A running gateway, in a thread of this process; use it as a context manager."""
 
     def __init__(self, triton_url: str, *, host: str = "127.0.0.1", port: int, **options: Any) -> None:
-        """Take where to listen, and the options of `create_app`.
+        """Take where to listen, and the options of `xt.serve.gateway.app.create_app`.
 
         On the loopback address without a token only this machine's own names for itself are answered: a page of
         another site could else read the answers under a name that it points here.
@@ -129,6 +70,9 @@ class Gateway:
         """One that listens already, where another process bound it."""
         if host in LOCAL_HOSTS and not options.get("token"):
             options.setdefault("hosts", LOOPBACK_NAMES)
+        check_gateway(options.get("token"))
+        from xt.serve.gateway.app import create_app
+
         self._app = create_app(triton_url, **options)
         self._server: Any = None
         self._thread: threading.Thread | None = None

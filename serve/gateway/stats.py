@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import deque
 from typing import Any
 
-from xt.core.machine.proxies import read_url
+from xt.serve.client.metrics import add_up, fetch
 
+METRICS_SECONDS = 5.0
+"""How long Triton's page is waited for."""
 WINDOW_SECONDS = 10.0
 """Rates are means over about this long."""
 LEAST_SECONDS = 0.5
 """Readings are at least this far apart, however many ask."""
-SAMPLE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(\{[^}]*\})? (\S+)$")
-LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 Reading = dict[str, float]
 
 
@@ -25,24 +24,7 @@ def parse(text: str) -> Reading:
     >>> parse('a{model="x"} 1\na{model="y"} 2\nt{stage="queue"} 0.5')
     {'a': 3.0, 't:queue': 0.5}
     """
-    out: Reading = {}
-    for line in text.splitlines():
-        match = SAMPLE.match(line)
-        if not match:
-            continue
-        labels = dict(LABEL.findall(match[2] or ""))
-        name = f"{match[1]}:{labels['stage']}" if "stage" in labels else match[1]
-        try:
-            out[name] = out.get(name, 0.0) + float(match[3])
-        except ValueError:
-            continue
-    return out
-
-
-def model_names(text: str) -> list[str]:
-    """Read the names of the models that Triton counts requests of."""
-    lines = [line for line in text.splitlines() if line.startswith("nv_inference_request_success{")]
-    return sorted({value for line in lines for name, value in LABEL.findall(line) if name == "model"})
+    return add_up(text, lambda name, labels: f"{name}:{labels['stage']}" if "stage" in labels else name)
 
 
 def rates(before: Reading, after: Reading, seconds: float) -> dict[str, Any]:
@@ -95,8 +77,7 @@ class Stats:
         """Give Triton's metrics as they are; OSError when they cannot be had."""
         if self.metrics_url is None:
             raise OSError("no address of Triton's metrics was given")
-        url = self.metrics_url
-        return await asyncio.to_thread(_fetch, url)
+        return await asyncio.to_thread(fetch, self.metrics_url, METRICS_SECONDS)
 
     async def now(self) -> dict[str, Any]:
         """Give the rates of the last seconds."""
@@ -120,10 +101,3 @@ class Stats:
             "uptime_seconds": time.time() - self.started,
             "problem": problem,
         }
-
-
-def _fetch(url: str) -> str:
-    status, page = read_url(url, timeout=5)
-    if status != 200:
-        raise OSError(f"{url} answered with status {status}")
-    return page.decode("utf-8", errors="replace")
