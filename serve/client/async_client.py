@@ -106,7 +106,7 @@ class AsyncClient:
         dimensions: int | None = None,
         dtype: str = "float32",
     ) -> npt.NDArray[Any]:
-        """Give the vectors of `texts`; see `Client.encode`."""
+        """Return the vectors of `texts`; see `Client.encode`."""
         full = await self.encode_full(texts, prefix=prefix, truncate=truncate, dimensions=dimensions, dtype=dtype)
         return full.vectors
 

@@ -135,7 +135,7 @@ class Client:
         dimensions: int | None = None,
         dtype: str = "float32",
     ) -> npt.NDArray[Any]:
-        """Give the vectors of `texts`, (texts, dim); see `encode_full`."""
+        """Return the vectors of `texts`, (texts, dim); see `encode_full`."""
         return self.encode_full(texts, prefix=prefix, truncate=truncate, dimensions=dimensions, dtype=dtype).vectors
 
     def encode_full(
@@ -148,7 +148,7 @@ class Client:
         dimensions: int | None = None,
         dtype: str = "float32",
     ) -> Vectors:
-        """Give vectors, and how many tokens each text has and whether it was cut.
+        """Return vectors, and how many tokens each text has and whether it was cut.
 
         Args:
             texts: any number of them.

@@ -95,7 +95,7 @@ def plan_search(
 ) -> Plan[list[Found]]:
     """Plan the search for `texts` by a retriever."""
     rows = wire.check_texts(texts)
-    spoken = wire.languages_of(languages, len(rows))
+    codes = wire.languages_of(languages, len(rows))
     requests = wire.request_order([len(t) for t in rows], model.max_texts)
     outputs = wire.search_outputs(model)
     parameters = wire.encode_parameters(prefix, truncate, None)
@@ -105,7 +105,7 @@ def plan_search(
     return Plan(
         model,
         requests,
-        lambda places: _columns(places, text=rows, language=spoken),
+        lambda places: _columns(places, text=rows, language=codes),
         parameters,
         outputs,
         lambda results: wire.gather(requests, (wire.read_found(r, "none" in outputs) for r in results)),

@@ -57,7 +57,7 @@ class Rows:
         self._ids = [row.astype(np.int32) for row in ids] if kind == "ids" and ids is not None else []
 
     def tensor(self, rows: Sequence[int]) -> tuple[str, str, list[int], bytes]:
-        """Give name, datatype, shape and bytes of the tensor."""
+        """Return name, datatype, shape and bytes of the tensor."""
         if self.kind == "text":
             data = b"".join(struct.pack("<I", len(self._raw[i])) + self._raw[i] for i in rows)
             return "text", "BYTES", [len(rows), 1], data

@@ -76,7 +76,7 @@ class Found:
     none: float | None
     """The probability that no candidate is right; None where the retriever has no calibration."""
     calibration: str
-    """Which calibrator spoke: "zero-shot", "pooled", "per-language:deu"; "none" without one."""
+    """The calibrator applied: "zero-shot", "pooled", "per-language:deu"; "none" without one."""
     tokens: int
     truncated: bool
 
@@ -158,7 +158,7 @@ def token_ids(rows: Sequence[npt.NDArray[np.int64]]) -> Tensor:
 
 
 def encode_parameters(prefix: str | None, truncate: bool, dimensions: int | None) -> dict[str, Any]:
-    """Give the request parameters of an encoder; what is not asked for is left to the model."""
+    """Return the request parameters of an encoder; what is not asked for is left to the model."""
     with refused_as_invalid():
         parameters: dict[str, Any] = {"truncate": True} if flag(truncate, "truncate") else {}
         if prefix is not None:
@@ -185,7 +185,7 @@ def dtype_name(dtype: Any) -> str:
 
 
 def encode_outputs(dtype: str) -> list[str]:
-    """Give the names of the outputs that vectors of `dtype` need."""
+    """Return the names of the outputs that vectors of `dtype` need."""
     return [DTYPES[dtype], "tokens", "truncated", *(["scale"] if dtype == "int8" else [])]
 
 
@@ -218,7 +218,7 @@ def languages_of(languages: str | Iterable[str] | None, count: int) -> list[str]
 
 
 def search_outputs(model: Served) -> list[str]:
-    """Give the outputs to ask a retriever for: one without a calibration refuses to give probabilities."""
+    """Return the outputs to ask a retriever for: one without a calibration refuses to give probabilities."""
     calibrated = ["probabilities", "none"] if model.facts.get("calibrated") else []
     copies = ["copies"] if "copies" in model.outputs else []  # one installed by an earlier release has none
     return ["ids", "documents", *copies, "scores", *calibrated, "calibration", "tokens", "truncated"]
@@ -251,7 +251,7 @@ def read_found(result: Any, calibrated: bool) -> list[Found]:
 
 
 def label_names(model: Served) -> tuple[str, ...]:
-    """Give a classifier's labels in the order of its probabilities."""
+    """Return a classifier's labels in the order of its probabilities."""
     return tuple(str(name) for name in model.facts.get("task", {}).get("labels", ()))
 
 

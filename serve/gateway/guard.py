@@ -43,12 +43,12 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 def error_body(message: str, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
-    """Give an error in the shape of OpenAI's."""
+    """Return an error in the shape of OpenAI's."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def trace_of(headers: list[tuple[bytes, bytes]]) -> str:
-    """Give the request's trace id: of `traceparent` (W3C), else `x-request-id`, else a new one.
+    """Return the request's trace id: of `traceparent` (W3C), else `x-request-id`, else a new one.
 
     >>> trace_of([(b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")])
     '4bf92f3577b34da6a3ce929d0e0e4736'
@@ -174,7 +174,7 @@ class Guard:
         await refuse(send, 503, body, (b"retry-after", b"1"))
 
     def _stranger(self, scope: Scope) -> str | None:
-        """Give the name that the client calls this server by when it is none of ours.
+        """Return the name that the client calls this server by when it is none of ours.
 
         Else a page of another site whose name was made to point at the loopback address could read the answers (DNS
         rebinding).

@@ -31,7 +31,7 @@ STATUS: tuple[tuple[type[XtError], int, str, str], ...] = (
 
 
 def status_of(error: XtError) -> tuple[int, str, str]:
-    """Give HTTP status, type and code of an error."""
+    """Return HTTP status, type and code of an error."""
     return next((status, kind, code) for cls, status, kind, code in STATUS if isinstance(error, cls))
 
 
@@ -88,7 +88,7 @@ class Models:
         return [one for one in found if isinstance(one, Served)]
 
     async def of_kind(self, kind: str, name: str | None) -> Served:
-        """Give the model of a kind: that of the name, or the only one, or the first by name."""
+        """Return the model of a kind: that of the name, or the only one, or the first by name."""
         if name is not None:
             model = await self.get(name)
             if model.kind != kind:
@@ -119,7 +119,7 @@ def model_card(model: Served, created: float) -> dict[str, Any]:
 
 
 def calibration_of(model: Served, language: str | None) -> tuple[Calibrator, str] | None:
-    """Give the retrieval calibrator among a model's facts, and its name; None when it has none."""
+    """Return the retrieval calibrator among a model's facts, and its name; None when it has none."""
     for value in model.facts.values():
         kind = value.get("kind") if isinstance(value, Mapping) else None
         if kind == TABLE_KIND:

@@ -39,7 +39,7 @@ class EmbeddingRequest(BaseModel):
 
 
 def rows_of(value: Any) -> tuple[list[str] | None, list[list[int]] | None]:
-    """Give texts or token ids, whichever the input is; InvalidRequest when there is nothing in it."""
+    """Return texts or token ids, whichever the input is; InvalidRequest when there is nothing in it."""
     if isinstance(value, str):
         value = [value]
     if not value:

@@ -166,7 +166,7 @@ async def similarities(
 
 
 async def calibrated_by(models: Models, encoder: Served) -> Served:
-    """Give the model whose calibrator fits the encoder: itself, or a retriever of the same checkpoint and precision."""
+    """Return the model whose calibrator fits the encoder: itself, or a retriever of its checkpoint and precision."""
     if calibration_of(encoder, None) is not None:
         return encoder
     same = ("checkpoint", "precision")

@@ -45,7 +45,7 @@ class State:
 
 
 def state_of(request: Request) -> State:
-    """Give the state of the application that answers."""
+    """Return the state of the application that answers."""
     return cast(State, request.app.state.gateway)
 
 

@@ -28,7 +28,7 @@ def parse(text: str) -> Reading:
 
 
 def rates(before: Reading, after: Reading, seconds: float) -> dict[str, Any]:
-    """Give what the page shows, from two readings `seconds` apart; None for what the server does not tell."""
+    """Return what the page shows, from two readings `seconds` apart; None for what the server does not tell."""
 
     def grown(name: str) -> float | None:
         if name not in after:
@@ -74,13 +74,13 @@ class Stats:
         self._latencies.append((time.monotonic(), seconds))
 
     async def text(self) -> str:
-        """Give Triton's metrics as they are; OSError when they cannot be had."""
+        """Return Triton's metrics as they are; OSError when they cannot be had."""
         if self.metrics_url is None:
             raise OSError("no address of Triton's metrics was given")
         return await asyncio.to_thread(fetch, self.metrics_url, METRICS_SECONDS)
 
     async def now(self) -> dict[str, Any]:
-        """Give the rates of the last seconds."""
+        """Return the rates of the last seconds."""
         problem = None
         async with self._lock:
             now = time.monotonic()

@@ -66,7 +66,7 @@ class Container:
     shared_memory: str = SHARED_MEMORY
 
     def arguments(self) -> list[str]:
-        """Give the command line that runs it in the foreground.
+        """Return the command line that runs it in the foreground.
 
         The container can write nothing but its `/tmp` (engines that TensorRT builds go there), has no capabilities,
         and does not fetch an image. The engine keeps no log of its own, which would grow without bound: this process
@@ -116,7 +116,7 @@ class Container:
 
 
 def gpu_arguments(engine: str, gpus: str) -> list[str]:
-    """Give the flags that hand GPUs to a container.
+    """Return the flags that hand GPUs to a container.
 
     >>> gpu_arguments("docker", "0,1")
     ['--gpus', '"device=0,1"']
@@ -134,7 +134,7 @@ def gpu_arguments(engine: str, gpus: str) -> list[str]:
 
 
 def triton_arguments(models: int, admin_key: str = "") -> list[str]:
-    """Give the server's command in the container, for so many models; admin interfaces are behind a key."""
+    """Return the server's command in the container, for so many models; admin interfaces are behind a key."""
     restricted = f"{RESTRICTED}:{server_state.KEY_HEADER}={admin_key}"
     return [
         "tritonserver",
@@ -156,7 +156,7 @@ def triton_arguments(models: int, admin_key: str = "") -> list[str]:
 
 
 def find_engine(engine: str | None = None) -> str:
-    """Give the engine to use, its daemon asked whether it answers; XtError that says what is missing."""
+    """Return the engine to use, its daemon asked whether it answers; XtError that says what is missing."""
     if engine is not None and engine not in ENGINES:
         raise XtError(f"{engine!r} runs no containers that xt knows.", f"Known: {', '.join(ENGINES)}.")
     found = [name for name in ([engine] if engine else ENGINES) if shutil.which(name)]
@@ -359,7 +359,7 @@ class DockerServer:
             self._reader.join(5)
 
     def log_tail(self, lines: int = 15) -> str:
-        """Give the end of the server's log, errors first in mind."""
+        """Return the end of the server's log, errors first in mind."""
         text = list(self._log)
         telling = [line for line in text if line.startswith(("E", "W")) or "rror" in line]
         return "\n".join((telling or text)[-lines:])

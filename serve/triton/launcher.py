@@ -85,7 +85,7 @@ class Tls:
 
     @classmethod
     def of_flags(cls, cert: Path | None, key: Path | None, root: Path | None) -> Tls | None:
-        """Give what the three flags ask for; None when none is given. Raises XtError for half of a pair."""
+        """Return what the three flags ask for; None when none is given. Raises XtError for half of a pair."""
         if cert is None and key is None:
             if root is not None:
                 raise XtError("--grpc-root-cert was given without --grpc-cert and --grpc-key.", "Give all three.")
@@ -96,7 +96,7 @@ class Tls:
         return cls(cert, key, root)
 
     def arguments(self) -> list[str]:
-        """Give Triton's flags."""
+        """Return Triton's flags."""
         files = [f"--grpc-server-cert={self.cert.resolve()}", f"--grpc-server-key={self.key.resolve()}"]
         if self.root is None:
             return ["--grpc-use-ssl=true", *files]
@@ -509,7 +509,7 @@ class TritonServer:
         self._closed.wait()
 
     def log_tail(self, lines: int = 15) -> str:
-        """Give the end of the server's log, errors first in mind."""
+        """Return the end of the server's log, errors first in mind."""
         if self._scratch is None:
             return ""
         text = self._log.text().splitlines()

@@ -54,12 +54,12 @@ class ServerState:
 
 
 def folder() -> Path:
-    """Give the folder of the state files."""
+    """Return the folder of the state files."""
     return cache_folder() / "servers"
 
 
 def process_start(pid: int) -> int | None:
-    """Give when a process started, in clock ticks since boot; None when there is none, or it is dead already."""
+    """Return when a process started, in clock ticks since boot; None when there is none, or it is dead already."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -134,7 +134,7 @@ def try_note(state: ServerState) -> str:
 
 
 def find(url: str) -> ServerState | None:
-    """Give the state of the live server whose gRPC endpoint is `url` (HOST:PORT); None unless it is of this machine."""
+    """Return the state of the live server whose gRPC endpoint is `url`; None unless it is of this machine."""
     host, _, port = url.rpartition(":")
     if not port.isdigit():
         return None
@@ -165,7 +165,7 @@ def note_model(state: ServerState, model: str, content_hash: str) -> ServerState
 
 
 def check_key(key: str, source: str) -> str:
-    """Give the key, stripped; raises XtError when it is too short to keep anyone out, or cannot stand in a header."""
+    """Return the key, stripped; raises XtError when it is too short to keep anyone out, or cannot stand in a header."""
     key = key.strip()
     if not (16 <= len(key) <= 256 and key.isascii() and all(c.isalnum() or c in "-_." for c in key)):
         raise XtError(
@@ -184,7 +184,7 @@ def read_key(file: Path) -> str:
 
 
 def admin_key(url: str) -> str | None:
-    """Give the admin key for the server at `url`: of XT_ADMIN_KEY, else of its state file, else None."""
+    """Return the admin key for the server at `url`: of XT_ADMIN_KEY, else of its state file, else None."""
     if given := os.environ.get(KEY_VARIABLE):
         return check_key(given, KEY_VARIABLE)
     state = find(url)
@@ -192,7 +192,7 @@ def admin_key(url: str) -> str | None:
 
 
 def admin_headers(url: str) -> dict[str, str]:
-    """Give the gRPC headers that open the restricted calls of the server at `url`; empty when its key is not known.
+    """Return the gRPC headers that open the restricted calls of the server at `url`; empty when its key is not known.
 
     >>> admin_headers("nowhere.example:8001") if KEY_VARIABLE not in os.environ else {}
     {}

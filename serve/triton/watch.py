@@ -55,7 +55,7 @@ class Watch:
         self._unanswered, self._lost = 0, ""
 
     def look(self) -> Trouble | None:
-        """Give what is wrong now; None when nothing is, or when only a later look can tell."""
+        """Return what is wrong now; None when nothing is, or when only a later look can tell."""
         code = self._process.poll()
         self._lost = self._lost or next((p.model for p in self._known if not p.alive()), "")
         if code is not None:
@@ -100,7 +100,7 @@ class Watch:
         return Trouble(f"Triton hangs: it left {self._unanswered} questions in a row unanswered")
 
     def _dead_model(self, patience: float) -> str | None:
-        """Give a model that Triton calls ready and that has fewer processes than instances.
+        """Return a model that Triton calls ready and that has fewer processes than instances.
 
         '' when there is none; None when Triton does not tell. During a reload the old processes end after the new ones
         have begun, so that there are never too few.
