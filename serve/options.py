@@ -16,7 +16,7 @@ from xt.core.settings import Device, Flag, Truncate
 if TYPE_CHECKING:
     from xt.calibration.apply.table import CalibrationTable
     from xt.core.files.artifact import Artifact
-    from xt.serve.client.connection import Tls
+    from xt.serve.client.address import Tls
     from xt.serve.index.encode_files import Settings
 
 TlsCa = Annotated[
@@ -47,7 +47,7 @@ class TlsFiles:
         """
         if not self.given():
             return None
-        from xt.serve.client.connection import Tls
+        from xt.serve.client.address import Tls
 
         if url is None:
             raise UsageError("--tls-ca, --tls-cert and --tls-key are of the connection to a server: give --url")

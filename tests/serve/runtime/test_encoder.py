@@ -95,7 +95,7 @@ def refused(client, texts, **options):
 def test_the_server_tells_what_it_serves(encoder, tiny):
     assert encoder.model == "encoder"  # the only one: it need not be named
     assert encoder.spec == tiny.spec
-    assert encoder.max_texts == 256
+    assert encoder.served.max_texts == 256
     assert encoder.facts["precision"] == "fp32"
     assert encoder.facts["checkpoint"] == tiny.parent
 
