@@ -2,74 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xt.calibration.apply.retrieval import RetrievalTemperature
+from xt.calibration.fit.temperature import LOG_T, label_loss, search_log_temperature
 from xt.core.encoder.onnx_engine import PROVIDERS, available_providers
 from xt.core.encoder.text import TextEncoder, Vectors
 from xt.core.errors import CheckFailed
-from xt.export import graph, parity
-from xt.export.quantize import calibration_texts, feeds, quantize_static
+from xt.export import parity
+from xt.export.thresholds import THRESHOLDS
 
-if TYPE_CHECKING:
-    import torch
-
-    from xt.core.encoder.resolve import Resolved
-    from xt.core.encoder.text import TextTokenizer
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "int8-blocks")
 ROUNDS = 3
-
-
-class Graphs:
-    """The graphs of one encoder, each made when it is first asked for, in a scratch folder."""
-
-    def __init__(
-        self, resolved: Resolved, network: torch.nn.Module, tokenizer: TextTokenizer, folder: Path, texts: Sequence[str]
-    ) -> None:
-        self.spec = resolved.spec
-        self.network = network
-        self.tokenizer = tokenizer
-        self.folder = folder
-        self.texts = texts
-        """What static scales are calibrated on."""
-
-    def _made(self, name: str, make: Callable[[Path], object]) -> Path:
-        folder = self.folder / name
-        if not folder.is_dir():
-            folder.mkdir()
-            make(folder / "model.onnx")
-        return folder / "model.onnx"
-
-    def raw(self) -> Path:
-        """As Optimum traced it."""
-        return self._made("raw", lambda file: graph.to_onnx(self.network, self.spec, file))
-
-    def fused(self) -> Path:
-        """Fused, fp32."""
-        return self._made("fused", lambda file: graph.fuse(self.raw(), file, self.network))
-
-    def get(self, precision: str, provider: str, pad_id: int) -> Path:
-        """Give the graph of a precision for a provider. OpenVINO and TensorRT fuse by themselves."""
-        if precision == "int8":
-            samples = feeds(calibration_texts(self.texts), self.tokenizer, self.spec.prefix(None), pad_id)
-            return self._made("int8", lambda file: quantize_static(self.raw(), file, samples))
-        if precision == "bf16":
-            return self._made("bf16", lambda file: graph.for_bf16(self.raw(), file))
-        if provider in ("openvino", "tensorrt"):
-            return self.raw()
-        if precision == "int8-blocks":
-            split = self._made("split", lambda file: graph.fuse(self.raw(), file, self.network, packed=False))
-            return self._made("int8-blocks", lambda file: graph.quantize(split, file))
-        if precision == "fp16":
-            return self._made("fp16", lambda file: graph.fuse(self.raw(), file, self.network, fp16=True))
-        return self.fused()
 
 
 @dataclass
@@ -125,19 +74,6 @@ def retrieval_ece(foreign: Vectors, english: Vectors, gold: Sequence[int], tempe
     return float(sum(len(p) / len(right) * abs(confidence[p].mean() - right[p].mean()) for p in parts if len(p)))
 
 
-def best_temperature(foreign: Vectors, english: Vectors, gold: Sequence[int]) -> float:
-    """Find the temperature of least negative log-likelihood, between 0.001 and 1."""
-    from scipy.optimize import minimize_scalar
-
-    scores, rows = foreign @ english.T, np.arange(len(gold))
-
-    def loss(log_temperature: float) -> float:
-        p = RetrievalTemperature(float(np.exp(log_temperature)))(scores)[rows, list(gold)]
-        return float(-np.log(np.maximum(p, 1e-300)).mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(1e-3), 0.0), method="bounded").x))
-
-
 class Bench:
     """Measures candidates on a dev corpus against PyTorch fp32."""
 
@@ -145,7 +81,8 @@ class Bench:
         self.texts = texts
         self.expected = parity.reference(reference, texts)
         self.gold = [texts.english.index(t) for t in texts.translations]
-        self.temperature = best_temperature(*self.expected[:2], self.gold)
+        loss = label_loss((self.expected[0] @ self.expected[1].T).astype(np.float64), self.gold)
+        self.temperature = math.exp(search_log_temperature(loss, LOG_T, xatol=1e-4))
         self.ece = retrieval_ece(*self.expected[:2], self.gold, self.temperature)
         self.accuracy = self._accuracy(*self.expected[:2])
 
@@ -196,7 +133,7 @@ def choose(candidates: Sequence[Candidate], *, max_loss: float, min_cosine: floa
         if not c.cosine_p1 >= min_cosine:
             reasons.append(f"cosine p1 {c.cosine_p1:.4f} below {min_cosine:g}")
         for key in ("cosine_min", "neighbour_agreement"):
-            if not getattr(c, key) >= (least := parity.THRESHOLDS[c.precision][key]):
+            if not getattr(c, key) >= (least := THRESHOLDS[c.precision]["encoder"][key]):
                 reasons.append(f"{key.replace('_', ' ')} {getattr(c, key):.4f} below {least:g}")
         c.why = "; ".join(reasons)
     fitting = [c for c in candidates if not c.why]

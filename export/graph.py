@@ -6,7 +6,7 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,32 +48,15 @@ def quiet() -> Iterator[None]:
 
 
 def to_onnx(network: torch.nn.Module, spec: EncoderSpec, file: Path) -> None:
-    """Export an encoder to `file` through Optimum's exporter: (input_ids, attention_mask) -> sentence_embedding.
+    """Export an encoder to `file`: (input_ids, attention_mask) -> sentence_embedding.
 
     Both axes are dynamic. The output is pooled and, where the spec says so, normalised.
     """
-    from optimum.exporters.onnx.convert import export
-    from optimum.exporters.tasks import TasksManager
     from transformers import PreTrainedModel
 
     from xt.core.encoder.torch_engine import pool
 
-    config = network.config
-    if config.model_type not in FUSED:
-        raise unknown("model type for export", config.model_type, FUSED)
-    base = TasksManager.get_exporter_config_constructor(
-        "onnx", model_type=config.model_type, task="feature-extraction", library_name="transformers"
-    )
-
-    def inputs(self: Any) -> dict[str, dict[int, str]]:
-        axes = {0: "batch", 1: "tokens"}
-        return {"input_ids": axes, "attention_mask": axes}
-
-    onnx_config_type = type(
-        "SentenceOnnxConfig",
-        (base.func if hasattr(base, "func") else base,),
-        {"inputs": property(inputs), "outputs": property(lambda self: {OUTPUT: {0: "batch"}})},
-    )
+    config: Any = network.config
 
     class SentenceEncoder(PreTrainedModel):
         """The encoder and its pooling as one module, for tracing."""
@@ -88,9 +71,48 @@ def to_onnx(network: torch.nn.Module, spec: EncoderSpec, file: Path) -> None:
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             return {OUTPUT: pool(hidden, attention_mask, spec)}
 
+    inputs = ("input_ids", "attention_mask")
+    trace(SentenceEncoder, config, file, inputs=inputs, output=OUTPUT, axes={0: "batch"})
+
+
+def trace(
+    make: Callable[[], torch.nn.Module],
+    config: Any,
+    file: Path,
+    *,
+    inputs: Sequence[str],
+    output: str,
+    axes: dict[int, str],
+) -> None:
+    """Export a module to `file` through Optimum's exporter, both axes of its inputs dynamic.
+
+    Args:
+        make: makes it, a model of transformers, as Optimum asks for, that gives {output: tensor}.
+        config: the encoder's settings, as transformers has them.
+        file: where the graph goes.
+        inputs: its inputs.
+        output: its output.
+        axes: the output's axes that vary.
+    """
+    from optimum.exporters.onnx.convert import export
+    from optimum.exporters.tasks import TasksManager
+
+    if config.model_type not in FUSED:
+        raise unknown("model type for export", config.model_type, FUSED)
+    base = TasksManager.get_exporter_config_constructor(
+        "onnx", model_type=config.model_type, task="feature-extraction", library_name="transformers"
+    )
+    onnx_config_type = type(
+        "XtOnnxConfig",
+        (base.func if hasattr(base, "func") else base,),
+        {
+            "inputs": property(lambda self: {name: {0: "batch", 1: "tokens"} for name in inputs}),
+            "outputs": property(lambda self: {output: axes}),
+        },
+    )
     with quiet():
         export(
-            SentenceEncoder().eval(),
+            make().eval(),
             onnx_config_type(config, task="feature-extraction"),
             file,
             opset=OPSET,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,17 +19,12 @@ SENTENCES_A_LANGUAGE = 8
 LONG_SENTENCES = (2, 4, 8, 16, 80)
 """How many sentences make a longer text; the longest is cut at the encoder's limit."""
 BATCH_SIZES = (2, 7, 32)
-THRESHOLDS = {
-    "fp32": {"cosine_min": 0.9999, "cosine_p1": 0.99999, "neighbour_agreement": 0.995, "batch_cosine_min": 0.99999},
-    "bf16": {"cosine_min": 0.999, "cosine_p1": 0.9995, "neighbour_agreement": 0.98, "batch_cosine_min": 0.9999},
-    "fp16": {"cosine_min": 0.999, "cosine_p1": 0.9995, "neighbour_agreement": 0.98, "batch_cosine_min": 0.999},
-    "int8": {"cosine_min": 0.98, "cosine_p1": 0.99, "neighbour_agreement": 0.93, "batch_cosine_min": 0.9999},
-    "int8-blocks": {"cosine_min": 0.98, "cosine_p1": 0.99, "neighbour_agreement": 0.95, "batch_cosine_min": 0.9999},
-}
-"""What a precision must reach at least (measures of `Stage`). `--exact` asks for `bit_equal` 1.0 besides.
-
-The cosine is the gate proper; a neighbour may change between near ties, of which a corpus of like sentences is full.
-"""
+GOLDEN = 16
+"""Texts or inputs whose answers an exported model keeps, to be compared when it is loaded."""
+GOLDEN_DECOMPOSED = 4
+"""Of them those that stand there a second time, decomposed, with the answers to their composed form."""
+Reference = tuple[Vectors, Vectors, Vectors, Vectors]
+"""Vectors of the foreign, the English and the longer texts, and of `both_forms` in one of them."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +46,13 @@ class Stage:
     """Smallest cosine between a text's vector and the same with far more padding than xt ever gives it."""
     megabytes: float
 
-    def failures(self, thresholds: dict[str, float]) -> list[str]:
-        """Name the measures that stay below their thresholds."""
-        values = asdict(self)
-        return [
-            f"{self.stage}: {key} {values[key]:.6f} is below {least}"
-            for key, least in thresholds.items()
-            if not values[key] >= least
-        ]
+    def __str__(self) -> str:
+        """Return the line that an export reports."""
+        return (
+            f"{self.stage}: {self.megabytes:.0f} MB, cosine min {self.cosine_min:.5f} p1 {self.cosine_p1:.5f} mean "
+            f"{self.cosine_mean:.5f}, neighbours {self.neighbour_agreement:.1%}, batch {self.batch_cosine_min:.6f}, "
+            f"bit-equal {self.bit_equal:.0%}"
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +77,11 @@ class ParityTexts:
             if compose(text) != decompose(text):
                 found.setdefault(language, text)
         return tuple(found.values())
+
+    @property
+    def sentences(self) -> int:
+        """Count the texts that are compared."""
+        return len(self.foreign) + len(self.english) + len(self.long) + len(self.both_forms)
 
     @property
     def languages(self) -> int:
@@ -117,16 +116,33 @@ def decompose(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
-def in_both_forms(texts: Sequence[str], most: int) -> list[str]:
-    """Return at most `most` of the texts that differ composed and decomposed, spread evenly."""
-    found = [text for text in texts if compose(text) != decompose(text)]
-    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))]
+def written(item: Any, form: Callable[[str], str]) -> Any:
+    """Return a text, or an input of several, with all its texts in a form of Unicode."""
+    return form(item) if isinstance(item, str) else type(item)(written(part, form) for part in item)
 
 
-def reference(
-    encoder: TextEncoder, texts: ParityTexts, form: Callable[[str], str] = compose
-) -> tuple[Vectors, Vectors, Vectors, Vectors]:
-    """Vectors of the foreign, the English and the longer texts by PyTorch, and of `both_forms` in one of them."""
+def spread(count: int, most: int) -> list[int]:
+    """Return at most `most` of the positions below `count`, spread evenly.
+
+    >>> spread(9, 3), spread(2, 5), spread(0, 3)
+    ([0, 4, 8], [0, 1], [])
+    """
+    return [int(i) for i in np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))]
+
+
+def golden(items: Sequence[Any]) -> list[Any]:
+    """Return the texts or inputs whose answers a model keeps."""
+    return [items[i] for i in spread(len(items), GOLDEN)]
+
+
+def in_both_forms(items: Sequence[Any], most: int) -> list[int]:
+    """Return the positions of at most `most` texts or inputs that differ composed and decomposed, spread evenly."""
+    found = [i for i, item in enumerate(items) if written(item, compose) != written(item, decompose)]
+    return [found[i] for i in spread(len(found), most)]
+
+
+def reference(encoder: TextEncoder, texts: ParityTexts, form: Callable[[str], str] = compose) -> Reference:
+    """Encode the texts, and `both_forms` in a form."""
     long = encoder.encode(texts.long, truncate=True).vectors
     formed = encoder.encode([form(text) for text in texts.both_forms]).vectors
     return encoder.encode(texts.foreign).vectors, encoder.encode(texts.english).vectors, long, formed
@@ -135,7 +151,7 @@ def reference(
 def measure(
     stage: str,
     encoder: TextEncoder,
-    expected: tuple[Vectors, Vectors, Vectors, Vectors],
+    expected: Reference,
     texts: ParityTexts,
     megabytes: float,
 ) -> Stage:
@@ -163,8 +179,7 @@ def batch_invariance(encoder: TextEncoder, texts: Sequence[str], count: int = 32
 
     Gives the smallest cosine, and the share of comparisons that are equal bit for bit.
     """
-    rows = np.unique(np.linspace(0, len(texts) - 1, count).astype(int))
-    some = [texts[i] for i in rows]
+    some = [texts[i] for i in spread(len(texts), count)]
     alone = np.concatenate([encoder.encode([text], truncate=True).vectors for text in some])
     lowest, equal, compared = 1.0, 0, 0
     for size in BATCH_SIZES:
@@ -180,21 +195,11 @@ def batch_invariance(encoder: TextEncoder, texts: Sequence[str], count: int = 32
 
 def padding_invariance(encoder: TextEncoder, texts: Sequence[str], count: int = 8, extra: int = 96) -> float:
     """Smallest cosine between texts in their own width and with up to `extra` more tokens of padding."""
-    rows = np.unique(np.linspace(0, len(texts) - 1, count).astype(int))
-    ids, _ = encoder.tokenizer([texts[i] for i in rows], prefix=encoder.spec.prefix(None), truncate=True)
+    ids, _ = encoder.tokenizer(
+        [texts[i] for i in spread(len(texts), count)], prefix=encoder.spec.prefix(None), truncate=True
+    )
     own = encoder.encode_ids(ids)
     limit = encoder.spec.max_length
     widths = [min(bucket(len(row)) + extra, limit) for row in ids]
     wide = [encoder.engine.forward(*pad([r], encoder.pad_id, width=w)) for r, w in zip(ids, widths, strict=True)]
     return float(cosines(own, np.concatenate(wide)).min())
-
-
-def as_json(stages: Sequence[Stage], texts: ParityTexts, precision: str, passed: bool) -> dict[str, Any]:
-    """What `parity.json` and the manifest keep."""
-    return {
-        "sentences": len(texts.foreign) + len(texts.english) + len(texts.long) + len(texts.both_forms),
-        "languages": texts.languages,
-        "thresholds": THRESHOLDS[precision],
-        "passed": passed,
-        "stages": [asdict(s) for s in stages],
-    }

@@ -28,7 +28,7 @@ def run(
     spec, precision = resolved.spec, str(settings.precision)
     report(f"exporting {spec.name} ({spec.provenance}) to {settings.out / settings.model}, {precision}")
     if settings.task is not None:
-        from xt.export.heads import export_head
+        from xt.export.head import export_head
 
         return export_head(
             resolved,
@@ -42,7 +42,7 @@ def run(
             force=settings.force,
             report=report,
         )
-    from xt.export.repository import export_model
+    from xt.export.encoder import export_model
 
     return export_model(
         resolved,

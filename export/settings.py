@@ -98,7 +98,7 @@ class ExportSettings:
     force: Force = False
 
     def __post_init__(self) -> None:
-        from xt.export.candidates import PRECISIONS
+        from xt.export.graphs import PRECISIONS
 
         if self.precision is None:
             object.__setattr__(self, "precision", PRECISION if self.task is None else HEAD_PRECISION)

@@ -30,7 +30,7 @@ from xt.core.results.report import Report as Results
 from xt.eval import run as evaluation
 from xt.eval.retrieval import ranking
 from xt.eval.vector_cache import CachedEncoder
-from xt.export.repository import export_model
+from xt.export.encoder import export_model
 from xt.serve.client.client import Client
 from xt.serve.index.calibration import model_identity
 from xt.serve.index.encode_files import Settings as EncodeSettings

@@ -17,7 +17,7 @@ from xt.core.results.folder import read_report
 from xt.core.results.report import Encoder
 from xt.core.results.report import Report as Results
 from xt.eval import run as evaluation
-from xt.export.repository import export_model
+from xt.export.encoder import export_model
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.starting import START_SECONDS

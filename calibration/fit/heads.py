@@ -19,7 +19,7 @@ from xt.calibration.apply.heads import (
 )
 from xt.calibration.apply.maps import Histogram, Isotonic, PlainMap
 from xt.calibration.fit.maps import fit_beta, fit_histogram, fit_isotonic, quantile_edges
-from xt.calibration.fit.temperature import search_log_temperature
+from xt.calibration.fit.temperature import label_loss, search_log_temperature
 from xt.calibration.predictions import Floats, Predictions
 
 LOG_TEMPERATURES = (-3.0, 3.0)
@@ -40,17 +40,10 @@ def temperature_loss(items: Predictions) -> Callable[[float], float]:
 
     The loss is that of the right column, where there is one; else of the event "the answer given is right".
     """
-    shifted = items.scores - items.scores.max(1, keepdims=True)  # (rows, k)
-    rows = np.arange(len(shifted))
     if items.gold is not None:
-        right = shifted[rows, items.gold]
-
-        def labels(log_temperature: float) -> float:
-            beta = np.exp(-log_temperature)
-            return float((np.log(np.exp(shifted * beta).sum(1)) - right * beta).sum())
-
-        return labels
-    picked = shifted[rows, items.answer]
+        return label_loss(items.scores, items.gold)
+    shifted = items.scores - items.scores.max(1, keepdims=True)  # (rows, k)
+    picked = shifted[np.arange(len(shifted)), items.answer]
 
     def events(log_temperature: float) -> float:
         beta = np.exp(-log_temperature)

@@ -58,6 +58,28 @@ def search_log_temperature(
     return float(minimize_scalar(loss, bounds=between, method="bounded", options={"xatol": xatol}).x)
 
 
+def label_loss(scores: npt.NDArray[Any], gold: Any) -> Callable[[float], float]:
+    """Return the function from log temperature to the sum of the losses of the gold columns, in nats.
+
+    Guo et al. 2017, arXiv 1706.04599, section 4.2.
+
+    Args:
+        scores: (n, k) logits or similarities, -inf where a row has no such column.
+        gold: (n,) the right column of each row.
+
+    >>> label_loss(np.array([[0.0, 0.0]]), [1])(0.0) == math.log(2)
+    True
+    """
+    shifted = scores - scores.max(1, keepdims=True)
+    right = shifted[np.arange(len(shifted)), gold]
+
+    def loss(log_temperature: float) -> float:
+        beta = np.exp(-log_temperature)
+        return float((np.log(np.exp(shifted * beta).sum(1)) - right * beta).sum())
+
+    return loss
+
+
 def nll(calibrator: Any, scores: npt.NDArray[Any], gold: Any) -> Floats:
     """Negative log-likelihood of the gold candidate, or of "none of these" where gold is -1: (n,), in nats."""
     return losses(calibrator(scores), gold)

@@ -101,6 +101,28 @@ def choose_provider(provider: str = "auto", *, device: str = "auto", precision: 
     return "cuda" if "cuda" in gpus else (gpus or fitting)[0]
 
 
+def open_session(file: Path, provider: str, precision: str | None, threads: int, streams: int = 1) -> Any:
+    """Open a graph as it is served: by a key of `PROVIDERS`, with options that no vector's batch mates change.
+
+    Args:
+        file: the graph.
+        provider: a key of `PROVIDERS`.
+        precision: what the graph was written as.
+        threads: CPU threads.
+        streams: passes at once, on OpenVINO, each with its share of the threads.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # A core that spins is a core that others wait for.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider == "openvino":  # it fuses by itself, and knows the unfused operators alone
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return open_graph(file, provider, options, _settings(provider, file, precision, threads, streams))
+
+
 def open_graph(file: Path, provider: str, options: Any, settings: Mapping[str, str]) -> Any:
     """Open a graph by one provider and no other; the libraries of a GPU's provider are loaded before.
 
@@ -160,30 +182,18 @@ class OnnxEngine:
             threads: CPU threads (0: as many as there are cores for this process).
         """
         require("onnxruntime", extra="cpu", purpose="Running an ONNX graph")
-        import onnxruntime as ort
-
         self.provider = choose_provider(provider, device=device, precision=precision)
         row = PROVIDERS[self.provider]
         self.token_budget, self.buckets = row.token_budget, row.buckets
         threads = threads or usable_cores()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # A core that spins is a core that others wait for.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self.provider == "openvino":  # it fuses by itself, and knows the unfused operators alone
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if self.provider == "openvino":
             self.workers = min(threads, MOST_WORKERS)
         # One session of OpenVINO runs its passes one after the other; a GPU has nothing to spare beside a full pass.
         self.has_room = self.workers > 1 if self.provider == "openvino" else self.provider == "cpu"
-
-        def open_session(streams: int) -> ort.InferenceSession:
-            return open_graph(file, self.provider, options, _settings(self.provider, file, precision, threads, streams))
-
-        self.session = open_session(1)
+        self.session = open_session(file, self.provider, precision, threads)
         self._lock = threading.Lock()
-        self._beside: ort.InferenceSession | None = None
-        self._open_beside = lambda: open_session(self.workers)
+        self._beside: Any = None
+        self._open_beside = lambda: open_session(file, self.provider, precision, threads, self.workers)
         self.inputs = [i.name for i in self.session.get_inputs()]
         if OUTPUT not in [o.name for o in self.session.get_outputs()]:
             raise XtError(f"{file} has no output {OUTPUT!r}.", "Export it with `xt export`.")

@@ -236,7 +236,7 @@ def as_texts(values: object, name: str = "texts", one: str = "text") -> list[str
 
 
 def pad(
-    rows: Sequence[npt.NDArray[np.int64]], pad_id: int, *, width: int = 0
+    rows: Sequence[npt.NDArray[np.signedinteger[Any]]], pad_id: int, *, width: int = 0
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Right-pad rows of token ids, to at least `width`: ids and 0/1 mask, both (rows, tokens)."""
     width = max(width, max(len(row) for row in rows))

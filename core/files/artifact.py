@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -114,6 +115,12 @@ def model_role(facts: Mapping[str, Any]) -> str:
     if "served_as" in facts:
         return "graph"
     return "head" if "task" in facts else "encoder"
+
+
+def check_model_name(name: str) -> None:
+    """Raise XtError for a model's name that Triton or the disk would not take."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
+        raise XtError(f"{name!r} cannot name a model.", "Use letters, digits, '-' and '_', a letter first.")
 
 
 def refuse_existing(

@@ -25,9 +25,9 @@ from xt.core.data.examples import (
 )
 from xt.core.data.tasks import Task
 from xt.core.encoder.buckets import Buckets, bucket, micro_batches
-from xt.core.encoder.onnx_engine import PROVIDERS, _settings, choose_provider, open_graph
+from xt.core.encoder.onnx_engine import PROVIDERS, choose_provider, open_session
 from xt.core.encoder.spec import EncoderSpec
-from xt.core.encoder.text import TOKEN_BUDGET, TooLong, check_text, give_back_memory
+from xt.core.encoder.text import TOKEN_BUDGET, TooLong, check_text, give_back_memory, pad
 from xt.core.errors import XtError, require
 from xt.core.files.artifact import Artifact, open_artifact, read_json
 from xt.core.heads.decode import Array, answer_chances, best_scores, decode, find_answers
@@ -134,20 +134,11 @@ class OnnxHead:
             threads: CPU threads (0: as many as there are cores for this process).
         """
         require("onnxruntime", extra="cpu", purpose="Running an ONNX graph")
-        import onnxruntime as ort
-
         provider = choose_provider(provider, precision=precision)
         row = PROVIDERS[provider]
         self.token_budget, self.buckets = row.token_budget, row.buckets
         threads = threads or usable_cores()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others wait for a core that spins
-        if provider == "openvino":  # it fuses by itself, and knows the unfused operators alone
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        settings = _settings(provider, file, precision, threads)
-        self.session = open_graph(file, provider, options, settings)
+        self.session = open_session(file, provider, precision, threads)
         self.inputs = [i.name for i in self.session.get_inputs()]
         if OUTPUT not in [o.name for o in self.session.get_outputs()]:
             raise XtError(f"{file} has no output {OUTPUT!r}.", "Export it with `xt export --task`.")
@@ -369,15 +360,10 @@ def row_arrays(rows: Sequence[Row], inputs: Inputs) -> dict[str, npt.NDArray[np.
 
     Some engines compile for every width.
     """
-    lengths = np.array([len(row) for row in rows])
-    longest = int(lengths.max())
+    longest = max(len(row) for row in rows)
     width = max(longest, min(bucket(longest), inputs.max_length))
-    ids = np.full((len(rows), width), inputs.pad_id, np.int64)
-    types = np.zeros((len(rows), width), np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row.ids
-        types[i, : len(row)] = row.types
-    mask = (np.arange(width)[None, :] < lengths[:, None]).astype(np.int64)
+    ids, mask = pad([row.ids for row in rows], inputs.pad_id, width=width)
+    types, _ = pad([row.types for row in rows], 0, width=width)
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from xt.core.errors import XtError
 from xt.core.files.artifact import (
     MANIFEST,
     Artifact,
+    check_model_name,
     new_artifact,
     open_artifact,
     read_manifest,
@@ -71,8 +71,7 @@ def install(
 
     Raises XtError when the encoder is not the one of the index, and without a calibration unless `uncalibrated`.
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
-        raise XtError(f"{name!r} cannot name a model.", "Use letters, digits, '-' and '_', a letter first.")
+    check_model_name(name)
     if (table is None) != uncalibrated:
         raise XtError(
             "A retriever without a calibration answers no probabilities."

@@ -25,7 +25,7 @@ from xt.core.errors import XtError
 from xt.core.heads.decode import N_BEST, Prediction
 from xt.eval.heads.classify import calibration_file, classify, summarise
 from xt.eval.heads.items import outcomes
-from xt.export.heads import _temperature
+from xt.export.temperature import read_temperature
 
 CLASSES = 4
 PLATT = {"kind": "platt", "bias": 0, "weights": [1] * 4, "mean": [0] * 4, "scale": [1] * 4}
@@ -472,7 +472,7 @@ def test_a_classified_task_has_measured_methods_notes_and_probabilities_a_line(t
     assert kept["temperature"] == zero["temperature"]
     assert kept["calibrators"]["labels"]["per-language"].keys() == data.keys()
     (tmp_path / "calibration.json").write_text(json.dumps(kept))
-    assert _temperature(tmp_path / "calibration.json", task) == zero["temperature"]  # what an export makes of it
+    assert read_temperature(tmp_path / "calibration.json", task) == zero["temperature"]  # what an export makes of it
     dev = data["eng"]
     separate = classify(Scripted(task, logits), task, {"swh": data["swh"]}, english=dev)
     assert separate.calibration["sib200"]["fitted_on"] == "English dev"

@@ -229,7 +229,7 @@ def test_the_table_of_candidates_has_the_measures_that_auto_gives():
 
 
 def test_the_help_names_every_precision_provider_and_runtime():
-    from xt.export.candidates import PRECISIONS
+    from xt.export.graphs import PRECISIONS
     from xt.export.settings import RUNTIMES
 
     options = typer.main.get_command(app).commands["export"].params

@@ -79,7 +79,7 @@ def bundled_model(
     bundled: Resolved, django: list[Bitext], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Artifact, list[str]]:
     """The bundled encoder as an int8 Triton model, and the lines its export reported."""
-    from xt.export.repository import export_model
+    from xt.export.encoder import export_model
 
     lines: list[str] = []
     repository = tmp_path_factory.mktemp("bundled")

@@ -18,7 +18,7 @@ from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, open_repository, read_manifest
 from xt.export import native
-from xt.export.repository import export_model
+from xt.export.encoder import export_model
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.triton.launcher import TritonServer
 

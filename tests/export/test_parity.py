@@ -12,7 +12,8 @@ from xt.core.encoder.onnx_engine import OnnxEngine, load_model
 from xt.core.encoder.text import TextEncoder, TextTokenizer
 from xt.core.encoder.torch_engine import load_encoder
 from xt.export import parity
-from xt.export.candidates import PRECISIONS
+from xt.export.graphs import PRECISIONS
+from xt.export.thresholds import THRESHOLDS, failures
 
 TEXTS = parity.ParityTexts(
     foreign=("guten morgen welt", "la maison est grande", "nyumba ni kubwa"),
@@ -70,18 +71,18 @@ def test_a_language_of_few_sentences_gives_each_once(corpus):
 
 @pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "auto"])
 def test_every_precision_has_the_four_thresholds_and_they_are_asked_for(precision):
-    thresholds = parity.THRESHOLDS[precision]
+    thresholds = THRESHOLDS[precision]["encoder"]
     assert set(thresholds) == {"cosine_min", "cosine_p1", "neighbour_agreement", "batch_cosine_min"}
-    assert stage().failures(thresholds) == []
+    assert failures(stage(), thresholds) == []
     for key, least in thresholds.items():
-        assert stage(**{key: least}).failures(thresholds) == []
-        (failure,) = stage(**{key: least - 1e-5}).failures(thresholds)
+        assert failures(stage(**{key: least}), thresholds) == []
+        (failure,) = failures(stage(**{key: least - 1e-5}), thresholds)
         assert failure.startswith(f"fused: {key} ")
         assert failure.endswith(f"is below {least}")
 
 
 def test_nan_does_not_pass():
-    assert len(stage(cosine_p1=float("nan")).failures(parity.THRESHOLDS["int8"])) == 1
+    assert len(failures(stage(cosine_p1=float("nan")), THRESHOLDS["int8"]["encoder"])) == 1
 
 
 def test_an_encoder_is_its_own_equal(tiny, corpus):
@@ -149,7 +150,7 @@ def test_other_weights_do_not_pass(tiny, corpus):
         network.encoder.layer[1].output.dense.weight.mul_(1.2)
     other = TextEncoder(tiny.spec, encoder.tokenizer, TorchEngine(network, tiny.spec, device="cpu"), pad_id=1)
     found = parity.measure("changed", other, expected, texts, 1)
-    assert found.failures(parity.THRESHOLDS["fp32"])
+    assert failures(found, THRESHOLDS["fp32"]["encoder"])
 
 
 def test_int8_of_the_tiny_graph_is_measured_as_near_but_not_equal(graphs, tiny, corpus):
@@ -172,7 +173,7 @@ def test_the_bundled_encoders_int8_export_passes_its_parity(bundled_model):
     assert lines[0] == "provider: openvino (OpenVINOExecutionProvider)"
     assert result["stages"][-1]["bit_equal"] == 1.0
     for measured, precision in zip(result["stages"], ("fp32", "fp32", "int8"), strict=True):
-        for key, least in parity.THRESHOLDS[precision].items():
+        for key, least in THRESHOLDS[precision]["encoder"].items():
             assert measured[key] >= least
 
 

@@ -18,7 +18,7 @@ from xt.core.encoder.resolve import resolve
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, open_artifact, read_json, read_manifest
 from xt.core.heads.onnx_heads import _json_texts
-from xt.export.heads import _temperature
+from xt.export.temperature import read_temperature
 from xt.serve.index.calibration import read_calibration
 from xt.train.recipes import load_recipe
 from xt.train.state import Work
@@ -52,7 +52,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         "calibration.json",
         lambda file: read_calibration(file, {"hash": "", "checkpoint": "", "precision": ""}),
     ),
-    "temperature": ("temperature.json", lambda file: _temperature(file, get("sample-nli"))),
+    "temperature": ("temperature.json", lambda file: read_temperature(file, get("sample-nli"))),
     "recipe": ("recipe.yaml", lambda file: load_recipe(str(file), ["steps"])),
     "interrupted training": ("run.json", lambda file: Work(file.parent).settings()),
     "captions": ("captions.jsonl", lambda file: load_image_text(file.parent)),

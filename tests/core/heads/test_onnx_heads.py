@@ -70,7 +70,7 @@ def checkpoint(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> r
 @pytest.fixture(scope="module")
 def repository(checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All heads, exported in fp32; `cold` is the one of `single` at another temperature."""
-    from xt.export.heads import export_head
+    from xt.export.head import export_head
 
     folder = tmp_path_factory.mktemp("exported")
     for form in FORMATS:

@@ -87,7 +87,7 @@ def checkpoint(tiny_folder, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def repository(checkpoint, corpus, tmp_path_factory) -> Path:
     """Every head exported at a temperature of 2."""
-    from xt.export.heads import export_head
+    from xt.export.head import export_head
 
     target = tmp_path_factory.mktemp("exported")
     resolved = resolve.resolve(str(checkpoint))

@@ -39,7 +39,7 @@ def repository(tiny_folder: Path, corpus: list[Bitext], tmp_path_factory: pytest
 
     from xt.core.encoder.torch_engine import load_network
     from xt.core.heads.network import HEADS_FILE, MultiTaskModel, save_heads
-    from xt.export.heads import export_head
+    from xt.export.head import export_head
 
     folder = tmp_path_factory.mktemp("heads") / "tiny"
     shutil.copytree(tiny_folder, folder)

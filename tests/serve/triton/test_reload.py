@@ -31,7 +31,7 @@ def other_model(tiny, corpus, tmp_path_factory) -> Path:
     import torch
     from transformers import BertModel
 
-    from xt.export.repository import export_model
+    from xt.export.encoder import export_model
 
     folder = tmp_path_factory.mktemp("other")
     source = Path(shutil.copytree(tiny.path, folder / "tiny"))

@@ -21,7 +21,8 @@ from xt.core.encoder.resolve import Resolved
 from xt.core.encoder.spec import EncoderSpec
 from xt.core.errors import CheckFailed, XtError
 from xt.core.files.artifact import MANIFEST, open_artifact, open_repository
-from xt.export.repository import export_model, triton_config
+from xt.export.encoder import export_model
+from xt.export.pipeline import triton_config
 
 FILES = ["1/golden.json", "1/model.onnx", "1/model.py", "1/tokenizer.json", "config.pbtxt", "parity.json"]
 GOLDEN_CONFIG = (Path(__file__).parent / "golden-config.pbtxt").read_text()

@@ -26,8 +26,11 @@ from xt.core.errors import CheckFailed, XtError
 from xt.core.files.artifact import open_artifact
 from xt.core.heads.inputs import Inputs
 from xt.core.heads.onnx_heads import HeadModel, Reply, check_golden, load_head
-from xt.export import graph, heads
-from xt.export.heads import agreement, export_head, fit_temperature, make_inputs, measure, parity_inputs
+from xt.export import graph, head, head_parity
+from xt.export.head import export_head
+from xt.export.head_parity import agreement, make_inputs, measure, parity_inputs
+from xt.export.temperature import fit_temperature, read_temperature
+from xt.export.thresholds import THRESHOLDS, failures
 
 LABELS = {"pair": ("zebra", "apple", "mango"), "single": ("d", "a", "c", "b", "e"), "tagging": ("O", "I-X", "B-X", "A")}
 FORMATS = ("pair", "single", "regression", "choice", "tagging", "qa")
@@ -132,9 +135,9 @@ def test_the_graph_is_fused_quantised_and_holds_the_head(exported: Path) -> None
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_configuration_has_what_the_format_has(form: str) -> None:
-    root = Path(heads.__file__).resolve().parent.parent
+    root = Path(head.__file__).resolve().parent.parent
     template = (root / "model_repository" / "classifier" / "config.pbtxt").read_text()
-    text = heads.head_config(template, "mine", task(form), {"a": 1})
+    text = head.head_config(template, "mine", task(form), {"a": 1})
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (config.name, config.backend, config.max_batch_size) == ("mine", "python", 256)
     assert json.loads(config.parameters["xt"].string_value) == {"a": 1}
@@ -192,7 +195,7 @@ def test_static_int8_runs_by_the_provider_it_was_proven_with(
     asked: dict[str, Any] = {"task": "qa", "corpus": corpus, "precision": "int8", "min_agreement": 0.0}
     wide = {"difference_max": 1.0, "difference_p99": 1.0, "batch_difference_max": 1.0}  # of random weights
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(heads.THRESHOLDS, "int8", wide)
+        patch.setitem(THRESHOLDS["int8"], "head", wide)
         artifact = export_head(checkpoint, tmp_path, name="static", **asked, **QUIET)
     assert artifact.facts["provider"] == choose_provider(device="cpu", precision="int8")
     nodes = Counter(n.op_type for n in onnx.load(str(tmp_path / "static" / "1" / "model.onnx")).graph.node)
@@ -230,21 +233,21 @@ def test_every_measure_sees_its_own_fault(checkpoint: resolve.Resolved, corpus: 
         model = HeadModel(task("pair"), inputs, network)
         return measure("s", model, expected, items, megabytes=1.0, scale=1.0)
 
-    limits = heads.THRESHOLDS["fp32"]
+    limits = THRESHOLDS["fp32"]["head"]
     right = stage(Known())
     assert (right.difference_max, right.agreement, right.batch_difference_max) == (0, 1, 0)
-    assert right.failures(limits) == []
+    assert failures(right, limits) == []
     apart = stage(Known(fault=0.05))
     assert 0.005 < apart.batch_difference_max < 0.02
-    assert any("batch_difference_max" in line for line in apart.failures(limits))
+    assert any("batch_difference_max" in line for line in failures(apart, limits))
     wrong = stage(Known(shift=100.0))
     assert wrong.difference_max > 0.5
-    both = heads.in_both_forms(items, heads.DECOMPOSED)  # these are measured a second time, decomposed
+    both = head_parity.in_both_forms(items, head_parity.DECOMPOSED)  # these are measured a second time, decomposed
     assert len(both) == 2
     assert wrong.agreement == np.mean([reply.value == 0 for reply in (*expected, *(expected[i] for i in both))]) < 1
-    assert [line.split()[1] for line in wrong.failures(limits)] == ["difference_max", "difference_p99", "agreement"]
+    assert [line.split()[1] for line in failures(wrong, limits)] == ["difference_max", "difference_p99", "agreement"]
     nothing = stage(Known(shift=math.nan))
-    assert len(nothing.failures(limits)) >= 3  # not a number keeps to no limit
+    assert len(failures(nothing, limits)) >= 3  # not a number keeps to no limit
 
 
 def reply(value: Any) -> Reply:
@@ -334,7 +337,7 @@ def test_a_file_without_such_a_temperature_is_refused(tmp_path: Path, content: s
     file = tmp_path / "calibration.json"
     file.write_text(content)
     with pytest.raises(XtError, match=message):
-        heads._temperature(file, task("pair"))
+        read_temperature(file, task("pair"))
 
 
 def test_the_temperature_of_one_export_serves_another(
