@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 WARM_TOKENS = 64
 """Micro-batches of up to so many tokens are run in every shape before a model serves. To compile a shape takes 20 ms:
-much for these, little beside what larger ones compute, which would hold up the start for a minute."""
+much for these, little beside what larger ones compute, which would hold up the start and every restart."""
 BLANK_TOKENS = 16
 """Tokens of blank rows that a forward pass takes on rather than leave texts for one more, which costs about twice as
 much where nothing else waits, and next to nothing where others join them."""
@@ -63,7 +63,7 @@ class Buckets:
         return texts if texts >= full or not self.compiled else min(_counts(texts)[1], full)
 
     def warm_shapes(self, longest: int, budget: int) -> list[tuple[int, int]]:
-        """List the (rows, width) to run before a model serves: all of up to `WARM_TOKENS` tokens, and each width once.
+        """List the (rows, width) to run before a model serves: all of up to `WARM_TOKENS` tokens.
 
         >>> Buckets(compiled=True).warm_shapes(8, budget=28)
         [(1, 4), (2, 4), (3, 4), (4, 4), (5, 4), (6, 4), (7, 4), (1, 8), (2, 8), (3, 8)]
@@ -71,7 +71,7 @@ class Buckets:
         shapes: dict[tuple[int, int], None] = {}
         for width in sorted({min(bucket(n), longest) for n in range(1, longest + 1)}):
             full = self.full(width, budget)
-            for texts in range(1, max(min(full, WARM_TOKENS // width), 1) + 1):
+            for texts in range(1, min(full, WARM_TOKENS // width) + 1):
                 shapes[self.rows(texts, width, budget), width] = None
         return list(shapes)
 

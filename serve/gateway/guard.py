@@ -114,6 +114,10 @@ class Guard:
 
         try:
             await self._answer(scope, receive, told)
+        except asyncio.CancelledError:  # the gateway ends, and has waited for its answers
+            if status:
+                raise
+            await self._busy(told, "The gateway ends")
         finally:
             self._held -= state["size"]
             milliseconds = (time.perf_counter() - start) * 1e3

@@ -42,8 +42,8 @@ def test_an_engine_that_compiles_runs_few_shapes_and_wastes_little():
     warm = FEW.warm_shapes(512, 512)
     assert len(warm) < 0.75 * sum(max(min(32, WARM_TOKENS // w), 1) for w in widths) + len(widths)
     assert len(set(warm)) == len(warm)
-    assert {w for _, w in warm} == widths
-    assert sum(rows * width for rows, width in warm) < 12_000  # some ten seconds of a slow core
+    assert {w for _, w in warm} == {w for w in widths if w <= WARM_TOKENS}
+    assert sum(rows * width for rows, width in warm) < 3_000  # some three seconds of a slow core
 
 
 def test_an_engine_that_does_not_compile_runs_as_many_rows_as_wait():
@@ -66,8 +66,8 @@ class Seen:
 
 
 def few_tokens(shapes):
-    """Those that are warmed up in any number of rows."""
-    return {(rows, width) for rows, width in shapes if rows == 1 or rows * width <= WARM_TOKENS}
+    """Those that are warmed up."""
+    return {(rows, width) for rows, width in shapes if rows * width <= WARM_TOKENS}
 
 
 def test_few_texts_are_run_in_shapes_that_were_warmed_up_whatever_their_number(tmp_path, tiny):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from xt.core.errors import XtError
-from xt.serve.gateway import guard, process, protocol
+from xt.serve.gateway import guard, process, protocol, server
 from xt.serve.gateway.process import GatewayProcess
 from xt.serve.gateway.server import Gateway
 from xt.serve.triton import server_state
@@ -294,6 +294,17 @@ def test_a_port_that_is_taken_and_a_log_that_cannot_be_written_are_named(own, tm
         GatewayProcess(NOBODY, port=own.port).start()
     with pytest.raises(XtError, match="--access-log .* cannot be written: Is a directory"):
         GatewayProcess(NOBODY, port=1, access_log=str(tmp_path))
+
+
+def test_a_request_under_way_when_the_gateway_ends_is_told_to_come_again(monkeypatch):
+    monkeypatch.setattr(server, "STOP_SECONDS", 1)
+    port = free_ports(1)[0]
+    body = json.dumps({"model": "encoder", "input": "guten morgen"})
+    with Gateway(NOBODY, port=port):
+        client = opened(port, f"{POST}Content-Length: {len(body)}\r\n\r\n{body}")
+        time.sleep(0.5)  # it waits for a Triton that does not answer
+    status, error = answer(client)
+    assert (status, error["error"]["code"]) == (503, "server_busy")
 
 
 def test_a_flood_of_faults_is_reported_in_few_lines_and_counted():
