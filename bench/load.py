@@ -253,6 +253,50 @@ async def closed_loop(
     return seen
 
 
+class _Links:
+    """The connections of an open loop: another is opened where none is free, up to a number; then callers wait."""
+
+    def __init__(self, endpoint: Endpoint, most: int) -> None:
+        self._endpoint, self._most = endpoint, most
+        self._links: list[Link] = []
+        self._free: deque[Link] = deque()
+        self._waiting: deque[asyncio.Future[Link]] = deque()
+        self._opening = 0
+
+    async def open(self, count: int) -> None:
+        """Open some at once."""
+        self._links = [await self._endpoint.connect() for _ in range(min(count, self._most))]
+        self._free = deque(self._links)
+
+    async def take(self) -> Link:
+        """Return a connection that is free."""
+        if self._free:
+            return self._free.pop()
+        if len(self._links) + self._opening < self._most:
+            self._opening += 1
+            try:
+                link = await self._endpoint.connect()
+            finally:
+                self._opening -= 1
+            self._links.append(link)
+            return link
+        turn: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        return await turn
+
+    def give(self, link: Link) -> None:
+        """Take a connection back, for whoever waits longest."""
+        if self._waiting:
+            self._waiting.popleft().set_result(link)
+        else:
+            self._free.append(link)
+
+    def close(self) -> None:
+        """Close all."""
+        for link in self._links:
+            link.close()
+
+
 async def open_loop(
     endpoint: Endpoint,
     requests: Iterator[Request],
@@ -267,41 +311,18 @@ async def open_loop(
 
     Those due before `warm_up` are not counted; `seconds` is what follows. Every latency counts from the due time.
     """
-    most_links = max(1, min(most_links, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
-    free: deque[Link] = deque([await endpoint.connect() for _ in range(min(8, most_links))])
-    links = list(free)
-    waiting: deque[asyncio.Future[Link]] = deque()
+    links = _Links(endpoint, max(1, min(most_links, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)))
+    await links.open(8)
     zero = now()
     seen = Seen(start=zero + warm_up, ended=zero + warm_up + seconds)
     snapshot = asyncio.ensure_future(_at(seen.start, at_start))
 
-    opening = 0
-
-    async def link_for() -> Link:
-        nonlocal opening
-        if free:
-            return free.pop()
-        if len(links) + opening < most_links:
-            opening += 1
-            try:
-                link = await endpoint.connect()
-            finally:
-                opening -= 1
-            links.append(link)
-            return link
-        turn: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
-        return await turn
-
     async def send(request: Request, due: float) -> None:
-        link = await link_for()
+        link = await links.take()
         sent = now()
         answer = await link.ask(request.payload)
         done = now()
-        if waiting:
-            waiting.popleft().set_result(link)
-        else:
-            free.append(link)
+        links.give(link)
         if due >= seen.start:
             seen.lags.append(sent - due)
             seen.note(request, answer, due, done)
@@ -322,8 +343,7 @@ async def open_loop(
         for task in done:
             if error := task.exception():
                 raise error
-    for link in links:
-        link.close()
+    links.close()
     return seen
 
 

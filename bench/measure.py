@@ -14,24 +14,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from xt.bench import http
+from xt.bench.endpoints import find_endpoints
 from xt.bench.load import Deck, Endpoint, Seen, closed_loop, open_loop, poisson, run
-from xt.bench.machine import Meter, listeners, listening_ports
+from xt.bench.machine import Meter
 from xt.core.arguments import as_list
 from xt.core.characters import compose, is_empty
 from xt.core.data import rows
 from xt.core.data.bitext import Bitext
 from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError, unknown
-from xt.core.machine.proxies import read_url
-from xt.serve.client.address import Tls, split_address
+from xt.serve.client.address import Tls
 from xt.serve.client.encoder import TritonEncoder
-from xt.serve.client.http import ERRORS, TritonHttp
 from xt.serve.client.prepared import Ids, Input, Requests, Rows
-from xt.serve.triton import server_state
 
 WARM_UP_SECONDS = 1.0
 PROTOCOLS = ("http", "grpc")
-LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 class Encoder(Protocol):
@@ -289,101 +286,68 @@ def batching(counters: Mapping[str, float]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a server's other endpoints are."""
+class RequestOptions:
+    """How a served encoder is asked."""
 
-    http: str | None
-    """HOST:PORT; None when it was not found."""
-    metrics_url: str | None
-    pids: tuple[int, ...]
-
-
-def find_places(url: str, *, http_port: int | None = None, metrics_port: int | None = None) -> Places:
-    """Find the HTTP and metrics ports of the server whose gRPC endpoint is `url`.
-
-    A server that `xt serve` started on this machine has noted them; of another they are looked for among the ports that
-    the same process listens on; elsewhere 8000 and 8002 are tried. A port that is given is taken as it is.
-    """
-    host, port = split_address(url)
-    pids = tuple(listeners(port)) if host in LOCAL else ()
-    http_host = metrics_host = host
-    if state := server_state.find(url):
-        http_host, metrics_host = state.http_host or host, state.metrics_host or host
-        http_port, metrics_port = http_port or state.http, metrics_port or state.metrics
-    ports = [p for pid in pids for p in listening_ports(pid) if p != port] or [8000, 8002]
-    if http_port is None:
-        http_port = next((p for p in ports if _is_triton(host, p)), None)
-    if metrics_port is None:
-        metrics_port = next((p for p in ports if p != http_port and _answers(f"http://{host}:{p}/metrics")), None)
-    return Places(
-        f"{http_host}:{http_port}" if http_port else None,
-        f"http://{metrics_host}:{metrics_port}/metrics" if metrics_port else None,
-        pids,
-    )
-
-
-def _is_triton(host: str, port: int) -> bool:
-    try:
-        return TritonHttp(host, port).is_triton(timeout=2)
-    except ERRORS:
-        return False
-
-
-def _answers(url: str) -> bool:
-    try:
-        return read_url(url, timeout=2)[0] == 200
-    except (OSError, ValueError):
-        return False
+    protocol: str = "http"
+    kind: Input = "text"
+    """What requests hold."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """What goes with every request."""
+    cached: bool = False
+    """Let the server's vector cache answer texts that it has seen; else every text is computed."""
+    http_port: int | None = None
+    """Of the server; None: it is looked for."""
+    metrics_port: int | None = None
+    """Of the server; None: it is looked for."""
+    tls: Tls | None = None
+    """The files of an encrypted connection; None: not encrypted."""
 
 
 def triton_target(
     url: str,
     model: str | None,
     texts: Sequence[str],
+    options: RequestOptions = RequestOptions(),
     *,
-    protocol: str = "http",
-    kind: Input = "text",
     ids: Ids | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    cached: bool = False,
-    http_port: int | None = None,
-    metrics_port: int | None = None,
     seed: int = 0,
-    tls: Tls | None = None,
 ) -> Target:
     """Prepare to measure an encoder that Triton serves at `url` (HOST:PORT of gRPC).
 
-    Every text is computed, also one that the server has answered before (request parameter `cache`), unless `cached`.
+    Every text is computed, also one that the server has answered before (request parameter `cache`), unless
+    `options.cached`.
     """
+    protocol = options.protocol
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
     texts = as_list(texts, "texts")
-    known = TritonEncoder(url, model, tls=tls)
+    known = TritonEncoder(url, model, tls=options.tls)
     facts, name = known.facts, known.model
     known.close()
-    places = find_places(url, http_port=http_port, metrics_port=metrics_port)
-    parameters = {**(parameters or {}), **({} if cached else {"cache": False})}
-    requests = Requests(name, Rows(kind, texts, ids), parameters)
+    endpoints = find_endpoints(url, http_port=options.http_port, metrics_port=options.metrics_port)
+    parameters = {**options.parameters, **({} if options.cached else {"cache": False})}
+    requests = Requests(name, Rows(options.kind, texts, ids), parameters)
     endpoint: Endpoint
     if protocol == "grpc":
-        endpoint = http.TritonGrpc(url, requests, tls=tls)
-    elif places.http is None:
+        endpoint = http.TritonGrpc(url, requests, tls=options.tls)
+    elif endpoints.http is None:
         raise XtError(
             f"The HTTP port of the server at {url} was not found.", "Name it by --http-port, or use --protocol grpc."
         )
     else:
-        endpoint = http.TritonHttp(places.http, requests)
+        endpoint = http.TritonHttp(endpoints.http, requests)
     return Target(
         engine=f"triton {facts['precision']}",
         model=name,
         endpoint=endpoint,
         deck=Deck(len(texts)),
-        input=kind,
+        input=options.kind,
         protocol=protocol,
-        pids=places.pids,
-        metrics_url=places.metrics_url,
+        pids=endpoints.pids,
+        metrics_url=endpoints.metrics_url,
         seed=seed,
-        cache="on" if cached else "off",
+        cache="on" if options.cached else "off",
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,21 @@ import numpy.typing as npt
 
 from xt.bench import measure as bench
 from xt.bench import peers as bench_peers
+from xt.bench.known import KnownEncoder, config_of, engines, know, prepared_folder
 from xt.bench.measure import Row
+from xt.bench.options import BenchOptions
 from xt.bench.plot import plot
 from xt.core.arguments import as_list
-from xt.core.encoder.resolve import resolve
-from xt.core.encoder.spec import EncoderSpec
+from xt.core.data.bitext import data_folder
+from xt.core.data.corpus import load_corpus
 from xt.core.encoder.text import TextTokenizer
 from xt.core.errors import XtError
-from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, read_json, read_manifest, write_json
-from xt.core.files.cache_folder import cache_folder, explained
+from xt.core.files.artifact import (
+    new_artifact,
+    refuse_existing,
+    write_json,
+)
+from xt.core.machine.facts import machine_facts
 from xt.serve.client.address import Tls
 from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.starting import START_SECONDS, check_limit
@@ -96,56 +101,15 @@ class Settings:
         if wrong:
             raise XtError(f"xt bench: {'; '.join(wrong)}.", "See `xt bench --help`.")
 
+    def loads(self) -> list[bench.Load]:
+        """Return the loads that a server is put under."""
+        return bench.loads(self.callers, self.rates, self.batches)
+
     @property
     def parameters(self) -> dict[str, Any]:
         """What goes with every request."""
         found: dict[str, Any] = {"truncate": True} if self.truncate else {}
         return found | ({"timeout": round(self.deadline_ms * 1000)} if self.deadline_ms is not None else {})
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of the encoder: how it counts tokens, and where its checkpoint lies."""
-
-    name: str
-    spec: EncoderSpec
-    tokenizer: Path
-    pad_id: int
-    checkpoint: Path | None
-    exported: Path | None
-    """The exported model's folder."""
-
-
-def know(settings: Settings) -> Known | None:
-    """Find the tokenizer and the checkpoint that belong to what is measured; None when only a server is named."""
-    exported = None
-    if settings.encoder is not None and _kind(Path(settings.encoder)) == "model":
-        exported = Path(settings.encoder)
-    elif settings.encoder is None and settings.repository is not None:
-        names = (
-            [settings.model]
-            if settings.model
-            else sorted(p.parent.name for p in settings.repository.glob(f"*/{MANIFEST}"))
-        )
-        encoders = [n for n in names if "encoder" in read_manifest(settings.repository / n)["facts"]]
-        exported = settings.repository / encoders[0] if len(encoders) == 1 else None
-    if exported is not None:
-        facts = open_artifact(exported, kind="model").facts
-        source = Path(facts["checkpoint"]["path"])
-        found = settings.checkpoint or (source if source.is_dir() else None)
-        spec = EncoderSpec.from_json(facts["encoder"])
-        return Known(spec.name, spec, exported / facts["tokenizer"], facts["pad_id"], found, exported)
-    wanted = settings.encoder or (str(settings.checkpoint) if settings.checkpoint else None)
-    if wanted is None:
-        return None
-    resolved = resolve(wanted)
-    path = settings.checkpoint or resolved.path
-    pad = read_json(resolved.path / "config.json").get("pad_token_id", 1)
-    return Known(resolved.spec.name, resolved.spec, resolved.path / "tokenizer.json", pad, path, None)
-
-
-def _kind(path: Path) -> str | None:
-    return str(read_manifest(path)["kind"]) if (path / MANIFEST).is_file() else None
 
 
 @dataclass(frozen=True)
@@ -169,100 +133,165 @@ class Document:
         }
 
 
+@dataclass
+class Session:
+    """What the parts of one run share."""
+
+    settings: Settings
+    known: KnownEncoder | None
+    texts: list[str]
+    ids: list[npt.NDArray[np.int64]]
+    """Token ids of the texts; empty where the tokenizer is not known."""
+    pythons: dict[str, Path]
+    """Peer -> the interpreter that holds it."""
+    stack: ExitStack
+    """Stops in the end what was started."""
+    report: Report
+    scratch: Path
+    measurements: list[Callable[[float], Row]] = field(default_factory=list)
+    """Each measures for so many seconds."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(row) for row in self.ids]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a report says of the texts."""
+        found: dict[str, Any] = {"count": len(self.texts), "characters": sum(map(len, self.texts))}
+        if lengths := self.lengths:
+            found |= {"mean_tokens": float(np.mean(lengths)), "p95_tokens": float(np.quantile(lengths, 0.95))}
+        return found
+
+
+def run(options: BenchOptions, *, report: Report = lambda line: None) -> dict[str, Any]:
+    """Measure what `xt bench` is asked, and return the report, which is written where a folder was named."""
+    out, corpus, data_dir = options.out, options.corpus, options.data_dir
+    if out is not None:
+        refuse_existing(out, force=options.force, kind="bench", inputs=options.inputs())
+    settings = options.settings()
+    texts = bench.read_texts(corpus, data_folder(data_dir))
+    if texts is None:
+        texts = [t for pair in load_corpus(corpus, data_dir=data_dir).pairs for t in (*pair.foreign, *pair.english)]
+    document = measure(settings, bench.mixed(texts, seed=options.seed), report)
+    spent = {"seconds": settings.seconds, "rounds": settings.rounds}
+    found = {"corpus": corpus, **spent, "machine": machine_facts(), **document.to_json()}
+    if out is not None:
+        write(out, found, f"xt bench, {corpus}", seed=options.seed, force=options.force)
+    return found
+
+
 def measure(settings: Settings, texts: Sequence[str], report: Report = lambda line: None) -> Document:
     """Start what is compared, measure it in interleaved turns, stop it."""
-    texts = as_list(texts, "texts")[: settings.texts]
     known = know(settings)
+    texts, ids = tokenized(settings, known, as_list(texts, "texts")[: settings.texts], report)
     pythons = bench_peers.pythons(settings.pythons)
-    ids: list[npt.NDArray[np.int64]] = []
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xt-bench-")))
+        session = Session(settings, known, texts, ids, pythons, stack, report, scratch)
+        serve(session)
+        stand_beside(session)
+        count = len(session.measurements)
+        report(f"measuring {count} settings, {settings.seconds:g} s each in {settings.rounds} turns")
+        turns, limit = take_turns(session)
+    rows = [bench.middle([turn[i] for turn in turns]) for i in range(count)]
+    return Document(rows, turns, limit, session.facts())
+
+
+def tokenized(
+    settings: Settings, known: KnownEncoder | None, texts: list[str], report: Report
+) -> tuple[list[str], list[npt.NDArray[np.int64]]]:
+    """Return the texts that differ in their tokens, and these; all, and none, where the tokenizer is not known."""
     if known is not None:
         tokenizer = TextTokenizer(known.tokenizer, known.spec.max_length)
         ids, _ = tokenizer(texts, prefix=known.spec.prefix(None), truncate=True)
-        texts, ids = different(texts, ids, report)
-    elif settings.input == "ids" or settings.against:
+        return different(texts, ids, report)
+    if settings.input == "ids" or settings.against:
         raise XtError(
             "The encoder's tokenizer is not known: a server does not hand it out.",
             "Name the exported model by --encoder REPO/NAME, or the checkpoint by --checkpoint.",
         )
-    lengths = [len(row) for row in ids]
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xt-bench-")))
-        prepared = prepared_folder(known.checkpoint) if known is not None and known.checkpoint is not None else scratch
-        wanted = bench.loads(settings.callers, settings.rates, settings.batches)
-        measurements: list[Callable[[float], Row]] = []
-        url, http_port, metrics_port = settings.url, settings.http_port, settings.metrics_port
-        if settings.repository is not None:
-            server = stack.enter_context(
-                TritonServer(settings.repository, start_seconds=settings.start_seconds, report=report)
+    return texts, []
+
+
+def serve(session: Session) -> None:
+    """Add the measurements of a server, which is started where a repository is named."""
+    settings = session.settings
+    url, http_port, metrics_port = settings.url, settings.http_port, settings.metrics_port
+    if settings.repository is not None:
+        server = session.stack.enter_context(
+            TritonServer(settings.repository, start_seconds=settings.start_seconds, report=session.report)
+        )
+        url, http_port, metrics_port = server.url, server.ports.http, server.ports.metrics
+    if url is None:
+        return
+    options = bench.RequestOptions(
+        protocol=settings.protocol,
+        kind=settings.input,
+        parameters=settings.parameters,
+        cached=settings.cached,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        tls=settings.tls,
+    )
+    ids, seed = session.ids or None, settings.seed
+    target = bench.triton_target(url, settings.model, session.texts, options, ids=ids, seed=seed)
+    session.measurements += bench.measurements_of(target, settings.loads())
+
+
+def stand_beside(session: Session) -> None:
+    """Add the measurements of the encoder in process, and of the peers."""
+    settings, known, texts, lengths = session.settings, session.known, session.texts, session.lengths
+    checkpoint = known.checkpoint if known is not None else None
+    prepared = session.scratch if checkpoint is None else prepared_folder(checkpoint)
+    for name, job in engines(settings, known, prepared, session.pythons, session.report):
+        assert known is not None
+        python = session.pythons.get(name)
+        if name in bench_peers.PEERS and bench_peers.PEERS[name].served:
+            session.report(f"starting {name}")
+            server_of_peer = bench_peers.Infinity(
+                name,
+                job,
+                prepared,
+                session.scratch,
+                python=python,
+                start_seconds=settings.start_seconds,
+                report=session.report,
             )
-            url, http_port, metrics_port = server.url, server.ports.http, server.ports.metrics
-        if url is not None:
-            target = bench.triton_target(
-                url,
-                settings.model,
-                texts,
-                protocol=settings.protocol,
-                kind=settings.input,
-                ids=ids or None,
-                parameters=settings.parameters,
-                cached=settings.cached,
-                http_port=http_port,
-                metrics_port=metrics_port,
-                seed=settings.seed,
-                tls=settings.tls,
-            )
-            measurements += bench.measurements_of(target, wanted)
-        for name, job in engines(settings, known, prepared, pythons, report):
-            assert known is not None
-            if name in bench_peers.PEERS and bench_peers.PEERS[name].served:
-                report(f"starting {name}")
-                server_of_peer = bench_peers.Infinity(
-                    name,
-                    job,
-                    prepared,
-                    scratch,
-                    python=pythons.get(name),
-                    start_seconds=settings.start_seconds,
-                    report=report,
-                )
-                peer = stack.enter_context(server_of_peer)
-                target = peer.target(texts, lengths, known.spec.prefix(None), known.name, settings.seed)
-                measurements += bench.measurements_of(target, wanted)
-                continue
-            report(f"loading {name}")
-            engine = stack.enter_context(
-                bench_peers.InProcess(
-                    name, texts, lengths, scratch, model=known.name, python=pythons.get(name), job=job
-                )
-            )
-            for call in settings.calls:
-                measurements.append(partial(engine.measure, call or call_of(settings, texts)))
-        report(f"measuring {len(measurements)} settings, {settings.seconds:g} s each in {settings.rounds} turns")
-        products: list[dict[str, Any]] = []
-        config: dict[str, Any] = {}
-        if bench_peers.GEMM in settings.against:
-            assert known is not None
-            config = config_of(known)
-        every = []
-        for _ in range(settings.rounds):
-            every += bench.turns(measurements, settings.seconds / settings.rounds, 1)
-            if config:
-                shapes = bench.gemm_shapes(config)
-                products += bench_peers.gemm(shapes, GEMM_SECONDS, pythons.get(bench_peers.GEMM))
-    limit = None
-    if config:
-        limit = bench_peers.gemm_limit(products, bench.flop_per_token(config, lengths))
-        limit["products"] = products
-        allowed = limit["tokens_per_second"]
-        every = [
-            [r if r.cache_hits else replace(r, share_of_limit=r.tokens_per_second / allowed) for r in turn]
-            for turn in every
-        ]
-    rows = [bench.middle([turn[i] for turn in every]) for i in range(len(measurements))]
-    facts: dict[str, Any] = {"count": len(texts), "characters": sum(map(len, texts))}
-    if lengths:
-        facts |= {"mean_tokens": float(np.mean(lengths)), "p95_tokens": float(np.quantile(lengths, 0.95))}
-    return Document(rows, every, limit, facts)
+            peer = session.stack.enter_context(server_of_peer)
+            target = peer.target(texts, lengths, known.spec.prefix(None), known.name, settings.seed)
+            session.measurements += bench.measurements_of(target, settings.loads())
+            continue
+        session.report(f"loading {name}")
+        engine = session.stack.enter_context(
+            bench_peers.InProcess(name, texts, lengths, session.scratch, model=known.name, python=python, job=job)
+        )
+        for call in settings.calls:
+            session.measurements.append(partial(engine.measure, call or call_of(settings, texts)))
+
+
+def take_turns(session: Session) -> tuple[list[list[Row]], dict[str, Any] | None]:
+    """Measure everything in turns, and where asked for the int8 matrix products of this machine between them."""
+    settings, products = session.settings, []
+    config: dict[str, Any] = {}
+    if bench_peers.GEMM in settings.against:
+        assert session.known is not None
+        config = config_of(session.known)
+    turns: list[list[Row]] = []
+    for _ in range(settings.rounds):
+        turns += bench.turns(session.measurements, settings.seconds / settings.rounds, 1)
+        if config:
+            shapes = bench.gemm_shapes(config)
+            products += bench_peers.gemm(shapes, GEMM_SECONDS, session.pythons.get(bench_peers.GEMM))
+    if not config:
+        return turns, None
+    limit = bench_peers.gemm_limit(products, bench.flop_per_token(config, session.lengths))
+    limit["products"] = products
+    allowed = limit["tokens_per_second"]
+    return [
+        [r if r.cache_hits else replace(r, share_of_limit=r.tokens_per_second / allowed) for r in turn]
+        for turn in turns
+    ], limit
 
 
 def different(
@@ -277,69 +306,9 @@ def different(
     return [texts[i] for i in first.values()], [ids[i] for i in first.values()]
 
 
-def prepared_folder(checkpoint: Path) -> Path:
-    """Where the peers' files of a checkpoint are kept: they take a minute to make. Other weights, another folder."""
-    files = [p for p in sorted(checkpoint.iterdir()) if p.is_file()]
-    state = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    folder = cache_folder() / "peers" / hashlib.sha256(repr(state).encode()).hexdigest()[:16]
-    with explained():
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def call_of(settings: Settings, texts: Sequence[str]) -> int:
     """How many texts a call of `all` takes."""
     return len(texts) if settings.texts else min(len(texts), CALL_TEXTS)
-
-
-def engines(
-    settings: Settings, known: Known | None, prepared: Path, pythons: dict[str, Path], report: Report
-) -> list[tuple[str, Any]]:
-    """List what is measured beside the server: an engine's name, and what it is to load (a server: its checkpoint)."""
-    found: list[tuple[str, Any]] = []
-    if settings.encoder is not None:
-        assert known is not None
-        if known.exported is not None:
-            found.append(("xt", {"model": str(known.exported.resolve())}))
-        else:
-            found.append(("xt-torch", {"checkpoint": str(resolve(settings.encoder).path)}))
-    peers = [name for name in settings.against if name != bench_peers.GEMM]
-    if not peers:
-        return found
-    assert known is not None
-    if known.checkpoint is None:
-        raise XtError("The checkpoint that the peers are to load is not there.", "Name its folder by --checkpoint.")
-    if {"sentence-transformers-onnx-int8", "openvino", "infinity"} & set(peers):
-        report("exporting the checkpoint for the peers, by sentence-transformers' own ONNX export")
-        bench_peers.prepare_onnx(known.checkpoint, prepared, pythons.get("sentence-transformers-onnx-int8"))
-    job: dict[str, Any] = {
-        "checkpoint": str(known.checkpoint),
-        "cache": str(prepared),
-        "prefix": known.spec.prefix(None),
-        "max_length": known.spec.max_length,
-        "pad_id": known.pad_id,
-    }
-    for name in peers:
-        if bench_peers.PEERS[name].served:
-            found.append((name, known.checkpoint))
-        elif name == "openvino-int8":
-            if known.exported is None:
-                raise XtError("openvino-int8 runs the exported file.", "Name it by --encoder REPO/NAME.")
-            facts = open_artifact(known.exported, kind="model").facts
-            found.append((name, {**job, "graph": str((known.exported / facts["graph"]).resolve())}))
-        else:
-            found.append((name, job))
-    return found
-
-
-def config_of(known: Known) -> dict[str, Any]:
-    """Read the sizes of the network from its checkpoint's config.json."""
-    file = known.checkpoint / "config.json" if known.checkpoint is not None else None
-    if file is None or not file.is_file():
-        raise XtError(
-            "The sizes of the network are not known: its checkpoint is not there.", "Name it by --checkpoint."
-        )
-    return dict(read_json(file))
 
 
 def write(target: Path, document: dict[str, Any], title: str, *, seed: int = 0, force: bool = False) -> None:

@@ -7,7 +7,6 @@ too, but for the run with batches of like length). The runs take turns, so that 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,15 +25,14 @@ from xt.core.errors import XtError
 from xt.core.files.artifact import new_artifact, refuse_existing, sha256, write_json
 from xt.core.files.replacing import named_paths
 from xt.core.heads.inputs import Inputs
-from xt.eval.run import machine
+from xt.core.machine.facts import machine_facts
+from xt.core.reporter import Reporter
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData, load, wanted
 from xt.train.loop import build, make_plan
 from xt.train.run import Run
 from xt.train.trainer import fit
 
-Report = Callable[[str], None]
-MakeCounter = Callable[[str], Callable[..., None]]
 ENGINES = ("trainer", "xt", "xt, like lengths")
 
 
@@ -136,7 +134,7 @@ def time_xt(config: TrainConfig, data: TaskData, model: Any, inputs: Inputs, dev
     return trace.tokens, perf_counter() - started
 
 
-def execute(study: Settings, *, report: Report, counter: MakeCounter) -> dict[str, Any]:
+def execute(study: Settings, *, reporter: Reporter = Reporter()) -> dict[str, Any]:
     """Measure, and write `speed.json`."""
     read = named_paths(study.encoder, study.data_dir)
     refuse_existing(study.out, force=study.force, kind="study", inputs=read)
@@ -159,20 +157,20 @@ def execute(study: Settings, *, report: Report, counter: MakeCounter) -> dict[st
             save_every=0,
         )
         try:
-            data = load(config, wanted(config, target=False)[0], inputs, tokenizer, report)
+            data = load(config, wanted(config, target=False)[0], inputs, tokenizer, reporter.say)
         except XtError as error:
-            report(f"{name}: left out, {error.message.splitlines()[0]}")
+            reporter.say(f"{name}: left out, {error.message.splitlines()[0]}")
             continue
-        found[name] = measure(study, config, data, resolved, inputs, device, counter)
+        found[name] = measure(study, config, data, resolved, inputs, device, reporter)
         for engine, row in found[name]["engines"].items():
-            report(
+            reporter.say(
                 f"{name}, {engine}: {row['tokens_per_second']:.0f} tokens/s, {row['over_trainer']:.2f} times Trainer"
             )
     if not found:
         raise XtError("None of the tasks has data.", "Name a folder of data sets by --data-dir (or XT_DATA).")
     result = {
         "tasks": found,
-        "machine": machine(),
+        "machine": machine_facts(),
         "precision": study.precision,
         "batch": study.batch,
         "device": device,
@@ -190,11 +188,11 @@ def measure(
     resolved: resolve.Resolved,
     inputs: Inputs,
     device: str,
-    counter: MakeCounter,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Time the engines on one task, in turns; the first turn, which warms up, does not count."""
     runs: dict[str, list[tuple[int, float]]] = {engine: [] for engine in ENGINES}
-    count = counter("runs")
+    count = reporter.counter("runs")
     plans = {
         "trainer": replace(config, group_by_length=False),
         "xt": replace(config, group_by_length=False),

@@ -30,33 +30,18 @@ def register(app: typer.Typer) -> None:
 @with_flags
 def bench(options: BenchOptions, json: Json = False) -> None:
     """Measure throughput and latency: a server under load, an encoder in process, and peers on the same texts."""
-    from xt.bench import measure as load
-    from xt.bench.session import measure, write
-    from xt.core.data.bitext import data_folder
-    from xt.core.files.artifact import refuse_existing
-    from xt.eval.run import load_corpus, machine
+    from xt.bench.session import run
 
-    out, corpus, data_dir, seed, force = options.out, options.corpus, options.data_dir, options.seed, options.force
-    if out is not None:
-        refuse_existing(out, force=force, kind="bench", inputs=options.inputs())
-    settings = options.settings()
-    found = load.read_texts(corpus, data_folder(data_dir))
-    if found is None:
-        found = [t for pair in load_corpus(corpus, data_dir=data_dir).pairs for t in (*pair.foreign, *pair.english)]
-    document = measure(settings, load.mixed(found, seed=seed), say)
-    spent = {"seconds": settings.seconds, "rounds": settings.rounds}
-    report = {"corpus": corpus, **spent, "machine": machine(), **document.to_json()}
+    report = run(options, report=say)
     show_rows(report["rows"])
     show_costs(report["rows"])
-    if document.limit is not None:
-        limit = document.limit
+    if limit := report["limit"]:
         say(
             f"int8 matrix products: {limit['gops']:.0f} GOP/s ({limit['way']}), which would allow "
             f"{limit['tokens_per_second']:,.0f} tokens/s at {limit['flop_per_token'] / 1e6:.1f} M operations a token"
         )
-    if out is not None:
-        write(out, report, f"xt bench, {corpus}", seed=seed, force=force)
-        say(f"written: {out}/bench.json, {out}/bench.svg")
+    if options.out is not None:
+        say(f"written: {options.out}/bench.json, {options.out}/bench.svg")
     if json:
         emit(report)
 

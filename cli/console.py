@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from xt.core.reporter import Reporter
+
 stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 
 
@@ -59,3 +61,7 @@ class Counter:
             stderr.print(f"{note:<78}", end="\r" if done < total else "\n", markup=False)
         elif done < total or now - self.started > 2:
             say(note)
+
+
+REPORTER = Reporter(say, Counter)
+"""Prints what a stage tells of its work on stderr."""

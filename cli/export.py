@@ -45,15 +45,9 @@ def export(settings: ExportSettings, json: Json = False) -> None:
     It can be made smaller before that (--layers, --languages, --dims), and its precision chosen by measurement
     (--precision auto). With --task a trained head is exported, with its labels and its temperature.
     """
-    provider = settings.chosen_provider()
-    from xt.core.files.artifact import refuse_existing
-    from xt.eval.run import load_corpus
     from xt.export.run import run
 
-    target = settings.out / settings.model
-    refuse_existing(target, force=settings.force, kind="model", role=settings.role, inputs=settings.inputs())
-    corpora = {name: load_corpus(name, data_dir=settings.data_dir).pairs for name in settings.corpora()}
-    artifact = run(settings, corpora, provider=provider, report=say)
+    artifact = run(settings, report=say)
     show(artifact.facts)
     say(f"wrote {artifact.path}; serve it with: xt serve {settings.out}")
     if json:

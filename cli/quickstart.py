@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from xt.cli.console import Counter, emit, say
+from xt.cli.console import REPORTER, emit, say
 from xt.cli.settings import with_flags
-from xt.core.settings import Force, Json, Seed, StartTimeout
+from xt.core.settings import Json
+from xt.studies.options import QuickstartOptions
 
 if TYPE_CHECKING:
-    from xt.studies.quickstart import Answer
+    from xt.studies.quickstart.answer import Answer
 
 EPILOG = """Examples:
 
@@ -30,59 +30,29 @@ def register(app: typer.Typer) -> None:
 
 
 @with_flags
-def quickstart(
-    out: Annotated[Path, typer.Option("--out", help="Folder of all that is made; what is complete is kept.")] = Path(
-        "quickstart"
-    ),
-    ask: Annotated[
-        str | None,
-        typer.Option("--ask", help="A question, in any language, to answer from the bundled English sentences."),
-    ] = None,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="The long version: base and trained encoder exported, served, measured under load."
-        ),
-    ] = False,
-    steps: Annotated[
-        int | None, typer.Option("--steps", help="Training steps of 16 examples. Default: 24; with --full 120.")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", help="With --full: how long each load is measured. Default: 6.")
-    ] = None,
-    start_timeout: StartTimeout = 300.0,
-    seed: Seed = 0,
-    force: Force = False,
-    json: Json = False,
-) -> None:
+def quickstart(options: QuickstartOptions, json: Json = False) -> None:
     """Answer a question with a calibrated probability, train, measure and report: small, on the bundled encoder."""
-    from xt.studies.quickstart_plan import PLAN, PLAN_FULL, QUESTION, STEPS
+    from xt.studies.quickstart.plan import PLAN, PLAN_FULL
 
     started = time.monotonic()
-    if full:
-        if ask is not None:
-            raise typer.BadParameter("--ask is answered by the short version; leave out --full")
-        for line in PLAN_FULL:
-            say(line)
-        _full(out, steps, seconds, start_timeout, seed, force, json)
-        return
-    if seconds is not None:
-        raise typer.BadParameter("--seconds goes with --full: the short version puts no load on a server")
-    for line in PLAN:
+    for line in PLAN_FULL if options.full else PLAN:
         say(line)
-    from xt.studies import quickstart as short  # seconds: after the plan is printed
+    if options.full:
+        _full(options, json)
+    else:
+        _short(options, started, json)
 
-    settings = short.Settings(
-        out=out,
-        ask=QUESTION if ask is None else ask,
-        steps=STEPS if steps is None else steps,
-        seed=seed,
-        force=force,
-        start_seconds=start_timeout,
-    )
-    result = short.run(settings, report=say, counter=Counter, answered=show_answer, started=started)
+
+def _short(options: QuickstartOptions, started: float, json: bool) -> None:
+    """Run the short version and print its answer and its sentences."""
+    from xt.studies.quickstart.run import run  # seconds: after the plan is printed
+    from xt.studies.quickstart.settings import Settings
+    from xt.studies.quickstart.words import closing
+
+    settings = Settings(**options.given("ask", "steps"))
+    result = run(settings, reporter=REPORTER, answered=show_answer, started=started)
     say("")
-    for line in short.closing(result):
+    for line in closing(result.report, result.page):
         say(line)
     if json:
         emit(result.to_json())
@@ -96,23 +66,13 @@ def show_answer(answer: Answer) -> None:
     say(f"  {answer.none:4.0%}  none of the documents\n")
 
 
-def _full(
-    out: Path, steps: int | None, seconds: float | None, start_timeout: float, seed: int, force: bool, json: bool
-) -> None:
+def _full(options: QuickstartOptions, json: bool) -> None:
     """Run the long version and print its tables."""
     from xt.cli import bench, train
     from xt.cli.evaluate import show
-    from xt.studies.quickstart_full import SECONDS, STEPS, Settings, run
+    from xt.studies.quickstart.full import Settings, run
 
-    settings = Settings(
-        out=out,
-        steps=STEPS if steps is None else steps,
-        seconds=SECONDS if seconds is None else seconds,
-        seed=seed,
-        force=force,
-        start_seconds=start_timeout,
-    )
-    result = run(settings, report=say, counter=Counter)
+    result = run(Settings(**options.given("steps", "seconds")), reporter=REPORTER)
     train.show(result.report.training)
     show.show_metrics(result.report.encoders, languages=False)
     bench.show_rows(result.report.serving["rows"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from xt.cli.console import Counter, emit, say
+from xt.cli.console import REPORTER, emit, say
 from xt.cli.settings import with_flags
 from xt.core.settings import Flag, Json
 from xt.studies.options import STUDIES, StudyOptions
@@ -55,23 +55,11 @@ def list_studies(json: Json = False) -> None:
 
 
 @with_flags
-def run(
-    options: StudyOptions,
-    json: Json = False,
-) -> None:
+def run(options: StudyOptions, json: Json = False) -> None:
     """Run a study; what is complete in its folder is kept (transfer)."""
-    if options.name == "transfer":
-        from xt.studies import transfer
+    from xt.studies import run as studies
 
-        settings = transfer.Settings(**options.shared(), runs=options.only, scale=options.scale)
-        found = transfer.execute(settings, report=say, counter=Counter)
-        say(transfer.markdown(found))
-    else:
-        from xt.bench import training_speed
-
-        more: dict[str, Any] = {"tasks": options.only} if options.only else {}
-        speed = training_speed.Settings(**options.shared(), **more, force=options.force)
-        found = training_speed.execute(speed, report=say, counter=Counter)
+    found = studies.run(options, reporter=REPORTER)
     if json:
         emit({"path": str(options.out), **found})
 
@@ -82,14 +70,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Print the tables of a study again, from what is complete in its folder."""
-    from xt.core.errors import XtError
     from xt.studies import transfer
 
-    found = transfer.summarise(folder)
-    if not found["runs"]:
-        raise XtError(f"{folder} holds no complete run.", "Run the study first: xt study run transfer.")
-    transfer.claim(folder)
-    transfer.write_tables(folder, found)
+    found = transfer.report_again(folder)
     if json:
         emit(found)
     else:

@@ -399,3 +399,15 @@ def select(expression: str, available: Iterable[str]) -> list[str]:
     if not wanted:
         raise XtError("No language given.", f"Give codes with commas between them, or one of: {', '.join(PRESETS)}.")
     return list(dict.fromkeys(code for item in wanted for code in _pick(item, offered)))
+
+
+def resource_of(code: str) -> str:
+    """Return the resource class of a language code; "unknown" for a code outside the table.
+
+    >>> resource_of("sw"), resource_of("mylang")
+    ('low', 'unknown')
+    """
+    try:
+        return resolve(code).resource
+    except XtError:
+        return "unknown"

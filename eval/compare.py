@@ -18,11 +18,12 @@ from xt.calibration import resampling
 from xt.calibration.resampling import Floats, Sample
 from xt.core.errors import XtError
 from xt.core.files.artifact import refuse_existing
+from xt.core.languages import resource_of
 from xt.core.results.folder import write_report
 from xt.core.results.report import Report
 from xt.eval.compare_reading import Answers, Side, matched, read_side
 from xt.eval.report import build
-from xt.eval.run import describe_run, resource_of
+from xt.eval.report.describe import describe_run
 
 MEASURES = ("accuracy", "ece", "nll_binary", "brier", "auroc", "aurc")
 """What is compared; all but the first need probabilities. Losses are of "the answer is right" as a binary event."""

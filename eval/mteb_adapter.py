@@ -12,7 +12,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +20,9 @@ import numpy.typing as npt
 from xt.core.arguments import as_list
 from xt.core.characters import compose, is_empty
 from xt.core.encoder.spec import EncoderSpec
+from xt.core.encoder.text import Encoder
 from xt.core.errors import XtError, require, unknown
-from xt.core.files.artifact import exported_model
-from xt.eval.retrieval.ranking import Encoder
+from xt.serve.encoders import open_encoder
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
@@ -176,27 +175,13 @@ def open_for_mteb(
         tls: the files of an encrypted connection to `url`; None: not encrypted.
     """
     require("mteb", extra="mteb", purpose="Running MTEB's tasks")
-    if (encoder is None) == (url is None):
-        raise XtError("An encoder is in a folder or on a server.", "Give one of encoder and url.")
-    if url is not None:
-        from xt.serve.client.encoder import TritonEncoder
-
-        served = TritonEncoder(url, model, tls=tls)
-        digest = str(served.facts.get("content") or vectors_hash(served))[:12]
-        return MtebEncoder(served, served.spec, revision=f"{digest}-triton-{served.facts['precision']}")
-    assert encoder is not None
-    folder = exported_model(Path(encoder).expanduser(), model)
-    if folder is not None:
-        from xt.core.encoder.onnx_engine import load_model
-
-        graph, artifact = load_model(folder, device=device)
-        return MtebEncoder(graph, graph.spec, revision=f"{artifact.hash[:12]}-onnx-{artifact.facts['precision']}")
-    from xt.core.encoder import resolve, torch_engine
-
-    resolved = resolve.resolve(encoder)
-    opened = torch_engine.load_encoder(resolved, device=device)
-    digest = resolved.parent.get("hash") or vectors_hash(opened)
-    return MtebEncoder(opened, resolved.spec, revision=f"{digest[:12]}-pytorch-fp32")
+    opened = open_encoder(encoder, url=url, model=model, device=device, tls=tls)
+    served = url is not None  # its parent is the checkpoint, of which there are several exports
+    told = opened.encoder.facts.get("content") if served else opened.parent.get("hash")
+    digest = str(told or vectors_hash(opened.encoder))[:12]
+    engine = {"onnxruntime": "onnx"}.get(str(opened.entry.engine), opened.entry.engine)
+    revision = f"{digest}-{engine}-{opened.entry.precision}"
+    return MtebEncoder(opened.encoder, opened.encoder.spec, revision=revision)
 
 
 def vectors_hash(encoder: Encoder) -> str:

@@ -62,8 +62,22 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class CalibrationOptions:
+    """Which calibrations are fitted, applied and installed."""
+
+    calibrate_on: str | None = None
+    """What the maps of confidences are fitted on (`xt.calibration.search.MAP_SCOPES`); None: zero-shot where it can."""
+    shots: tuple[int, ...] = ()
+    """Numbers of labelled queries a language, from which temperatures are measured too."""
+    calibration: Path | None = None
+    """The report whose fits are applied too."""
+    install: Path | None = None
+    """The repository whose retrievers get the calibration."""
+
+
+@dataclass(frozen=True)
 class CalibrationFlags:
-    """What is asked of calibration."""
+    """The flags of calibration."""
 
     calibrate_on: Annotated[
         str | None,
@@ -126,3 +140,24 @@ class EvalOptions:
             raise UsageError("--benchmark goes with --summary")
         if (location.encoder is None) == (location.url is None):
             raise UsageError("give one of --encoder and --url")
+
+
+KINDS = ("bitext", "mining", "ranked", "heads", "images")
+"""What a task is evaluated as: parallel text, mining, ranked retrieval, trained heads, image-text retrieval."""
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """A task that is to be evaluated, and the folder of its report."""
+
+    name: str
+    """Of the task table, a folder, or FORMAT:PATH."""
+    kind: str
+    """One of `KINDS`."""
+    out: Path
+    languages: str = "all"
+    data_dir: Path | None = None
+    truncate: bool = False
+    """Cut texts that are too long, and count them, instead of stopping."""
+    force: bool = False
+    """Replace a report that is there."""

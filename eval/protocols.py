@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xt.core.data.corpus import is_folder
 from xt.core.data.tasks import get
-from xt.core.files.artifact import Artifact
-from xt.core.results.folder import write_report
-from xt.core.results.report import Encoder, Report
+from xt.core.results.folder import ReportFolder, write_report
+from xt.core.results.report import Encoder
 from xt.eval.ranked import passages, search
 from xt.eval.ranked.search import Collection
 from xt.eval.report import build
-from xt.eval.run import describe_run, is_folder
+from xt.eval.report.describe import describe_run
 from xt.serve.index.corpus import BEIR_CORPUS, beir_file
 
 PREFIX = "beir:"
@@ -63,42 +64,49 @@ def examples(predictions: Sequence[dict[str, Any]], encoder: str) -> list[dict[s
     return chosen
 
 
+@dataclass(frozen=True)
+class Section:
+    """What mining or ranking gave."""
+
+    name: str
+    """In metrics.json: `mining` or `ranked`."""
+    content: dict[str, Any]
+    predictions: Sequence[dict[str, Any]]
+    """One object a line of predictions.jsonl."""
+    calibrators: dict[str, Any] | None = None
+    """What calibration.json keeps of the encoder."""
+
+
 def write(
     out: Path,
     about: dict[str, Any],
     entry: Encoder,
-    name: str,
-    section: dict[str, Any],
-    predictions: Sequence[dict[str, Any]],
+    section: Section,
     *,
-    calibrators: dict[str, Any] | None = None,
     parents: Sequence[dict[str, str]] = (),
     force: bool = False,
-) -> tuple[Artifact, Report]:
+) -> ReportFolder:
     """Write the report folder of mining or ranking.
 
     Args:
         out: the folder.
         about: what the report says of the task.
         entry: the encoder, and what was measured of it beside the section.
-        name: the section's name in metrics.json, `mining` or `ranked`.
-        section: its content.
-        predictions: one object a line of predictions.jsonl.
-        calibrators: what calibration.json keeps.
+        section: what was found.
         parents: the folders that it is made from.
         force: replace what is there.
     """
-    name_of_encoder = str(entry.name)
-    sections = {name: section, "examples": examples(predictions, name_of_encoder)}
-    report = describe_run(f"xt eval {about['name']}", about, list(section["languages"]), encoders=[entry], **sections)
+    encoder, codes = str(entry.name), list(section.content["languages"])
+    sections = {section.name: section.content, "examples": examples(section.predictions, encoder)}
+    report = describe_run(f"xt eval {about['name']}", about, codes, encoders=[entry], **sections)
     artifact = write_report(
         out,
         report,
         build.render(report),
-        lines=predictions,
-        calibration=None if calibrators is None else {name_of_encoder: calibrators},
+        lines=section.predictions,
+        calibration=None if section.calibrators is None else {encoder: section.calibrators},
         parents=parents,
-        facts={"task": about, "encoders": [name_of_encoder]},
+        facts={"task": about, "encoders": [encoder]},
         force=force,
     )
-    return artifact, report
+    return ReportFolder(artifact, report)

@@ -22,7 +22,7 @@ from xt.core.results.folder import open_report, write_report
 from xt.core.results.report import Encoder, Report
 from xt.eval import groups
 from xt.eval.report import build
-from xt.eval.run import describe_run
+from xt.eval.report.describe import describe_run
 
 XTREME_DIRECTION = "english-foreign"
 

@@ -14,9 +14,11 @@ thrown away. The oldest shards go when all of them together outgrow `MAX_BYTES`.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.characters import compose
-from xt.core.encoder.text import Encoded, as_texts
+from xt.core.encoder.spec import EncoderSpec
+from xt.core.encoder.text import Encoded, Encoder, as_texts
+from xt.core.errors import XtError
 from xt.core.files.cache_folder import HINT, cache_folder
 from xt.core.files.replacing import remove
-from xt.eval.retrieval.ranking import Encoder
+from xt.core.reporter import Say
+from xt.serve.encoders import OpenedEncoder
 
 SCHEMA = 2
 """Raised when the same weights give other vectors for a text than before, as when texts are composed (NFC) first."""
@@ -35,6 +40,24 @@ KEY_BYTES = 16
 MAX_BYTES = 4 * 2**30
 """Of all shards of all encoders."""
 FILES = ("keys", "vectors", "tokens", "truncated")
+
+
+def with_cache(opened: OpenedEncoder, device: str, *, say: Say) -> OpenedEncoder:
+    """Return an opened encoder with the user's cache of vectors before it, where its weights are known by their hash.
+
+    Nothing is cached where there is no place for it; `say` is told.
+    """
+    encoder, entry, parent = opened.encoder, opened.entry, opened.parent
+    if not parent.get("hash"):
+        return opened
+    spec = {k: v for k, v in encoder.spec.to_json().items() if k not in ("provenance", "licence", "temperature")}
+    how = json.dumps(spec, sort_keys=True)  # the same weights may be pooled or cut in another way
+    facts = [str(SCHEMA), parent["hash"], str(entry.precision), str(entry.engine), str(entry.dim), device, how]
+    try:
+        return replace(opened, encoder=CachedEncoder(encoder, " ".join(facts), warn=say))
+    except XtError as error:
+        say(f"vectors are not kept for a second evaluation: {error}")
+        return opened
 
 
 def key_of(text: str, prefix: str | None, truncate: bool) -> bytes:
@@ -80,6 +103,13 @@ class CachedEncoder:
             shards = []
         for shard in shards:
             self._open(shard)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What the encoder is."""
+        known: Any = self.encoder  # every encoder that xt opens has it
+        spec: EncoderSpec = known.spec
+        return spec
 
     def _give_up(self, error: OSError) -> None:
         """Report, once, that vectors are not kept."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ from xt.export.candidates import Bench, Candidate, choose, measure_speeds, possi
 from xt.export.graphs import FUSING, PRECISIONS, Graphs, megabytes
 from xt.export.pipeline import Content, Report, Step, as_dicts, check_request, prove, triton_config, write
 from xt.export.quantize import calibration_texts, feeds
+from xt.export.shrink.settings import Shrinking
 from xt.export.thresholds import THRESHOLDS
 
 RUNTIMES = ("python", "onnxruntime")
@@ -35,24 +36,53 @@ QUICK_SENTENCES = 4
 """Sentences of each language that parity is measured on, with `quick`."""
 
 
+@dataclass(frozen=True)
+class EncoderExport:
+    """How an encoder is exported."""
+
+    precision: str = "int8"
+    """`fp32`, `bf16`, `fp16`, `int8` (static scales), `int8-blocks` (a scale every 32 weights), or `auto`: the fastest
+    here that keeps to `max_loss`."""
+    provider: str = "auto"
+    """ONNX Runtime's execution provider, in xt's words; `auto` follows the hardware."""
+    runtime: str = "python"
+    """`python` (ONNX Runtime inside Triton's Python backend) or `onnxruntime` (its own backend, in NVIDIA's
+    container)."""
+    exact: bool = False
+    """Ask that a text's vector be the same bit for bit in any batch."""
+    quick: bool = False
+    """Measure the served graph alone, not the fp32 graphs before it, and on half of the sentences of every language;
+    its thresholds are the same."""
+    min_cosine: float | None = None
+    """Another threshold for the first percentile of the cosine to PyTorch."""
+    max_loss: float = 0.3
+    """For `auto`, points of mean retrieval accuracy that may be lost."""
+    dev_corpus: Sequence[Bitext] | None = None
+    """For `auto`, what accuracy is measured on; None: the corpus of parity."""
+    shrinking: Shrinking = field(default_factory=Shrinking)
+    """What is made smaller before."""
+
+    def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise unknown("runtime", self.runtime, RUNTIMES)
+
+    def thresholds(self, precision: str) -> dict[str, float]:
+        """Return what every graph must reach."""
+        found = dict(THRESHOLDS[precision]["encoder"])
+        if self.min_cosine is not None:
+            found["cosine_p1"] = self.min_cosine
+        if self.exact:
+            found["bit_equal"] = 1.0
+        return found
+
+
 def export_model(
     resolved: Resolved,
     repository: Path,
     *,
     corpus: Sequence[Bitext],
     name: str = "encoder",
-    precision: str = "int8",
-    provider: str = "auto",
-    runtime: str = "python",
-    exact: bool = False,
-    quick: bool = False,
-    min_cosine: float | None = None,
-    max_loss: float = 0.3,
-    dev_corpus: Sequence[Bitext] | None = None,
-    layers: int | None = None,
-    languages: Sequence[str] | None = None,
-    shrink_corpus: Iterable[tuple[str, str]] | None = None,
-    dims: int | None = None,
+    options: EncoderExport = EncoderExport(),
     force: bool = False,
     report: Report = print,
 ) -> Artifact:
@@ -63,70 +93,56 @@ def export_model(
         repository: the Triton model repository; other models in it stay.
         corpus: real text of many languages that parity is measured, and static scales are calibrated, on.
         name: the model's name on the server.
-        precision: `fp32`, `bf16`, `fp16`, `int8` (static scales), `int8-blocks` (a scale every 32 weights), or `auto`:
-            the fastest here that keeps to `max_loss`.
-        provider: ONNX Runtime's execution provider, in xt's words; `auto` follows the hardware.
-        runtime: `python` (ONNX Runtime inside Triton's Python backend) or `onnxruntime` (its own backend, in NVIDIA's
-            container).
-        exact: ask that a text's vector be the same bit for bit in any batch.
-        quick: measure the served graph alone, not the fp32 graphs before it, and on half of the sentences of every
-            language; its thresholds are the same.
-        min_cosine: another threshold for the first percentile of the cosine to PyTorch.
-        max_loss: for `auto`, points of mean retrieval accuracy that may be lost.
-        dev_corpus: for `auto`, what accuracy is measured on; default: `corpus`.
-        layers: keep so many layers.
-        languages: keep only the vocabulary that these languages use in `shrink_corpus`.
-        shrink_corpus: (language, text), needed with `languages`.
-        dims: keep so many leading dimensions, renormalised.
+        options: precision, provider, thresholds, and what is made smaller.
         force: replace an existing model.
         report: told of every stage.
 
     Raises:
         CheckFailed: a stage is not near enough to PyTorch; nothing is written.
     """
-    if runtime not in RUNTIMES:
-        raise unknown("runtime", runtime, RUNTIMES)
     target, parent = repository / name, resolved.parent
-    inputs = [resolved.path]
+    precision, provider, inputs = options.precision, options.provider, [resolved.path]
     check_request(
         repository, name, precision=precision, precisions=PRECISIONS, role="encoder", inputs=inputs, force=force
     )
-    if runtime == "onnxruntime":
+    if options.runtime == "onnxruntime":
         refuse_existing(repository / f"{name}_graph", force=force, kind="model", role="graph")
     if precision != "auto":
         provider = choose_provider(provider, precision=precision)
     with new_artifact(target, kind="model", force=force) as draft, tempfile.TemporaryDirectory() as scratch:
         shrunk: dict[str, Any] = {}
-        if layers is not None or languages or dims is not None:
-            from xt.export.shrink import shrink
+        if options.shrinking:
+            from xt.export.shrink.shrink import shrink
 
             folder = Path(scratch) / "shrunk"
+            wanted = options.shrinking
             small, shrunk = shrink(
-                resolved, folder, layers=layers, languages=languages, corpus=shrink_corpus, dims=dims
+                resolved,
+                folder,
+                layers=wanted.layers,
+                languages=wanted.languages,
+                corpus=wanted.corpus,
+                dims=wanted.dims,
             )
             # What tells vectors apart is the smaller encoder, not the checkpoint that others are made of as well.
             of = resolved.parent["hash"]
             resolved = replace(small, parent={**small.parent, "hash": open_artifact(folder).hash, "of": of})
-        subject = Encoder(resolved, name, Path(scratch) / "graphs", corpus, quick=quick)
+        subject = Encoder(resolved, name, Path(scratch) / "graphs", corpus, quick=options.quick)
         rows: list[Candidate] = []
         if precision == "auto":
-            rows = subject.candidates(provider, dev_corpus or corpus, report)
-            least = min_cosine if min_cosine is not None else MIN_COSINE
-            best = choose(rows, max_loss=max_loss, min_cosine=least)
+            rows = subject.candidates(provider, options.dev_corpus or corpus, report)
+            least = options.min_cosine if options.min_cosine is not None else MIN_COSINE
+            best = choose(rows, max_loss=options.max_loss, min_cosine=least)
             precision, provider = best.precision, best.provider
             report(f"chosen: {best.stage}, {best.tokens_per_second:.0f} tokens/s, {best.accuracy_change:+.2f} points")
         else:
             report(f"provider: {provider} ({PROVIDERS[provider].name})")
-        thresholds = dict(THRESHOLDS[precision]["encoder"])
-        if min_cosine is not None:
-            thresholds["cosine_p1"] = min_cosine
-        if exact:
-            thresholds["bit_equal"] = 1.0
-        result, file = prove(subject, precision, provider, thresholds, report)
-        draft.facts = {"candidates": [c.to_json() for c in rows], "shrunk": shrunk, "exact": exact, "quick": quick}
+        result, file = prove(subject, precision, provider, options.thresholds(precision), report)
+        draft.facts = {"candidates": [c.to_json() for c in rows], "shrunk": shrunk}
+        draft.facts |= {"exact": options.exact, "quick": options.quick}
         write(draft, subject, file, precision=precision, provider=provider, parity=result)
         draft.parents = [parent]
-        if runtime == "onnxruntime":
+        if options.runtime == "onnxruntime":
             from xt.export.native import split_native
 
             gpu = precision == "fp16" or PROVIDERS[provider].device == "cuda"

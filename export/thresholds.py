@@ -43,7 +43,7 @@ THRESHOLDS: dict[str, dict[str, dict[str, float]]] = {
         "golden": {"encoder": 0.999, "head": 0.02},
     },
 }
-"""For each precision the measures of `xt.export.parity.Stage` (`encoder`) and of `xt.export.head_parity.HeadStage`
+"""For each precision the measures of `xt.export.parity.Stage` (`encoder`) and of `xt.export.heads.parity.HeadStage`
 (`head`), and how near the golden vectors (cosine) and probabilities (difference) must be on another machine (`golden`).
 
 Differences count at most, everything else at least. `--exact` asks for `bit_equal` 1.0 besides. The cosine is the gate

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xt.calibration.apply.table import CalibrationTable
     from xt.core.files.artifact import Artifact
     from xt.serve.client.address import Tls
+    from xt.serve.encoders import OpenedEncoder
     from xt.serve.index.encode_files import Settings
 
 TlsCa = Annotated[
@@ -86,6 +87,13 @@ class EncoderLocation:
     def url(self) -> str | None:
         """Of the server."""
         return self.server.url
+
+    def open(self) -> OpenedEncoder:
+        """Open the encoder."""
+        from xt.serve.encoders import open_encoder
+
+        url, tls = self.url, self.server.tls()
+        return open_encoder(self.encoder, url=url, model=self.model, device=self.device, tls=tls)
 
     def or_as_opened(self, how: Mapping[str, Any]) -> EncoderLocation:
         """Return this place, or where none is named the one that an index notes, `how` its encoder was opened."""

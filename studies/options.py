@@ -1,12 +1,13 @@
-"""What `xt study run` is asked to do; its flags are these fields. Light to import."""
+"""What `xt study run` and `xt quickstart` are asked to do; their flags are these fields. Light to import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from xt.core.errors import UsageError, unknown
-from xt.core.settings import DataDir, Device, Flag, Force, Out, Seed
+from xt.core.settings import DataDir, Device, Flag, Force, Out, Seed, StartTimeout
 
 STUDIES = {
     "transfer": "each kind of intermediate training, before and after: own tasks, Tatoeba, SIB-200, image-text",
@@ -39,3 +40,32 @@ class StudyOptions:
         """Return the settings that every study has."""
         names = ("out", "encoder", "data_dir", "seed", "device", *(["precision"] if self.precision else []))
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class QuickstartOptions:
+    """Everything that one run of `xt quickstart` is asked."""
+
+    out: Annotated[Path, Flag("Folder of all that is made; what is complete is kept.")] = Path("quickstart")
+    ask: Annotated[str | None, Flag("A question, in any language, to answer from the bundled English sentences.")] = (
+        None
+    )
+    full: Annotated[bool, Flag("The long version: base and trained encoder exported, served, measured under load.")] = (
+        False
+    )
+    steps: Annotated[int | None, Flag("Training steps of 16 examples. Default: 24; with --full 120.")] = None
+    seconds: Annotated[float | None, Flag("With --full: how long each load is measured. Default: 6.")] = None
+    start_timeout: StartTimeout = 300.0
+    seed: Seed = 0
+    force: Force = False
+
+    def __post_init__(self) -> None:
+        if self.full and self.ask is not None:
+            raise UsageError("--ask is answered by the short version; leave out --full")
+        if self.seconds is not None and not self.full:
+            raise UsageError("--seconds goes with --full: the short version puts no load on a server")
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Return the settings that both versions have, and of those named the ones that were given."""
+        shared = {"out": self.out, "seed": self.seed, "force": self.force, "start_seconds": self.start_timeout}
+        return shared | {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -11,25 +11,28 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from xt.core.data import sources, tasks
 from xt.core.data.bitext import data_folder
+from xt.core.data.corpus import load_corpus
 from xt.core.data.examples import ChoiceExample, QaExample, ReadLog
 from xt.core.data.images import IMAGES
-from xt.core.encoder import resolve, torch_engine
 from xt.core.errors import XtError, explain_os_error
 from xt.core.files.artifact import MANIFEST, open_artifact, read_json, refuse_existing, write_json
+from xt.core.reporter import Progress, Reporter
 from xt.core.results.folder import read_report
 from xt.core.results.records import plain
 from xt.core.results.report import Encoder, Method
-from xt.eval import run
 from xt.eval.heads import classify, targets
+from xt.eval.retrieval.evaluation import evaluate
+from xt.eval.retrieval.report import assemble, write_report
+from xt.serve.encoders import open_encoder
 from xt.studies.images import emoji
 from xt.studies.images.evaluation import retrieve
-from xt.studies.quickstart import MakeCounter, Report
 from xt.train.config import TrainConfig
 from xt.train.loop import train
 
@@ -149,40 +152,31 @@ def configure(study: Settings, chosen: Run) -> TrainConfig:
     return TrainConfig(encoder=start, out=out, **settings, **more, resume=True)
 
 
-def measure_tatoeba(study: Settings, encoder: str, out: Path, counter: MakeCounter) -> None:
+def measure_tatoeba(study: Settings, encoder: str, out: Path, *, reporter: Reporter) -> None:
     """Write the report of one encoder on Tatoeba."""
-    resolved = resolve.resolve(encoder)
-    corpus = run.load_corpus("tatoeba", data_dir=study.data_dir, selection=TATOEBA)
-    spec = resolved.spec
-    opened = torch_engine.load_encoder(resolved, device=study.device)
-    result = run.evaluate(
-        opened,
-        corpus,
-        entry=Encoder.of(spec, precision="fp32", engine="pytorch"),
-        temperature=spec.temperature,
-        progress=counter("languages"),
-        calibrating=counter("calibrated"),
-    )
-    results = run.assemble("xt study transfer", corpus, [result])
-    run.write_report(out, results, [result], parents=[resolved.parent], force=True)
+    corpus = load_corpus("tatoeba", data_dir=study.data_dir, selection=TATOEBA)
+    opened = open_encoder(encoder, device=study.device)
+    result = evaluate(opened, corpus, reporter=reporter)
+    results = assemble("xt study transfer", corpus, [result])
+    write_report(out, results, [result], parents=[opened.parent], force=True)
 
 
-def measure_target(study: Settings, folder: Path, out: Path, counter: MakeCounter) -> None:
+def measure_target(study: Settings, folder: Path, out: Path, *, reporter: Reporter) -> None:
     """Write the report of a trained head over the languages of its task."""
     task = targets.find("sib200")
     assert task is not None
     test = targets.read(task, data_dir=study.data_dir)
     heads = classify.open_heads(str(folder), device=study.device)
     result = classify.classify(
-        heads, test.task, test.examples, english=test.english or None, progress=counter("languages")
+        heads, test.task, test.examples, english=test.english or None, progress=reporter.counter("languages")
     )
     classify.write(out, heads, test.task, result, facts={"data": test.facts}, force=True)
 
 
-def measure_images(study: Settings, folder: Path, out: Path, counter: MakeCounter) -> None:
+def measure_images(study: Settings, folder: Path, out: Path, *, reporter: Reporter) -> None:
     """Write the report of an image-text head over the languages of the captions."""
     heads = classify.open_checkpoint(str(folder), device=study.device)
-    task, result = retrieve(heads, study.out / "data" / "emoji", progress=counter("encoded"))
+    task, result = retrieve(heads, study.out / "data" / "emoji", progress=reporter.counter("encoded"))
     classify.write(out, heads, task, result, force=True)
 
 
@@ -219,29 +213,29 @@ def _holds(file: Path, *keys: str) -> bool:
     return isinstance(found, dict) and set(keys) <= set(found)
 
 
-def execute(study: Settings, *, report: Report, counter: MakeCounter) -> dict[str, Any]:
+def execute(study: Settings, *, reporter: Reporter = Reporter()) -> dict[str, Any]:
     """Make the runs that are not complete yet, and give the summary, which is also written to `summary.json`."""
     chosen = [r for r in RUNS if not study.runs or r.name in study.runs]
     begin(study, chosen)
     for number, one in enumerate(chosen):
-        report(f"{number + 1}/{len(chosen)} {one.title}")
+        reporter.say(f"{number + 1}/{len(chosen)} {one.title}")
         folder = study.out / "runs" / one.name
         encoder = study.encoder
         if one.settings:
             if one.start and not (study.out / "runs" / one.start / MANIFEST).is_file():
                 raise XtError(f"{one.name} starts from {one.start}, which is not there.", f"Run {one.start} first.")
-            count = counter("steps")
+            count = reporter.counter("steps")
             config = configure(study, one)
-            train(config, report=report, progress=lambda done, total, facts, c=count: c(done, total, facts["task"]))  # type: ignore[misc]
+            train(config, report=reporter.say, progress=partial(_counted, count))
             encoder = str(folder)
-        measures: list[tuple[str, Callable[[Path], None]]] = [
-            ("tatoeba", lambda out, e=encoder: measure_tatoeba(study, e, out, counter))  # type: ignore[misc]
-        ]
+        measures: dict[str, Callable[[Path], None]] = {
+            "tatoeba": partial(measure_tatoeba, study, encoder, reporter=reporter)
+        }
         if one.settings.get("target"):
-            measures.append(("sib200", lambda out, f=folder: measure_target(study, f, out, counter)))  # type: ignore[misc]
+            measures["sib200"] = partial(measure_target, study, folder, reporter=reporter)
         if one.settings.get("image_text"):
-            measures.append(("images", lambda out, f=folder: measure_images(study, f, out, counter)))  # type: ignore[misc]
-        for name, measure in measures:
+            measures["images"] = partial(measure_images, study, folder, reporter=reporter)
+        for name, measure in measures.items():
             out = study.out / "reports" / f"{one.name}-{name}"
             if not (out / MANIFEST).is_file():
                 measure(out)
@@ -249,6 +243,20 @@ def execute(study: Settings, *, report: Report, counter: MakeCounter) -> dict[st
         write_json(study.out / "summary.json", summary)
     write_tables(study.out, summary)
     return summary
+
+
+def _counted(count: Progress, done: int, total: int, facts: dict[str, Any]) -> None:
+    count(done, total, facts["task"])
+
+
+def report_again(out: Path) -> dict[str, Any]:
+    """Write the tables of a study again, from what is complete in its folder, and return its summary."""
+    found = summarise(out)
+    if not found["runs"]:
+        raise XtError(f"{out} holds no complete run.", "Run the study first: xt study run transfer.")
+    claim(out)
+    write_tables(out, found)
+    return found
 
 
 def summarise(out: Path) -> dict[str, Any]:

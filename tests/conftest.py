@@ -103,10 +103,10 @@ def tiny(tiny_folder: Path) -> resolve.Resolved:
 @pytest.fixture(scope="session")
 def tiny_repository(tiny: resolve.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with the tiny encoder as `encoder` (fp32), exported by the real Optimum."""
-    from xt.export.encoder import export_model
+    from xt.export.encoder import EncoderExport, export_model
 
     repository = tmp_path_factory.mktemp("repository")
-    export_model(tiny, repository, corpus=corpus, precision="fp32", report=lambda line: None)
+    export_model(tiny, repository, corpus=corpus, options=EncoderExport(precision="fp32"), report=lambda line: None)
     return repository
 
 

@@ -7,7 +7,32 @@ from typing import TYPE_CHECKING, Any
 from xt.cli.console import say, stderr, table
 
 if TYPE_CHECKING:
+    from xt.core.results.folder import ReportFolder
     from xt.core.results.report import Calibration, Classification, Comparison, Encoder, Ranked, Report
+
+
+def show_report(folder: ReportFolder) -> None:
+    """Print what a report says, and where its page is."""
+    report = folder.report
+    if report.summary:
+        show_summary(report)
+        return
+    if report.comparison is not None:
+        show_comparison(report.comparison, folder.path)
+        return
+    if report.classification is not None:
+        show_classes(report.classification)
+        if report.calibration:
+            show_calibration(str(report.encoders[0].name), report.calibration)
+    elif report.ranked is not None:
+        show_ranked(report.ranked)
+        show_calibration(str(report.encoders[0].name), report.encoders[0].calibration)
+    elif report.mining:
+        show_mining(report.mining)
+    else:
+        show_metrics(report.encoders)
+        show_layers(report.layers)
+    say(f"report: {folder.path / 'report.html'}")
 
 
 def show_classes(section: Classification) -> None:
@@ -19,6 +44,9 @@ def show_classes(section: Classification) -> None:
         [[code, row.n, *map(row.score, names)] for code, row in section.languages.items()],
     )
     say(f"mean {section.metric}: {_groups(section.mean[str(section.metric)])}")
+    if section.images:
+        chance = ", ".join(f"{k} {v:.3f}" for k, v in section.chance.items())
+        say(f"{section.images} images; by chance: {chance}")
 
 
 def show_layers(data: dict[str, Any]) -> None:

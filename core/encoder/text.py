@@ -70,6 +70,14 @@ class Encoded:
     """(texts,) whether a text was cut."""
 
 
+class Encoder(Protocol):
+    """Whatever turns texts into vectors: PyTorch, ONNX Runtime, or a server."""
+
+    def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
+        """See `TextEncoder.encode`."""
+        ...
+
+
 class TooLong(XtError):
     """A text has more tokens than the encoder reads."""
 

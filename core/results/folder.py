@@ -25,7 +25,7 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class ReportFolder:
-    """A report folder that was opened and checked."""
+    """A report folder that was opened and checked, or just written."""
 
     artifact: Artifact
     report: Report
@@ -34,6 +34,10 @@ class ReportFolder:
     def path(self) -> Path:
         """The folder."""
         return self.artifact.path
+
+    def to_json(self) -> dict[str, Any]:
+        """As `xt eval --json` prints it."""
+        return {"path": str(self.path), **self.report.to_json()}
 
     @cached_property
     def predictions(self) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from xt.core.data.tasks import Task
 from xt.core.files.artifact import Artifact
 from xt.core.heads import scores
 from xt.core.heads.decode import Prediction
+from xt.core.languages import resource_of
 from xt.core.results.folder import write_report
 from xt.core.results.report import Report
 from xt.eval.heads import classes, official
@@ -27,7 +28,7 @@ from xt.eval.heads.items import Outcomes, outcomes
 from xt.eval.heads.lines import said
 from xt.eval.heads.targets import Examples
 from xt.eval.report import build
-from xt.eval.run import describe_run, resource_of
+from xt.eval.report.describe import describe_run
 
 __all__ = ["Classified", "Heads", "classify", "head_for", "means", "open_checkpoint", "open_heads", "write"]
 SURE = ("pair", "single", "choice")

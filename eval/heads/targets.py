@@ -10,11 +10,11 @@ from typing import Any
 
 from xt.core import languages
 from xt.core.data import sources, tasks
+from xt.core.data.corpus import is_folder
 from xt.core.data.examples import Example, ReadLog
 from xt.core.data.formats import is_label
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError
-from xt.eval.run import is_folder
 
 FORMATS = ("pair", "single", "regression", "choice", "tagging", "qa")
 """What a head can be asked for."""

@@ -11,15 +11,18 @@ import numpy as np
 
 from xt.core.copies import Copies
 from xt.core.data.tasks import get
-from xt.core.encoder.text import Vectors
+from xt.core.encoder.text import Encoder, Vectors
 from xt.core.errors import XtError, unknown
-from xt.eval import groups
+from xt.core.languages import resource_of
+from xt.core.reporter import Reporter
+from xt.core.results.folder import ReportFolder
+from xt.eval import groups, protocols
 from xt.eval.mining import control
 from xt.eval.mining import margin as mining
 from xt.eval.mining.margin import MARGINS, Mined, Neighbourhoods, NotMined, Progress
 from xt.eval.mining.sets import MiningSet, MiningTask, Sentences, read_bucc, read_mining, read_tatoeba_mining
-from xt.eval.retrieval.ranking import Encoder
-from xt.eval.run import resource_of
+from xt.eval.options import TaskRequest
+from xt.serve.encoders import OpenedEncoder
 
 PREFIX = "mine:"
 BATCH = 8192
@@ -145,6 +148,31 @@ def evaluate_mining(
     section = {"metric": "f1", "margin": margin, "k": mining.K, "mean": mean, "languages": rows}
     section |= {"left_out": lost, "notes": [f"{code} was not mined: {why}" for code, why in lost.items()]}
     return MiningResult(section, predictions, calibrators)
+
+
+def evaluate_mined(
+    opened: OpenedEncoder,
+    request: TaskRequest,
+    *,
+    margin: str = "ratio",
+    search: str = "auto",
+    reporter: Reporter = Reporter(),
+) -> ReportFolder:
+    """Mine translations, as `evaluate_mining` does, and write the report of what `request` names."""
+    entry = opened.entry
+    data = load_mining(request.name, data_dir=request.data_dir, selection=request.languages)
+    reporter.say(f"{data.title}: {len(data.tasks)} languages, encoder {entry.label} on {entry.engine}")
+    result = evaluate_mining(
+        opened.encoder,
+        data.tasks,
+        margin=margin,
+        search=search,
+        truncate=request.truncate,
+        left_out=data.left_out,
+        progress=reporter.counter("languages"),
+    )
+    section = protocols.Section("mining", result.section, result.predictions, result.calibrators)
+    return protocols.write(request.out, data.describe(), entry, section, parents=[opened.parent], force=request.force)
 
 
 def _mine(

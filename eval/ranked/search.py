@@ -22,12 +22,12 @@ from xt.core.arguments import as_list
 from xt.core.copies import Copies, count_copies
 from xt.core.data import rows
 from xt.core.data.examples import counts
-from xt.core.encoder.text import Vectors
+from xt.core.encoder.text import Encoder, Vectors
 from xt.core.errors import XtError, require
+from xt.core.languages import resource_of
 from xt.eval import groups
 from xt.eval.mining.margin import neighbours
-from xt.eval.retrieval.ranking import Encoder, Ranking, fold_of
-from xt.eval.run import resource_of
+from xt.eval.retrieval.ranking import Ranking, fold_of
 from xt.serve.index.corpus import (
     BEIR_CORPUS,
     BEIR_QRELS,

@@ -19,8 +19,8 @@ from xt.calibration.predictions import Predictions
 from xt.calibration.scoring import Method
 from xt.calibration.search import calibrate as calibrate_search
 from xt.calibration.summary import summary
+from xt.core.languages import resource_of
 from xt.eval.ranked.search import Ranked, query_key
-from xt.eval.run import resource_of
 
 DIRECTION = "queries-documents"
 """The name under which calibration.json and the report keep it."""

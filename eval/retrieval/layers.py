@@ -13,9 +13,15 @@ from typing import Any
 import numpy as np
 
 from xt.core.data.bitext import Bitext
-from xt.core.encoder.text import Vectors
+from xt.core.data.corpus import Corpus
+from xt.core.encoder.resolve import resolve
+from xt.core.encoder.text import TextEncoder, Vectors
+from xt.core.errors import UsageError
+from xt.core.languages import resource_of
+from xt.core.reporter import Reporter
 from xt.eval.retrieval import ranking
 from xt.eval.retrieval.ranking import DIRECTIONS, Encodings
+from xt.serve.encoders import OpenedEncoder
 
 EncodeLayers = Callable[[Sequence[str]], Mapping[int, Vectors]]
 """Texts to layer -> (texts, dim), as `xt.core.encoder.torch_engine.encode_layers` does it."""
@@ -121,3 +127,32 @@ def sweep(
         for direction, by_layer in found.items()
     }
     return {"count": count, "own": own, "directions": ways, "best": best(found, own)}
+
+
+def layer_sweep(
+    opened: OpenedEncoder, layers: Sequence[int] | None, *, truncate: bool = False, reporter: Reporter = Reporter()
+) -> Callable[[Corpus], dict[str, Any]]:
+    """Check the layers (None: all) against a checkpoint in PyTorch, and return what measures them on a corpus."""
+    from xt.core.encoder import torch_engine
+    from xt.core.encoder.layers import check_layers, stack
+
+    encoder = opened.encoder
+    if not (isinstance(encoder, TextEncoder) and isinstance(encoder.engine, torch_engine.TorchEngine)):
+        raise UsageError("--layers reads a checkpoint in PyTorch, not an exported model")
+    whole = torch_engine.whole_encoder(encoder, resolve(str(opened.source["encoder"])).path)
+    own, count = (len(stack(torch_engine.network_of(e))) for e in (encoder, whole))
+    chosen = list(range(count + 1)) if layers is None else list(layers)
+    check_layers(chosen, count)
+
+    def measure(corpus: Corpus) -> dict[str, Any]:
+        reporter.say(f"{len(chosen)} layers, each in {len(corpus.pairs)} languages")
+        return sweep(
+            lambda texts: torch_engine.encode_layers(whole, texts, chosen, truncate=truncate),
+            corpus.pairs,
+            resources={b.language: resource_of(b.language) for b in corpus.pairs},
+            own=own,
+            count=count,
+            progress=reporter.counter("languages"),
+        )
+
+    return measure

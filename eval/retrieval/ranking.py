@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +15,13 @@ from xt.calibration.predictions import FOLDS, Predictions, searched
 from xt.core.arguments import as_list
 from xt.core.copies import Copies, count_copies, search_distinct
 from xt.core.data.bitext import Bitext
-from xt.core.encoder.text import Encoded, Vectors
+from xt.core.encoder.text import Encoder, Vectors
 from xt.core.errors import XtError
 from xt.core.vectors import top_k
 
 DIRECTIONS = ("foreign-english", "english-foreign")
 """Query to candidates. MTEB's Tatoeba asks foreign to English, XTREME's English to foreign."""
 CANDIDATES = 100
-
-
-class Encoder(Protocol):
-    """Whatever turns texts into vectors: PyTorch, ONNX Runtime, or a server."""
-
-    def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
-        """See `xt.core.encoder.text.TextEncoder.encode`."""
-        ...
 
 
 @dataclass(frozen=True)

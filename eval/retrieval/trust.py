@@ -48,7 +48,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of calibration: see `xt.eval.run.evaluate`."""
+    """What is asked of calibration: see `xt.eval.retrieval.evaluation.evaluate`."""
 
     temperature: float | None = None
     calibrate_on: str | None = None

@@ -7,9 +7,9 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.core.encoder.spec import EncoderSpec
-from xt.core.encoder.text import Encoded
+from xt.core.encoder.text import Encoded, Encoder
 from xt.core.errors import XtError, explain_os_error, unknown
 from xt.core.files.artifact import (
     Artifact,
@@ -30,6 +30,7 @@ from xt.core.files.artifact import (
     write_json,
 )
 from xt.core.files.replacing import foreign, refuse_place, remove, some
+from xt.core.reporter import Reporter
 from xt.serve.index.corpus import CorpusLog, Document, fingerprint, read_corpus
 
 SHARD_TEXTS = 4096
@@ -41,14 +42,21 @@ WORK_FILE = re.compile(rf"{LOCK}|\.?(plan|shard-\d+)\.json(\.\d+)?|\.?vectors-\d
 TOO_LONG = "tokens; the encoder reads at most"
 
 
-class Encoder(Protocol):
-    """Whatever turns texts into vectors: PyTorch, ONNX Runtime, or a server."""
+class EncoderOfSpec(Encoder, Protocol):
+    """An encoder that says what it is."""
 
     spec: EncoderSpec
 
-    def encode(self, texts: Sequence[str], *, prefix: str | None = None, truncate: bool = False) -> Encoded:
-        """See `xt.core.encoder.text.TextEncoder.encode`."""
-        ...
+
+@dataclass(frozen=True)
+class IdentifiedEncoder:
+    """An encoder, and which one it is."""
+
+    encoder: EncoderOfSpec
+    identity: dict[str, Any]
+    """Its name, precision, engine, dim, checkpoint and parent with their hashes, as manifests keep them."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """How it was opened (encoder or url, model), so that a search can open it again."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +82,11 @@ class Settings:
 def encode_corpus(
     source: Path,
     out: Path,
-    encoder: Encoder,
-    identity: dict[str, Any],
+    identified: IdentifiedEncoder,
     *,
     settings: Settings,
-    opened: dict[str, Any],
     force: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    reporter: Reporter = Reporter(),
 ) -> Artifact:
     """Encode a corpus into the folder `out`: shards `vectors-N.npy` and `documents-N.jsonl`, and the manifest.
 
@@ -91,31 +96,30 @@ def encode_corpus(
     Args:
         source: see `read_corpus`.
         out: the folder to write.
-        encoder: what encodes.
-        identity: which encoder that is: name, precision, engine, dim, checkpoint and parent with their hashes.
+        identified: what encodes.
         settings: prefix, truncation, dtype, shard size.
-        opened: how it was opened (encoder or url, model), so that a search can open it again.
         force: replace `out`.
-        progress: told of texts done, of how many, and a note, after every shard.
-        report: takes lines: what of the corpus is not read, and that earlier shards are continued.
+        reporter: counts texts after every shard, and takes what of the corpus is not read, and that earlier shards are
+            continued.
     """
+    encoder, identity = identified.encoder, identified.identity
+    progress = reporter.counter("texts")
     refuse_target(out, source, force=force)
     encoder.spec.prefix(settings.prefix)  # an unknown one is said before the corpus is read
     with _work_folder(out) as work:
         log = CorpusLog()
         total = sum(1 for _ in read_corpus(source, log))  # every line is checked before the first is encoded
         for note in log.notes():
-            report(note)
+            reporter.say(note)
         plan = make_plan(source, identity, settings)
-        _start(work, plan, report)
+        _start(work, plan, reporter.say)
         shards: list[dict[str, Any]] = []
         done = 0
         documents = read_corpus(source)
         while batch := list(islice(documents, settings.shard_texts)):
             shards.append(_shard(work, len(shards), batch, encoder, settings))
             done += len(batch)
-            if progress:
-                progress(done, total, batch[-1].where)
+            progress(done, total, batch[-1].where)
         if fingerprint(source) != plan["input"]:
             raise XtError(f"{source} changed while it was read.", "Run it again when it is at rest.")
         with new_artifact(out, kind="vectors", force=force) as draft:
@@ -125,7 +129,7 @@ def encode_corpus(
             draft.facts = {
                 **plan,
                 "source": str(source),
-                "opened": opened,
+                "opened": dict(identified.source),
                 "texts": done,
                 "left_out": log.to_json(),
                 "dim": encoder.spec.dim,
@@ -215,7 +219,9 @@ def _start(work: Path, plan: dict[str, Any], report: Callable[[str], None]) -> N
         write_json(file, plan)
 
 
-def _shard(work: Path, number: int, batch: list[Document], encoder: Encoder, settings: Settings) -> dict[str, Any]:
+def _shard(
+    work: Path, number: int, batch: list[Document], encoder: EncoderOfSpec, settings: Settings
+) -> dict[str, Any]:
     """Give a shard's entry of the manifest, encoding it unless it is whole already; its entry is written last."""
     entry = work / f"shard-{number:05d}.json"
     if entry.is_file():
@@ -256,7 +262,7 @@ def npy(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def encode_batch(encoder: Encoder, batch: Sequence[Document], settings: Settings) -> Encoded:
+def encode_batch(encoder: EncoderOfSpec, batch: Sequence[Document], settings: Settings) -> Encoded:
     """Encode documents; the error for one that is too long names its file and line."""
     try:
         return encoder.encode([d.content for d in batch], prefix=settings.prefix, truncate=settings.truncate)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xt.core.copies import Copies
-from xt.core.encoder.text import Vectors
+from xt.core.encoder.text import Encoder, Vectors
 from xt.core.errors import XtError, require
 from xt.core.files.artifact import (
     MANIFEST,
@@ -23,7 +23,16 @@ from xt.core.files.artifact import (
     remove_artifact,
     write_json,
 )
-from xt.serve.index.encode_files import Encoder, Settings, encode_corpus, make_plan, npy, refuse_target, shards_of
+from xt.core.reporter import Reporter
+from xt.serve.index.encode_files import (
+    IdentifiedEncoder,
+    Settings,
+    encode_corpus,
+    make_plan,
+    npy,
+    refuse_target,
+    shards_of,
+)
 from xt.serve.index.index import COPIES_FILE, DOCUMENTS_FILE, INDEX_FILE, OFFSETS_FILE, Index, Rows, shown, unit
 
 KINDS = ("flat", "ivf", "hnsw")
@@ -43,39 +52,27 @@ GOLDEN_FILE = "golden.json"
 def index_corpus(
     source: Path,
     out: Path,
-    encoder: Encoder,
-    identity: dict[str, Any],
+    identified: IdentifiedEncoder,
     *,
     settings: Settings,
-    opened: dict[str, Any],
     kind: str = "flat",
     force: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    reporter: Reporter = Reporter(),
 ) -> Artifact:
     """Encode a corpus and index it; see `encode_corpus` and `build_index`. A killed run is continued by the next."""
     refuse_index(out, source, force=force)
     aside = vectors_folder(out)
     encoded = None
     if (aside / MANIFEST).is_file():
-        plan = json.loads(json.dumps(make_plan(source, identity, settings)))
+        plan = json.loads(json.dumps(make_plan(source, identified.identity, settings)))
         there = open_artifact(aside, kind="vectors")
         if all(there.facts.get(name) == value for name, value in plan.items()):
-            report("the corpus is encoded already")
+            reporter.say("the corpus is encoded already")
             encoded = there
     if encoded is None:
-        encoded = encode_corpus(
-            source,
-            aside,
-            encoder,
-            identity,
-            settings=settings,
-            opened=opened,
-            force=aside.exists(),
-            progress=progress,
-            report=report,
-        )
-    index = build_index(encoded, out, kind=kind, force=force, report=report)
+        force_aside = aside.exists()
+        encoded = encode_corpus(source, aside, identified, settings=settings, force=force_aside, reporter=reporter)
+    index = build_index(encoded, out, kind=kind, force=force, report=reporter.say)
     remove_artifact(aside)
     return index
 

@@ -15,7 +15,16 @@ from xt.core.data.tasks import Task
 from xt.core.errors import XtError
 from xt.core.heads.inputs import chunks
 from xt.core.heads.predict import READ_AHEAD, forward
+from xt.core.languages import select
+from xt.core.reporter import Reporter
+from xt.core.results.folder import ReportFolder
+from xt.eval.heads import classify
 from xt.eval.heads.classify import Classified, Heads, means
+from xt.eval.heads.engines import open_checkpoint
+from xt.eval.options import EvalOptions, TaskRequest
+from xt.eval.run import Written
+from xt.eval.task_requests import Requests
+from xt.serve.options import EncoderLocation
 
 FORMAT = "image-text"
 MEASURES = ("recall@1", "recall@10", "mrr")
@@ -100,3 +109,31 @@ def retrieve(
         "languages": rows,
     }
     return task, Classified(section, [])
+
+
+def run(
+    options: EvalOptions,
+    requests: Requests,
+    *,
+    reporter: Reporter = Reporter(),
+    written: Written = lambda folder: None,
+) -> list[ReportFolder]:
+    """Evaluate every image-text set and write its report, as `xt.eval.run.run` does with other tasks."""
+    folders = []
+    for request in requests.tasks:
+        folders.append(evaluate_images(options.location, request, reporter=reporter))
+        written(folders[-1])
+    return folders
+
+
+def evaluate_images(
+    location: EncoderLocation, request: TaskRequest, *, reporter: Reporter = Reporter()
+) -> ReportFolder:
+    """Measure text-to-image retrieval in every language of `image-text:FOLDER` and write its report."""
+    folder = Path(request.name.removeprefix("image-text:")).expanduser()
+    codes = select(request.languages, list(load_image_text(folder).captions["test"]))
+    assert location.encoder is not None
+    heads = open_checkpoint(location.encoder, device=location.device)
+    task, result = retrieve(heads, folder, codes=codes, progress=reporter.counter("encoded"))
+    facts = {"folder": str(folder)}
+    return ReportFolder(*classify.write(request.out, heads, task, result, facts=facts, force=request.force))

@@ -29,7 +29,7 @@ def target(tiny_repository, tmp_path_factory):
     from xt.calibration.apply.table import CalibrationTable
     from xt.serve.gateway.server import Gateway
     from xt.serve.index.calibration import model_identity
-    from xt.serve.index.encode_files import Settings
+    from xt.serve.index.encode_files import IdentifiedEncoder, Settings
     from xt.serve.index.indexing import index_corpus
     from xt.serve.index.retriever import install
 
@@ -40,7 +40,7 @@ def target(tiny_repository, tmp_path_factory):
     identity = {k: here[k] for k in ("name", "checkpoint", "precision", "dim")}
     identity |= {"engine": "onnxruntime", "parent": {"kind": "model", "hash": here["hash"]}}
     corpus = stage.write_corpus(folder)
-    index_corpus(corpus, folder / "index", encoder, identity, settings=Settings("passage"), opened={})
+    index_corpus(corpus, folder / "index", IdentifiedEncoder(encoder, identity), settings=Settings("passage"))
     stage.copy_model(tiny_repository / "encoder", repository)
     table = CalibrationTable(RetrievalTemperature(0.05, 0.8), "zero-shot", {}, candidates=100)
     install(folder / "index", tiny_repository / "encoder", repository, table=table)

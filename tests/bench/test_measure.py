@@ -240,7 +240,7 @@ def test_counters_of_energy_that_start_again_are_followed():
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_every_protocol_counts_the_same_tokens(server, corpus, protocol, callers):
     texts = bench.mixed_texts(corpus)
-    target = bench.triton_target(server.url, None, texts, protocol=protocol)
+    target = bench.triton_target(server.url, None, texts, bench.RequestOptions(protocol=protocol))
     row = target.measure(bench.Load(callers=callers, batch=4), 0.6, warm_up=0.1)
     assert (row.errors, row.refused, row.first_error) == (0, 0, "")
     words = np.mean([len(t.split()) + 3 for t in texts])  # query:, <s>, </s>
@@ -256,7 +256,7 @@ def test_every_input_is_read_by_the_real_server(server, tiny_repository, corpus,
     encoder, _ = load_model(tiny_repository / "encoder", device="cpu", threads=1)
     texts = bench.mixed_texts(corpus)
     ids, _ = encoder.tokenizer(texts, prefix=encoder.spec.prefix(None))
-    target = bench.triton_target(server.url, None, texts, kind=kind, ids=ids)
+    target = bench.triton_target(server.url, None, texts, bench.RequestOptions(kind=kind), ids=ids)
     row = target.measure(bench.Load(callers=2, batch=3), 0.5, warm_up=0.1)
     assert (row.input, row.errors, row.first_error) == (kind, 0, "")
     assert row.tokens_per_second / row.sentences_per_second == pytest.approx(np.mean([len(r) for r in ids]), rel=0.15)
@@ -273,7 +273,7 @@ def test_no_row_of_speed_holds_answers_of_the_vector_cache(server, tiny_reposito
     known.close()
     encoder, _ = load_model(tiny_repository / "encoder", device="cpu", threads=1)
     ids, _ = encoder.tokenizer(texts, prefix=encoder.spec.prefix(None))
-    target = bench.triton_target(server.url, None, texts, kind=kind, ids=ids, protocol=protocol)
+    target = bench.triton_target(server.url, None, texts, bench.RequestOptions(kind=kind, protocol=protocol), ids=ids)
     row = target.measure(bench.Load(callers=2, batch=batch), 0.4, warm_up=0.8)  # counts are told every half second
     assert (row.cache, row.errors) == ("off", 0)
     assert row.repeated > 0  # more texts than there are
@@ -295,7 +295,7 @@ def test_an_open_loop_and_the_quickstarts_rows_hold_no_cached_answers_either(ser
 
 def test_a_row_of_cached_answers_is_labelled_as_such(server, corpus):
     texts = bench.mixed_texts(corpus)
-    target = bench.triton_target(server.url, None, texts, cached=True)
+    target = bench.triton_target(server.url, None, texts, bench.RequestOptions(cached=True))
     target.measure(bench.Load(callers=1), 0.2, warm_up=0.0)
     row = target.measure(bench.Load(callers=1), 0.4, warm_up=0.0)
     assert row.cache == "on"
@@ -315,7 +315,7 @@ def test_texts_of_like_tokens_are_sent_once_and_what_is_left_out_is_counted():
 
 
 def test_the_servers_own_counters_are_read(server, corpus):
-    target = bench.triton_target(server.url, None, bench.mixed_texts(corpus), cached=True)
+    target = bench.triton_target(server.url, None, bench.mixed_texts(corpus), bench.RequestOptions(cached=True))
     assert target.metrics_url == f"http://127.0.0.1:{server.ports.metrics}/metrics"
     row = target.measure(bench.Load(callers=2, batch=2), 1.5)
     assert row.counters["xt_texts_total"] == pytest.approx(2 * row.requests, rel=0.7)
@@ -334,7 +334,7 @@ def test_an_open_loop_on_the_real_server_sends_what_was_asked(server, corpus):
 
 def test_too_long_texts_are_cut_and_counted_where_asked(server):
     texts = ["good " * 100, "good morning", "good " * 90]
-    target = bench.triton_target(server.url, None, texts, parameters={"truncate": True})
+    target = bench.triton_target(server.url, None, texts, bench.RequestOptions(parameters={"truncate": True}))
     row = target.measure(bench.Load(batch=3), 0.4, warm_up=0.0)
     assert row.truncated == 2 * row.requests
 

@@ -9,6 +9,7 @@ import torch
 
 from xt.bench import training_speed as speed
 from xt.core.errors import XtError
+from xt.core.reporter import Reporter
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def run(tmp_path, tiny_folder, **settings):
         **settings,
     )
     lines = []
-    found = speed.execute(study, report=lines.append, counter=lambda what: lambda *args: None)
+    found = speed.execute(study, reporter=Reporter(lines.append))
     return found, lines
 
 
@@ -74,5 +75,5 @@ def test_without_data_nothing_is_measured(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.delenv("XT_DATA", raising=False)
     study = speed.Settings(tmp_path / "speed", str(tiny_folder), tasks=("rte",), device="cpu")
     with pytest.raises(XtError, match="None of the tasks"):
-        speed.execute(study, report=lambda line: None, counter=lambda what: lambda *args: None)
+        speed.execute(study)
     assert not (tmp_path / "speed").exists()

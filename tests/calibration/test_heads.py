@@ -25,7 +25,7 @@ from xt.core.errors import XtError
 from xt.core.heads.decode import N_BEST, Prediction
 from xt.eval.heads.classify import calibration_file, classify, summarise
 from xt.eval.heads.items import outcomes
-from xt.export.temperature import read_temperature
+from xt.export.heads.temperature import read_temperature
 
 CLASSES = 4
 PLATT = {"kind": "platt", "bias": 0, "weights": [1] * 4, "mean": [0] * 4, "scale": [1] * 4}

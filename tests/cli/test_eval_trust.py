@@ -14,7 +14,7 @@ from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import open_artifact
 from xt.serve.index.calibration import model_identity
-from xt.serve.index.encode_files import Settings
+from xt.serve.index.encode_files import IdentifiedEncoder, Settings
 from xt.serve.index.indexing import index_corpus
 from xt.serve.index.retriever import install
 
@@ -58,7 +58,9 @@ def retrieving(tiny_repository, tmp_path):
     identity = {**here, "engine": "onnxruntime", "parent": {"kind": "model", "hash": here["hash"]}}
     source = tmp_path / "corpus.jsonl"
     source.write_text("".join(json.dumps({"id": str(i), "text": f"word{i} world"}) + "\n" for i in range(50)))
-    index_corpus(source, tmp_path / "index", encoder, identity, settings=Settings("passage"), opened={}, kind="flat")
+    index_corpus(
+        source, tmp_path / "index", IdentifiedEncoder(encoder, identity), settings=Settings("passage"), kind="flat"
+    )
     install(tmp_path / "index", folder, tmp_path / "served", uncalibrated=True)
     return tmp_path / "served"
 

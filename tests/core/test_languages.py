@@ -7,7 +7,16 @@ import pytest
 
 from xt.core import languages
 from xt.core.errors import XtError
-from xt.core.languages import ALIASES, LANGUAGES, PRESETS, XTREME_R_TATOEBA, XTREME_TATOEBA, resolve, select
+from xt.core.languages import (
+    ALIASES,
+    LANGUAGES,
+    PRESETS,
+    XTREME_R_TATOEBA,
+    XTREME_TATOEBA,
+    resolve,
+    resource_of,
+    select,
+)
 
 DATA = Path(os.environ.get("XT_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")
 
@@ -296,3 +305,8 @@ def test_selecting_nothing_is_an_error_that_helps(expression: str, available: li
     with pytest.raises(XtError) as error:
         select(expression, available)
     assert said in f"{error.value} {getattr(error.value, 'hint', '')}"
+
+
+def test_resource_classes_are_those_of_the_table():
+    codes = ("swh", "est", "deu", "swg", "mylang")
+    assert [resource_of(c) for c in codes] == ["low", "mid", "high", "unknown", "unknown"]

@@ -7,14 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from tests.eval.test_small_corpora import ENTRY, Vectors, beir, evaluated, plain, written
+from tests.eval.test_small_corpora import ENTRY, Vectors, beir, evaluated, plain, request, written
 from xt.calibration.accuracy import distinct_share
-from xt.cli.evaluate.kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
+from xt.cli.console import REPORTER
+from xt.cli.evaluate.show import show_report
 from xt.core.data.bitext import Bitext
-from xt.eval.mining.run import evaluate_mining
+from xt.core.data.corpus import Corpus
+from xt.eval.mining.run import evaluate_mined, evaluate_mining
 from xt.eval.mining.sets import MiningSet, MiningTask, Sentences
+from xt.eval.ranked.run import evaluate_ranked
 from xt.eval.retrieval import ranking
-from xt.eval.run import Corpus
+from xt.eval.retrieval.run import evaluate_corpus
+from xt.serve.encoders import OpenedEncoder
 
 
 class Near(Vectors):
@@ -35,10 +39,8 @@ def corpus(pairs, code="deu"):
 
 def evaluate(tmp_path, capsys, pairs, encoder):
     out = tmp_path / "report"
-    evaluate_corpus(
-        (encoder, ENTRY, 0.05, {}), corpus(pairs), out, pool=None, trust=Trust(), measure_layers=None, truncate=False,
-        force=False,
-    )  # fmt: skip
+    opened = OpenedEncoder(encoder, ENTRY, 0.05)
+    show_report(evaluate_corpus(opened, corpus(pairs), request(out), reporter=REPORTER))
     return *written(out), " ".join(capsys.readouterr().err.split())
 
 
@@ -121,10 +123,8 @@ def test_copies_of_a_relevant_document_are_right_by_text_and_counted(tmp_path, c
     documents = {f"a{i}": f"eng {i}" for i in range(6)} | {f"b{i}": f"eng {i}" for i in range(6)}
     judged = {f"q{i}": [f"{'a' if i < 3 else 'b'}{i}"] for i in range(6)}
     folder = beir(tmp_path / "twice", documents, judged)
-    evaluate_ranked(
-        (Vectors("all right"), ENTRY, 0.05, {}), f"beir:{folder}", tmp_path / "r", data_dir=None, languages="all",
-        cut=True, trust=Trust(), force=False,
-    )  # fmt: skip
+    opened = OpenedEncoder(Vectors("all right"), ENTRY, 0.05)
+    show_report(evaluate_ranked(opened, request(tmp_path / "r", f"beir:{folder}"), cut=True, reporter=REPORTER))
     metrics, page = written(tmp_path / "r")
     section, said = metrics["ranked"], " ".join(capsys.readouterr().err.split())
     assert section["copies"] == {"documents": 6, "queries": 0}
@@ -176,10 +176,8 @@ def test_a_report_of_repeated_sentences_has_the_warning(tmp_path, capsys):
             rows = zip(found.ids, found.texts, strict=True)
             (folder / f"de-en.{name}.{side}").write_text("".join(f"{i}\t{t}\n" for i, t in rows))
         (folder / f"de-en.{name}.gold").write_text("".join(f"{a}\t{b}\n" for a, b in sorted(part.gold)))
-    evaluate_mined(
-        (Vectors("noisy"), ENTRY, None, {}), f"mine:{folder}", tmp_path / "r", data_dir=None, languages="all",
-        margin="distance", search="auto", truncate=False, force=False,
-    )  # fmt: skip
+    opened, task = OpenedEncoder(Vectors("noisy"), ENTRY), request(tmp_path / "r", f"mine:{folder}")
+    show_report(evaluate_mined(opened, task, margin="distance", reporter=REPORTER))
     metrics, page = written(tmp_path / "r")
     (note,) = [n for n in metrics["mining"]["languages"]["deu"]["notes"] if n.startswith("warning")]
     assert plain(note) in page and note in " ".join(capsys.readouterr().err.split())

@@ -12,16 +12,22 @@ from xt.calibration import heads as calibration
 from xt.calibration import shots
 from xt.calibration.heads import folds_of
 from xt.calibration.predictions import classified
-from xt.cli.evaluate.kinds import Trust, evaluate_corpus, evaluate_mined, evaluate_ranked
+from xt.cli.console import REPORTER
+from xt.cli.evaluate.show import show_report
 from xt.core.data.bitext import Bitext
+from xt.core.data.corpus import Corpus
 from xt.core.encoder.text import Encoded
 from xt.core.results.folder import read_document
 from xt.core.results.report import Encoder
 from xt.eval.heads.classify import summarise
+from xt.eval.mining.run import evaluate_mined
+from xt.eval.options import CalibrationOptions, TaskRequest
 from xt.eval.ranked import trust
+from xt.eval.ranked.run import evaluate_ranked
 from xt.eval.ranked.search import Ranked
 from xt.eval.retrieval.ranking import Ranking
-from xt.eval.run import Corpus
+from xt.eval.retrieval.run import evaluate_corpus
+from xt.serve.encoders import OpenedEncoder
 
 DIM = 32
 NAMED = ("zero-shot", "pooled", "predicted", "per-language", "shrunk", "platt", "isotonic", "histogram", "beta")
@@ -60,13 +66,15 @@ def corpus_of(sizes):
     return Corpus("small", "small", "made here", "none", tuple(pairs))
 
 
+def request(out, name="small"):
+    return TaskRequest(name, "bitext", out)
+
+
 def evaluated(tmp_path, capsys, sizes, kind="noisy", **asked):
     """Evaluate as `xt eval` does: metrics.json, the page and what was printed."""
-    opened = (Vectors(kind), ENTRY, 0.05, {})
-    out = tmp_path / "report"
-    evaluate_corpus(
-        opened, corpus_of(sizes), out, pool=None, trust=Trust(**asked), measure_layers=None, truncate=False, force=False
-    )
+    opened, out = OpenedEncoder(Vectors(kind), ENTRY, 0.05), tmp_path / "report"
+    calibration = CalibrationOptions(**asked)
+    show_report(evaluate_corpus(opened, corpus_of(sizes), request(out), calibration=calibration, reporter=REPORTER))
     return *written(out), " ".join(capsys.readouterr().err.split())
 
 
@@ -127,11 +135,8 @@ def test_a_scope_that_was_asked_for_and_is_too_small_is_a_note(tmp_path, capsys)
 
 
 def test_a_pool_larger_than_every_language_is_a_note(tmp_path, capsys):
-    opened = (Vectors(), ENTRY, None, {})
-    evaluate_corpus(
-        opened, corpus_of({"swh": 5}), tmp_path / "r", pool=50, trust=Trust(), measure_layers=None, truncate=False,
-        force=False,
-    )  # fmt: skip
+    opened = OpenedEncoder(Vectors(), ENTRY)
+    show_report(evaluate_corpus(opened, corpus_of({"swh": 5}), request(tmp_path / "r"), pool=50, reporter=REPORTER))
     metrics, page = written(tmp_path / "r")
     (note,) = metrics["notes"]
     assert note == "no language has 50 candidates: no accuracy in pools of one size"
@@ -168,10 +173,8 @@ MINED = {
 @pytest.mark.parametrize(("languages", "kind", "mined"), MINED.values(), ids=MINED)
 def test_a_language_that_cannot_be_mined_is_left_out_by_name(tmp_path, capsys, languages, kind, mined):
     folder = mining_folder(tmp_path / "texts", languages)
-    evaluate_mined(
-        (Vectors(kind), ENTRY, None, {}), f"mine:{folder}", tmp_path / "r", data_dir=None, languages="all",
-        margin="ratio", search="auto", truncate=False, force=False,
-    )  # fmt: skip
+    opened = OpenedEncoder(Vectors(kind), ENTRY)
+    show_report(evaluate_mined(opened, request(tmp_path / "r", f"mine:{folder}"), reporter=REPORTER))
     metrics, page = written(tmp_path / "r")
     section, said = metrics["mining"], capsys.readouterr().err
     assert list(section["languages"]) == mined
@@ -207,10 +210,8 @@ RANKED = {
 @pytest.mark.parametrize(("documents", "judged"), RANKED.values(), ids=RANKED)
 def test_a_ranking_of_next_to_nothing_is_reported(tmp_path, capsys, documents, judged, kind):
     folder = beir(tmp_path / "small", documents, judged)
-    evaluate_ranked(
-        (Vectors(kind), ENTRY, 0.05, {}), f"beir:{folder}", tmp_path / "r", data_dir=None, languages="all", cut=True,
-        trust=Trust(), force=False,
-    )  # fmt: skip
+    opened = OpenedEncoder(Vectors(kind), ENTRY, 0.05)
+    show_report(evaluate_ranked(opened, request(tmp_path / "r", f"beir:{folder}"), cut=True, reporter=REPORTER))
     metrics, page = written(tmp_path / "r")
     section, said = metrics["encoders"][0]["calibration"]["queries-documents"], capsys.readouterr().err
     assert set(section["methods"]) == {"cosine", "training"}

@@ -6,6 +6,7 @@ import ast
 import json
 import shutil
 import unicodedata
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from xt.core.encoder.resolve import Resolved
 from xt.core.encoder.spec import EncoderSpec
 from xt.core.errors import CheckFailed, XtError
 from xt.core.files.artifact import MANIFEST, open_artifact, open_repository
-from xt.export.encoder import export_model
+from xt.export.encoder import EncoderExport, export_model
 from xt.export.pipeline import triton_config
 
 FILES = ["1/golden.json", "1/model.onnx", "1/model.py", "1/tokenizer.json", "config.pbtxt", "parity.json"]
@@ -233,7 +234,7 @@ def test_an_existing_model_is_refused_before_any_work(tiny, corpus, copy):
     before = content(copy)
     lines: list[str] = []
     with pytest.raises(XtError, match="is complete already") as error:
-        export_model(tiny, copy, corpus=corpus, precision="fp32", report=lines.append)
+        export_model(tiny, copy, corpus=corpus, options=EncoderExport(precision="fp32"), report=lines.append)
     assert "--force" in error.value.hint
     assert lines == []
     assert content(copy) == before
@@ -242,7 +243,7 @@ def test_an_existing_model_is_refused_before_any_work(tiny, corpus, copy):
 def test_force_replaces_one_model_and_leaves_the_others(tiny, corpus, copy):
     shutil.copytree(copy / "encoder", copy / "neighbour")
     neighbour, old = content(copy / "neighbour"), open_artifact(copy / "encoder")
-    export_model(tiny, copy, corpus=corpus, precision="fp16", force=True, report=quiet)
+    export_model(tiny, copy, corpus=corpus, options=EncoderExport(precision="fp16"), force=True, report=quiet)
     new = open_artifact(copy / "encoder")
     assert (old.facts["precision"], new.facts["precision"]) == ("fp32", "fp16")
     assert new.hash != old.hash
@@ -258,7 +259,13 @@ def test_a_threshold_that_cannot_hold_writes_nothing(tiny, corpus, tmp_path):
     with pytest.raises(
         CheckFailed, match=r"nothing was written: int8-blocks: cosine_p1 0\.99\d+ is below 1\.1"
     ) as error:
-        export_model(tiny, repository, corpus=corpus, precision="int8-blocks", min_cosine=1.1, report=quiet)
+        export_model(
+            tiny,
+            repository,
+            corpus=corpus,
+            options=EncoderExport(precision="int8-blocks", min_cosine=1.1),
+            report=quiet,
+        )
     assert error.value.exit_code == 3
     assert "--min-cosine" in error.value.hint
     assert list(repository.iterdir()) == []
@@ -267,8 +274,8 @@ def test_a_threshold_that_cannot_hold_writes_nothing(tiny, corpus, tmp_path):
 def test_a_quick_export_measures_the_served_graph_alone_in_every_language_by_the_same_thresholds(
     tiny, corpus, tmp_path
 ):
-    quick = {"precision": "fp16", "provider": "cpu", "quick": True, "report": quiet}
-    artifact = export_model(tiny, tmp_path, corpus=corpus, **quick)
+    quick = EncoderExport(precision="fp16", provider="cpu", quick=True)
+    artifact = export_model(tiny, tmp_path, corpus=corpus, options=quick, report=quiet)
     parity = artifact.facts["parity"]
     assert [s["stage"] for s in parity["stages"]] == ["fp16"]
     assert parity["languages"] == len({b.language for b in corpus})
@@ -280,19 +287,23 @@ def test_a_quick_export_measures_the_served_graph_alone_in_every_language_by_the
     }
     assert artifact.facts["quick"] is True
     with pytest.raises(CheckFailed, match=r"nothing was written: fp16: cosine_p1 [01]\.\d+ is below 1\.1"):
-        export_model(tiny, tmp_path, corpus=corpus, name="other", min_cosine=1.1, **quick)
+        export_model(tiny, tmp_path, corpus=corpus, name="other", options=replace(quick, min_cosine=1.1), report=quiet)
     assert [p.name for p in tmp_path.iterdir()] == ["encoder"]
 
 
 def test_a_threshold_that_cannot_hold_counts_for_fp32_too_and_spares_the_model_there(tiny, corpus, copy):
     before = content(copy)
     with pytest.raises(CheckFailed, match=r"nothing was written: fused: cosine_p1 \d\.\d+ is below 1\.1\."):
-        export_model(tiny, copy, corpus=corpus, precision="fp32", min_cosine=1.1, force=True, report=quiet)
+        export_model(
+            tiny, copy, corpus=corpus, options=EncoderExport(precision="fp32", min_cosine=1.1), force=True, report=quiet
+        )
     assert content(copy) == before
 
 
 def test_half_precision_keeps_its_own_thresholds(tiny, corpus, tmp_path):
-    artifact = export_model(tiny, tmp_path, corpus=corpus, name="half", precision="fp16", report=quiet)
+    artifact = export_model(
+        tiny, tmp_path, corpus=corpus, options=EncoderExport(precision="fp16"), name="half", report=quiet
+    )
     assert [s["stage"] for s in artifact.facts["parity"]["stages"]] == ["onnx", "fused", "fp16"]
     graph = onnx.load(str(artifact.path / "1" / "model.onnx")).graph
     kinds = {onnx.TensorProto.DataType.Name(i.data_type) for i in graph.initializer if len(i.dims) == 2}
@@ -311,7 +322,7 @@ def test_a_name_that_triton_or_the_disk_would_not_take_is_refused(tiny, corpus, 
 
 def test_an_unknown_precision_is_answered_with_the_near_one(tiny, corpus, tmp_path):
     with pytest.raises(XtError, match=r"Unknown precision 'int-8'\. Did you mean int8") as error:
-        export_model(tiny, tmp_path / "r", corpus=corpus, precision="int-8", report=quiet)
+        export_model(tiny, tmp_path / "r", corpus=corpus, options=EncoderExport(precision="int-8"), report=quiet)
     assert error.value.hint == "Known: auto, bf16, fp16, fp32, int8, int8-blocks."
     assert not (tmp_path / "r").exists()
 

@@ -18,7 +18,7 @@ from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, open_repository, read_manifest
 from xt.export import native
-from xt.export.encoder import export_model
+from xt.export.encoder import EncoderExport, export_model
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.triton.launcher import TritonServer
 
@@ -52,7 +52,13 @@ class TritonPythonModel:
 def fused_repository(tiny, corpus, tmp_path_factory) -> Path:
     """The tiny encoder with the graph that ONNX Runtime's own provider runs: fused, its nodes not standard ONNX."""
     repository = tmp_path_factory.mktemp("fused")
-    export_model(tiny, repository, corpus=corpus, precision="fp32", provider="cpu", report=lambda line: None)
+    export_model(
+        tiny,
+        repository,
+        corpus=corpus,
+        options=EncoderExport(precision="fp32", provider="cpu"),
+        report=lambda line: None,
+    )
     return repository
 
 

@@ -10,45 +10,44 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from xt.calibration.search import SOURCES, is_source
 from xt.cli.main import app
+from xt.core.data.corpus import Corpus, load_corpus
 from xt.core.errors import XtError
 from xt.core.files.artifact import open_artifact
+from xt.core.languages import resource_of
+from xt.core.reporter import Reporter
 from xt.core.results.folder import read_report
-from xt.eval import run as evaluation
-from xt.studies import quickstart
+from xt.studies.quickstart import run as quickstart
+from xt.studies.quickstart.answer import ANSWERS, DOCUMENTS
+from xt.studies.quickstart.plan import LANGUAGES
+from xt.studies.quickstart.settings import DIRECTION, TASKS, Settings
+from xt.studies.quickstart.steps import kept
+from xt.studies.quickstart.words import closing
 
 
 @pytest.fixture(scope="module")
 def corpus():
     """Six languages of the bundled corpus: three that temperatures are fitted on, three others."""
-    found = evaluation.load_corpus("django").pairs
-    wanted = [b for b in found if quickstart.search.is_source(b.language)][:3]
-    others = [b for b in found if not quickstart.search.is_source(b.language)][:3]
-    whole = evaluation.load_corpus("django")
-    return evaluation.Corpus(whole.name, whole.title, whole.source, whole.licence, (*wanted, *others))
+    whole = load_corpus("django")
+    wanted = [b for b in whole.pairs if is_source(b.language)][:3]
+    others = [b for b in whole.pairs if not is_source(b.language)][:3]
+    return Corpus(whole.name, whole.title, whole.source, whole.licence, (*wanted, *others))
 
 
 @pytest.fixture(scope="module")
 def ran(tiny_folder, corpus, tmp_path_factory):
     """One run: its folder, its lines and its result; and a second run of the same."""
     out = tmp_path_factory.mktemp("quickstart") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quickstart, "ENCODER", str(tiny_folder))
-        patch.setattr(quickstart, "PRECISION", "fp32")  # random weights of width 32 are no test of 8 bits
-        patch.setattr(quickstart, "LANGUAGES", 5)
-        patch.setattr(quickstart.evaluation, "load_corpus", lambda name: corpus)
-        runs = []
-        for question, began in (("guten morgen welt", None), ("habari za asubuhi", time.monotonic() - 1000)):
-            lines, answers = [], []
-            settings = quickstart.Settings(out=out, ask=question, steps=1)
-            result = quickstart.run(
-                settings,
-                report=lines.append,
-                counter=lambda what: lambda *_: None,
-                answered=answers.append,
-                started=began,
-            )
-            runs.append((lines, answers, result))
+    runs = []
+    for question, began in (("guten morgen welt", None), ("habari za asubuhi", time.monotonic() - 1000)):
+        lines, answers = [], []
+        # random weights of width 32 are no test of 8 bits
+        settings = Settings(out, question, steps=1, encoder=str(tiny_folder), precision="fp32", languages=5)
+        result = quickstart.run(
+            settings, reporter=Reporter(lines.append), answered=answers.append, started=began, bundled=corpus
+        )
+        runs.append((lines, answers, result))
     return out, *runs
 
 
@@ -62,7 +61,7 @@ def test_it_says_first_what_it_will_do_and_how_long_that_takes(tmp_path, flags):
     assert "report is a file" in str(done.exception)
     assert " minutes " in output
     assert "two" in output
-    code = "import sys, xt.studies.quickstart_plan; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    code = "import sys, xt.studies.quickstart.plan; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert ("4. measure" in output) is (not flags)
 
@@ -73,7 +72,7 @@ def test_the_question_is_answered_from_the_english_sentences_with_probabilities_
     assert answer == result.answer
     assert answer.question == "guten morgen welt"
     english = {t for b in corpus.pairs for t in b.english}
-    assert len(answer.hits) == quickstart.ANSWERS
+    assert len(answer.hits) == ANSWERS
     assert all(hit.text in english for hit in answer.hits)
     chances = [hit.probability for hit in answer.hits]
     assert chances == sorted(chances, reverse=True)
@@ -81,7 +80,7 @@ def test_the_question_is_answered_from_the_english_sentences_with_probabilities_
     assert 0 < answer.seconds < 600
     retriever = open_artifact(out / "repository" / "retriever", kind="model")
     assert retriever.facts["calibrated"]["scope"] == "zero-shot"
-    assert set(retriever.facts["calibrated"]["provenance"]["fitted_on"]) <= set(quickstart.search.SOURCES)
+    assert set(retriever.facts["calibrated"]["provenance"]["fitted_on"]) <= set(SOURCES)
 
 
 def test_every_step_is_timed_and_the_report_holds_one_encoder_with_intervals(ran):
@@ -91,10 +90,10 @@ def test_every_step_is_timed_and_the_report_holds_one_encoder_with_intervals(ran
     report = read_report(out / "report")
     (encoder,) = report.encoders
     assert encoder.parity["passed"] is True
-    assert len(encoder.retrieval[quickstart.DIRECTION].languages) == 5
-    overall = encoder.calibration[quickstart.DIRECTION].methods["zero-shot"].overall
+    assert len(encoder.retrieval[DIRECTION].languages) == 5
+    overall = encoder.calibration[DIRECTION].methods["zero-shot"].overall
     assert overall.ece >= 0
-    assert [t["task"] for t in report.training["tasks"]] == list(quickstart.TASKS)
+    assert [t["task"] for t in report.training["tasks"]] == list(TASKS)
     assert not report.serving  # the short version measures no speed
     assert "<h1" in (out / "report" / "report.html").read_text(encoding="utf-8")
 
@@ -110,7 +109,7 @@ def test_a_second_run_does_no_step_again_but_answers_another_question(ran):
 
 def test_it_ends_with_three_sentences_the_page_and_the_next_command(ran):
     out, (_, _, result), _ = ran
-    lines = quickstart.closing(result)
+    lines = closing(result.report, result.page)
     assert len(lines) == 5
     assert all(line.endswith(".") for line in lines[:3])
     assert lines[3] == f"The page: {out / 'report' / 'report.html'}"
@@ -122,47 +121,43 @@ def test_an_export_of_another_encoder_or_a_damaged_folder_is_not_kept(ran, tmp_p
     copy = tmp_path / "encoder"
     shutil.copytree(out / "models" / "encoder", copy)
     parents = [p["hash"] for p in open_artifact(copy).manifest["parents"]]
-    assert quickstart.kept(copy, "model", parents) is not None
-    assert quickstart.kept(copy, "model", ["another"]) is None
-    assert quickstart.kept(copy, "model", parents, force=True) is None
+    assert kept(copy, "model", parents) is not None
+    assert kept(copy, "model", ["another"]) is None
+    assert kept(copy, "model", parents, force=True) is None
     (copy / "1" / "golden.json").write_text("{}")
-    assert quickstart.kept(copy, "model", parents) is None
+    assert kept(copy, "model", parents) is None
 
 
 def test_a_file_that_this_command_did_not_write_is_not_replaced(ran, tmp_path):
-    (tmp_path / quickstart.DOCUMENTS).write_text("mine\n")
+    (tmp_path / DOCUMENTS).write_text("mine\n")
     with pytest.raises(XtError, match=r"documents\.jsonl holds something else"):
-        quickstart.run(
-            quickstart.Settings(out=tmp_path), report=lambda line: None, counter=lambda what: None, answered=print
-        )
-    assert [p.name for p in tmp_path.iterdir()] == [quickstart.DOCUMENTS]
-    assert (tmp_path / quickstart.DOCUMENTS).read_text() == "mine\n"
+        quickstart.run(Settings(out=tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == [DOCUMENTS]
+    assert (tmp_path / DOCUMENTS).read_text() == "mine\n"
     other = tmp_path / "other" / "report"
     other.mkdir(parents=True)
     (other / "thesis.txt").write_text("mine")
     with pytest.raises(XtError, match=r"thesis\.txt"):
-        quickstart.run(
-            quickstart.Settings(out=other.parent), report=lambda line: None, counter=lambda what: None, answered=print
-        )
+        quickstart.run(Settings(out=other.parent))
     assert [p.name for p in other.parent.iterdir()] == ["report"]
 
 
 def test_half_of_the_bundled_languages_are_measured_those_of_the_fits_among_them():
-    every = evaluation.load_corpus("django")
-    some = quickstart.measured(every)
+    every = load_corpus("django")
+    some = quickstart.measured(every, LANGUAGES)
     codes = [b.language for b in some.pairs]
-    assert len(codes) == len(set(codes)) == quickstart.LANGUAGES < len(every.pairs)
+    assert len(codes) == len(set(codes)) == LANGUAGES < len(every.pairs)
     present = {b.language for b in every.pairs}
-    assert {c for c in quickstart.search.SOURCES if c in present} <= set(codes)
-    classes = {evaluation.resource_of(c) for c in codes}
-    assert classes == {evaluation.resource_of(c) for c in present}
+    assert {c for c in SOURCES if c in present} <= set(codes)
+    classes = {resource_of(c) for c in codes}
+    assert classes == {resource_of(c) for c in present}
 
 
 def test_an_empty_question_and_wrong_flags_are_refused_before_any_work(tmp_path):
     with pytest.raises(XtError, match="the question is empty"):
-        quickstart.Settings(out=tmp_path, ask=" ")
+        Settings(out=tmp_path, ask=" ")
     with pytest.raises(XtError, match="0 training steps"):
-        quickstart.Settings(out=tmp_path, steps=0)
+        Settings(out=tmp_path, steps=0)
     for flags, said in ((["--full", "--ask", "x"], "--ask"), (["--seconds", "3"], "--seconds goes with --full")):
         done = CliRunner().invoke(app, ["quickstart", *flags, "--out", str(tmp_path / "q")])
         assert done.exit_code == 2

@@ -11,6 +11,8 @@ from xt.core.data.examples import ReadLog
 from xt.core.data.sources import examples, locate, own_task
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, open_artifact
+from xt.core.reporter import Reporter
+from xt.eval.retrieval import ranking
 from xt.studies import transfer
 from xt.train.config import TrainConfig
 
@@ -92,15 +94,15 @@ def test_a_tiny_run_is_kept_when_the_study_is_run_again(data_dir, tiny_folder, t
     )
     monkeypatch.setitem(transfer.COMMON, "dev_limit", 20)
     monkeypatch.setitem(transfer.COMMON, "max_length", 64)
-    monkeypatch.setattr(transfer.run.retrieval, "encode_corpus", truncating(transfer.run.retrieval.encode_corpus))
-    found = transfer.execute(study, report=quiet, counter=counter)
+    monkeypatch.setattr(ranking, "encode_corpus", truncating(ranking.encode_corpus))
+    found = transfer.execute(study, reporter=Reporter())
     assert [row["run"] for row in found["runs"]] == ["base", "nli"]
     assert found["runs"][1]["steps"] == 3
     assert {t["task"] for t in found["runs"][1]["tasks"]} == {"sick", "rte"}
     assert 0 <= found["runs"][0]["tatoeba"]["foreign-english"]["languages"]["jav"] <= 100
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(MANIFEST)}
     assert len(made) == 3
-    assert transfer.execute(study, report=quiet, counter=counter) == found
+    assert transfer.execute(study, reporter=Reporter()) == found
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(MANIFEST)} == made
     open_artifact(tmp_path / "out" / "runs" / "nli", kind="checkpoint")
 
@@ -113,7 +115,7 @@ def truncating(encode):
 def test_a_run_that_starts_from_another_says_when_that_is_missing(data_dir, tiny_folder, tmp_path):
     study = transfer.Settings(tmp_path / "out", str(tiny_folder), data_dir, ("all-sib200",))
     with pytest.raises(XtError, match="starts from all"):
-        transfer.execute(study, report=quiet, counter=counter)
+        transfer.execute(study, reporter=Reporter())
 
 
 def test_an_empty_folder_has_no_report(tmp_path: Path):

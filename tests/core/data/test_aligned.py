@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from xt.core.data.aligned import align, read_id_folder, read_sib200, read_texts
+from xt.core.data.corpus import load_corpus
 from xt.core.errors import XtError
-from xt.eval.run import load_corpus
 
 
 def write(folder, name, rows, header="id\ttext"):

@@ -18,7 +18,7 @@ from xt.core.encoder.resolve import resolve
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, open_artifact, read_json, read_manifest
 from xt.core.heads.onnx_heads import _json_texts
-from xt.export.temperature import read_temperature
+from xt.export.heads.temperature import read_temperature
 from xt.serve.index.calibration import read_calibration
 from xt.train.recipes import load_recipe
 from xt.train.state import Work

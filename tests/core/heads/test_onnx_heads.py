@@ -70,13 +70,14 @@ def checkpoint(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> r
 @pytest.fixture(scope="module")
 def repository(checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All heads, exported in fp32; `cold` is the one of `single` at another temperature."""
-    from xt.export.head import export_head
+    from xt.export.heads.head import HeadExport, export_head
 
     folder = tmp_path_factory.mktemp("exported")
     for form in FORMATS:
-        export_head(checkpoint, folder, task=form, corpus=corpus, name=form, precision="fp32", report=lambda line: None)
-    cold: dict[str, Any] = {"temperature": 2.5, "precision": "fp32", "report": lambda line: None}
-    export_head(checkpoint, folder, task="single", corpus=corpus, name="cold", **cold)
+        options = HeadExport("fp32")
+        export_head(checkpoint, folder, task=form, corpus=corpus, name=form, options=options, report=lambda line: None)
+    cold = HeadExport("fp32", temperature=2.5)
+    export_head(checkpoint, folder, task="single", corpus=corpus, name="cold", options=cold, report=lambda line: None)
     return folder
 
 

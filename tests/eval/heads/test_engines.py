@@ -87,13 +87,13 @@ def checkpoint(tiny_folder, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def repository(checkpoint, corpus, tmp_path_factory) -> Path:
     """Every head exported at a temperature of 2."""
-    from xt.export.head import export_head
+    from xt.export.heads.head import HeadExport, export_head
 
     target = tmp_path_factory.mktemp("exported")
     resolved = resolve.resolve(str(checkpoint))
     for head in ASKED.values():
-        more = {} if head == "sick-relatedness" else {"temperature": TEMPERATURE}
-        export_head(resolved, target, task=head, corpus=corpus, name=head, precision="fp32", report=str, **more)
+        options = HeadExport("fp32", temperature=None if head == "sick-relatedness" else TEMPERATURE)
+        export_head(resolved, target, task=head, corpus=corpus, name=head, options=options, report=str)
     return target
 
 

@@ -27,7 +27,7 @@ def repository(tiny_folder, corpus, tmp_path_factory):
 
     from xt.core.encoder.torch_engine import load_network
     from xt.core.heads.network import HEADS_FILE, MultiTaskModel, save_heads
-    from xt.export.head import export_head
+    from xt.export.heads.head import HeadExport, export_head
 
     folder = tmp_path_factory.mktemp("heads") / "tiny"
     shutil.copytree(tiny_folder, folder)
@@ -41,9 +41,8 @@ def repository(tiny_folder, corpus, tmp_path_factory):
     save_heads(folder / HEADS_FILE, model, rows)
     target = tmp_path_factory.mktemp("exported")
     for form in LABELS:
-        export_head(
-            resolved, target, task=form, corpus=corpus, name=form, precision="fp32", report=str, temperature=2.0
-        )
+        options = HeadExport("fp32", temperature=2.0)
+        export_head(resolved, target, task=form, corpus=corpus, name=form, options=options, report=str)
     return target
 
 

@@ -20,7 +20,7 @@ from xt.core.errors import XtError
 from xt.serve.client import errors as client_errors
 from xt.serve.gateway.server import Gateway
 from xt.serve.index.calibration import model_identity
-from xt.serve.index.encode_files import Settings
+from xt.serve.index.encode_files import IdentifiedEncoder, Settings
 from xt.serve.index.indexing import index_corpus
 from xt.serve.index.retriever import install
 from xt.serve.triton.launcher import TritonServer, free_ports
@@ -57,14 +57,14 @@ def served(tiny_repository, tmp_path_factory):
     identity |= {"engine": "onnxruntime", "parent": {"kind": "model", "hash": here["hash"]}}
     source = folder / "corpus.jsonl"
     source.write_text("".join(json.dumps({"id": f"d{i}", "text": t}) + "\n" for i, t in enumerate(CORPUS)))
-    index_corpus(source, folder / "index", encoder, identity, settings=Settings("passage"), opened={})
+    index_corpus(source, folder / "index", IdentifiedEncoder(encoder, identity), settings=Settings("passage"))
     repository = folder / "repository"
     repository.mkdir()
     install(folder / "index", tiny_repository / "encoder", repository, table=TABLE)
     install(folder / "index", tiny_repository / "encoder", repository, name="plain", uncalibrated=True)
     rows = [("d", i, t) for i, t in enumerate(CORPUS)] + [("c", i, t) for i, t in enumerate(COPIES)]
     source.write_text("".join(json.dumps({"id": f"{kind}{i}", "text": t}) + "\n" for kind, i, t in rows))
-    index_corpus(source, folder / "repeated", encoder, identity, settings=Settings("passage"), opened={})
+    index_corpus(source, folder / "repeated", IdentifiedEncoder(encoder, identity), settings=Settings("passage"))
     install(folder / "repeated", tiny_repository / "encoder", repository, name="repeated", table=TABLE)
     shutil.copytree(tiny_repository / "encoder", repository / "encoder")
     with TritonServer(repository) as server:

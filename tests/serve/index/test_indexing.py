@@ -17,8 +17,9 @@ from xt.core.copies import Copies
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, open_artifact
+from xt.core.reporter import Reporter
 from xt.serve.index import encode_files
-from xt.serve.index.encode_files import Settings, encode_corpus, shards_of, work_folder
+from xt.serve.index.encode_files import IdentifiedEncoder, Settings, encode_corpus, shards_of, work_folder
 from xt.serve.index.index import Index, open_index, shown
 from xt.serve.index.indexing import Distinct, build_index, exact, index_corpus
 
@@ -73,7 +74,7 @@ def write_jsonl(path, texts, **fields):
 
 
 def run(source, out, encoder, identity, **settings):
-    return encode_corpus(source, out, encoder, identity, settings=Settings(**settings), opened=OPENED)
+    return encode_corpus(source, out, IdentifiedEncoder(encoder, identity, OPENED), settings=Settings(**settings))
 
 
 def all_vectors(artifact):
@@ -90,9 +91,8 @@ def test_a_title_alone_is_encoded_and_what_is_not_read_is_noted(tmp_path, encode
     (folder / "a.csv").write_text('id,title,text\nx,"the cat",\ny,,\nz,,today\n')
     (folder / "notes.md").write_text("no")
     told: list[str] = []
-    artifact = encode_corpus(
-        folder, tmp_path / "out", encoder, identity, settings=Settings(), opened=OPENED, report=told.append
-    )
+    identified = IdentifiedEncoder(encoder, identity, OPENED)
+    artifact = encode_corpus(folder, tmp_path / "out", identified, settings=Settings(), reporter=Reporter(told.append))
     texts = ["the cat", "today", "welt guten morgen", "welt"]
     np.testing.assert_allclose(all_vectors(artifact), encoder.encode(texts, prefix="none").vectors, atol=1e-5)
     assert artifact.facts["left_out"] == {"files": ["notes.md"], "empty_documents": 1}
@@ -205,12 +205,14 @@ def test_a_kill_in_the_middle_leaves_nothing_half_and_the_next_run_completes(tmp
     code = (
         "import sys, time; from pathlib import Path\n"
         "from xt.core.encoder.onnx_engine import load_model\n"
-        "from xt.serve.index.encode_files import Settings\n"
+        "from xt.core.reporter import Reporter\n"
+        "from xt.serve.index.encode_files import IdentifiedEncoder, Settings\n"
         "from xt.serve.index.indexing import index_corpus\n"
         "import json\n"
         "encoder = load_model(Path(sys.argv[1]), device='cpu')[0]\n"
-        "index_corpus(Path(sys.argv[2]), Path(sys.argv[3]), encoder, json.loads(sys.argv[4]), opened={},\n"
-        "  settings=Settings(shard_texts=10), report=print, progress=lambda *a: time.sleep(0.05))\n"
+        "reporter = Reporter(print, lambda what: lambda *a: time.sleep(0.05))\n"
+        "index_corpus(Path(sys.argv[2]), Path(sys.argv[3]), IdentifiedEncoder(encoder, json.loads(sys.argv[4])),\n"
+        "  settings=Settings(shard_texts=10), reporter=reporter)\n"
     )
     out = tmp_path / "index"
     command = [sys.executable, "-c", code, str(tiny_repository / "encoder"), str(source), str(out)]
@@ -311,7 +313,9 @@ def test_a_kind_that_faiss_cannot_make_is_refused(tmp_path, encoded, kind):
 def test_one_document_can_be_indexed_every_way(tmp_path, encoder, identity):
     source = write_jsonl(tmp_path / "c.jsonl", sentences(1))
     for kind in ("flat", "hnsw", "ivf"):
-        index_corpus(source, tmp_path / kind, encoder, identity, settings=Settings(), opened=OPENED, kind=kind)
+        index_corpus(
+            source, tmp_path / kind, IdentifiedEncoder(encoder, identity, OPENED), settings=Settings(), kind=kind
+        )
         assert Index(tmp_path / kind).search(np.ones((1, 32), np.float32), 5)[1].tolist() == [[0]]
 
 

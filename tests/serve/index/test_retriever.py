@@ -22,7 +22,7 @@ from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, read_manifest
 from xt.serve.index import retriever
 from xt.serve.index.calibration import model_identity, read_calibration
-from xt.serve.index.encode_files import Settings
+from xt.serve.index.encode_files import IdentifiedEncoder, Settings
 from xt.serve.index.indexing import index_corpus
 from xt.serve.index.retriever import install, recalibrate, retrievers
 from xt.serve.triton.launcher import TritonServer
@@ -55,7 +55,7 @@ def make_index(folder, encoder, identity, texts, *, kind="flat", prefix="passage
     source = folder / "corpus.jsonl"
     rows = [{"id": f"d{i}", "text": t, "title": "the" if i % 2 else ""} for i, t in enumerate(texts)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    index_corpus(source, folder / "index", encoder, identity, settings=Settings(prefix), opened={}, kind=kind)
+    index_corpus(source, folder / "index", IdentifiedEncoder(encoder, identity), settings=Settings(prefix), kind=kind)
     return folder / "index"
 
 

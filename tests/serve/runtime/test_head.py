@@ -39,7 +39,7 @@ def repository(tiny_folder: Path, corpus: list[Bitext], tmp_path_factory: pytest
 
     from xt.core.encoder.torch_engine import load_network
     from xt.core.heads.network import HEADS_FILE, MultiTaskModel, save_heads
-    from xt.export.head import export_head
+    from xt.export.heads.head import HeadExport, export_head
 
     folder = tmp_path_factory.mktemp("heads") / "tiny"
     shutil.copytree(tiny_folder, folder)
@@ -53,8 +53,8 @@ def repository(tiny_folder: Path, corpus: list[Bitext], tmp_path_factory: pytest
     save_heads(folder / HEADS_FILE, model, rows)
     target = tmp_path_factory.mktemp("exported")
     for form in FORMATS:
-        more: dict[str, Any] = {} if form == "regression" else {"temperature": 2.0}
-        export_head(resolved, target, task=form, corpus=corpus, name=form, precision="fp32", report=str, **more)
+        options = HeadExport("fp32", temperature=None if form == "regression" else 2.0)
+        export_head(resolved, target, task=form, corpus=corpus, name=form, options=options, report=str)
     return target
 
 

@@ -31,7 +31,7 @@ def other_model(tiny, corpus, tmp_path_factory) -> Path:
     import torch
     from transformers import BertModel
 
-    from xt.export.encoder import export_model
+    from xt.export.encoder import EncoderExport, export_model
 
     folder = tmp_path_factory.mktemp("other")
     source = Path(shutil.copytree(tiny.path, folder / "tiny"))
@@ -42,7 +42,11 @@ def other_model(tiny, corpus, tmp_path_factory) -> Path:
             weights.add_(0.3 * torch.randn_like(weights))
     network.save_pretrained(source, safe_serialization=True)
     export_model(
-        resolve.resolve(str(source)), folder / "repository", corpus=corpus, precision="fp32", report=lambda line: None
+        resolve.resolve(str(source)),
+        folder / "repository",
+        corpus=corpus,
+        options=EncoderExport(precision="fp32"),
+        report=lambda line: None,
     )
     return folder / "repository" / "encoder"
 

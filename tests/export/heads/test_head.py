@@ -26,10 +26,12 @@ from xt.core.errors import CheckFailed, XtError
 from xt.core.files.artifact import open_artifact
 from xt.core.heads.inputs import Inputs
 from xt.core.heads.onnx_heads import HeadModel, Reply, check_golden, load_head
-from xt.export import graph, head, head_parity
-from xt.export.head import export_head
-from xt.export.head_parity import agreement, make_inputs, measure, parity_inputs
-from xt.export.temperature import fit_temperature, read_temperature
+from xt.export import graph
+from xt.export.heads import head
+from xt.export.heads import parity as head_parity
+from xt.export.heads.head import HeadExport, export_head
+from xt.export.heads.parity import agreement, make_inputs, measure, parity_inputs
+from xt.export.heads.temperature import fit_temperature, read_temperature
 from xt.export.thresholds import THRESHOLDS, failures
 
 LABELS = {"pair": ("zebra", "apple", "mango"), "single": ("d", "a", "c", "b", "e"), "tagging": ("O", "I-X", "B-X", "A")}
@@ -74,15 +76,14 @@ def checkpoint(tiny_folder: Path, own: Path, tmp_path_factory: pytest.TempPathFa
 def exported(checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The head of `pair` in fp32 and in blocks of int8, beside each other."""
     folder = tmp_path_factory.mktemp("exported")
-    export_head(checkpoint, folder, task="pair", corpus=corpus, name="plain", precision="fp32", **QUIET)
+    export_head(checkpoint, folder, task="pair", corpus=corpus, name="plain", options=HeadExport("fp32"), **QUIET)
     export_head(
         checkpoint,
         folder,
         task="pair",
         corpus=corpus,
         name="blocks",
-        precision="int8-blocks",
-        min_agreement=0.9,
+        options=HeadExport("int8-blocks", min_agreement=0.9),
         **QUIET,
     )
     return folder
@@ -175,7 +176,7 @@ def test_a_head_that_went_wrong_is_not_written(
 
     monkeypatch.setattr(graph, "fuse", spoilt)
     with pytest.raises(CheckFailed, match=r"nothing was written: fused: difference_max 0\.\d+ is above 0.001") as error:
-        export_head(checkpoint, tmp_path, task="pair", corpus=corpus, precision="fp32", **QUIET)
+        export_head(checkpoint, tmp_path, task="pair", corpus=corpus, options=HeadExport("fp32"), **QUIET)
     assert error.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
 
@@ -183,20 +184,20 @@ def test_a_head_that_went_wrong_is_not_written(
 def test_the_share_of_equal_predictions_that_is_asked_for_counts(
     checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path: Path
 ) -> None:
-    asked: dict[str, Any] = {"task": "pair", "corpus": corpus, "precision": "int8-blocks", **QUIET}
+    options = HeadExport("int8-blocks", min_agreement=0.999)
     with pytest.raises(CheckFailed, match=r"int8-blocks: agreement 0\.9\d+ is below 0.999"):
-        export_head(checkpoint, tmp_path, min_agreement=0.999, **asked)
+        export_head(checkpoint, tmp_path, task="pair", corpus=corpus, options=options, **QUIET)
 
 
 def test_static_int8_runs_by_the_provider_it_was_proven_with(
     checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path: Path
 ) -> None:
     pytest.importorskip("nncf")
-    asked: dict[str, Any] = {"task": "qa", "corpus": corpus, "precision": "int8", "min_agreement": 0.0}
+    options = HeadExport("int8", min_agreement=0.0)
     wide = {"difference_max": 1.0, "difference_p99": 1.0, "batch_difference_max": 1.0}  # of random weights
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(THRESHOLDS["int8"], "head", wide)
-        artifact = export_head(checkpoint, tmp_path, name="static", **asked, **QUIET)
+        artifact = export_head(checkpoint, tmp_path, task="qa", corpus=corpus, name="static", options=options, **QUIET)
     assert artifact.facts["provider"] == choose_provider(device="cpu", precision="int8")
     nodes = Counter(n.op_type for n in onnx.load(str(tmp_path / "static" / "1" / "model.onnx")).graph.node)
     assert nodes["QuantizeLinear"] >= 2 * 4  # inputs of four products in each of the two layers
@@ -285,6 +286,9 @@ def test_parity_is_measured_on_sentences_of_every_language_long_and_short(form: 
 # --- what cannot be exported ---
 
 
+EXPORT = ("precision", "temperature")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -304,7 +308,12 @@ def test_what_cannot_be_exported_is_said(
     checkpoint: resolve.Resolved, corpus: list[Bitext], tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(XtError, match=message):
-        export_head(checkpoint, tmp_path, **{"corpus": corpus, "precision": "fp32", **QUIET, **options})
+        export = HeadExport(**{"precision": "fp32", **{k: v for k, v in options.items() if k in EXPORT}})
+        export_head(
+            checkpoint,
+            tmp_path,
+            **{"corpus": corpus, "options": export, **QUIET, **{k: v for k, v in options.items() if k not in EXPORT}},
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -345,8 +354,8 @@ def test_the_temperature_of_one_export_serves_another(
 ) -> None:
     """Fitted to the dev part of the user's own file, then read from the first model's folder."""
     lines: list[str] = []
-    asked: dict[str, Any] = {"task": "own", "corpus": corpus, "precision": "fp32", "report": lines.append}
-    first = export_head(checkpoint, tmp_path, name="first", temperature="fit", **asked)
+    asked: dict[str, Any] = {"task": "own", "corpus": corpus, "report": lines.append}
+    first = export_head(checkpoint, tmp_path, name="first", options=HeadExport("fp32", "fit"), **asked)
     told = json.loads((tmp_path / "first" / "1" / "calibration.json").read_text())
     model, _ = load_head(tmp_path / "first")
     dev = list(examples(locate(own_task(f"single:{own}"), "dev"), ReadLog()))
@@ -364,7 +373,7 @@ def test_the_temperature_of_one_export_serves_another(
     assert told["nll"] < told["nll_before"]
     assert any(f"temperature {told['temperature']:.4f}, fitted on {len(dev)} dev examples" in line for line in lines)
     file = tmp_path / "first" / "1" / "calibration.json"
-    second = export_head(checkpoint, tmp_path, name="second", temperature=file, **asked)
+    second = export_head(checkpoint, tmp_path, name="second", options=HeadExport("fp32", file), **asked)
     assert second.facts["temperature"] == first.facts["temperature"] == told["temperature"] != 1
 
 

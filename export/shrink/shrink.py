@@ -16,8 +16,8 @@ from xt.core.encoder.text import open_tokenizer, pad
 from xt.core.errors import CheckFailed, XtError
 from xt.core.files.artifact import new_artifact, read_json, write_json
 from xt.core.languages import select
-from xt.export import vocabulary
-from xt.export.vocabulary import Ids, Pruned
+from xt.export.shrink import vocabulary
+from xt.export.shrink.vocabulary import Ids, Pruned
 
 if TYPE_CHECKING:
     import torch

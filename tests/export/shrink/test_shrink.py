@@ -20,8 +20,8 @@ from xt.core.encoder.resolve import Resolved, from_folder, resolve
 from xt.core.encoder.text import Pieces, open_tokenizer
 from xt.core.encoder.torch_engine import load_encoder
 from xt.core.errors import XtError
-from xt.export import vocabulary
-from xt.export.shrink import check, corpus_texts, shrink
+from xt.export.shrink import vocabulary
+from xt.export.shrink.shrink import check, corpus_texts, shrink
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 SCRIPTS = ["добрый день всем", "кошка спит сегодня", "καλημέρα κόσμε", "η γάτα κοιμάται"]

@@ -25,11 +25,11 @@ from xt.core.heads.inputs import Inputs
 from xt.core.heads.onnx_heads import CLASSIFIER, ONE_TEXT, OUTPUT, HeadModel, OnnxHead, Reply, bare_task, row_arrays
 from xt.export import graph
 from xt.export.graphs import PRECISIONS, Graphs
-from xt.export.head_parity import HeadStage, make_inputs, measure, parity_inputs
+from xt.export.heads.parity import HeadStage, make_inputs, measure, parity_inputs
+from xt.export.heads.temperature import dev_examples, fit_temperature, read_temperature
 from xt.export.parity import GOLDEN_DECOMPOSED, decompose, golden, in_both_forms, spread, written
 from xt.export.pipeline import Content, Report, Step, as_dicts, check_request, prove, triton_config, write
 from xt.export.quantize import CALIBRATION_TEXTS, Feeds
-from xt.export.temperature import dev_examples, fit_temperature, read_temperature
 from xt.export.thresholds import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -40,6 +40,39 @@ if TYPE_CHECKING:
 Fit = Literal["fit"]
 
 
+@dataclass(frozen=True)
+class HeadExport:
+    """How a head is exported."""
+
+    precision: str = "int8-blocks"
+    """`fp32`, `bf16` (OpenVINO's), `fp16` (for GPUs), `int8` (scales fixed at export; OpenVINO's where it is to be had)
+    or `int8-blocks` (ONNX Runtime's own operators)."""
+    temperature: float | Path | Fit | None = None
+    """Divides the logits before the softmax: a number, a file that holds one (the `1/calibration.json` of an exported
+    head, or `{"temperature": 1.3}`), "fit" (to the task's dev examples), or None: 1."""
+    data_dir: Path | None = None
+    """The folder of data sets, for "fit"."""
+    min_agreement: float | None = None
+    """Another threshold for the share of predictions that are PyTorch's."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.temperature, str) and self.temperature != "fit":
+            raise XtError(f"A temperature is a number, a file or fit; found {self.temperature!r}.")
+
+    def thresholds(self) -> dict[str, float]:
+        """Return what every graph must reach."""
+        found = dict(THRESHOLDS[self.precision]["head"])
+        return found if self.min_agreement is None else {**found, "agreement": self.min_agreement}
+
+    def known_temperature(self, task: Task) -> float | None:
+        """Return the temperature of a task's head; None where it is to be fitted."""
+        if task.format == "regression" and self.temperature is not None:
+            raise XtError(
+                f"{task.name} gives numbers, not probabilities: it has no temperature.", "Leave --temperature out."
+            )
+        return None if isinstance(self.temperature, str) else read_temperature(self.temperature, task)
+
+
 def export_head(
     resolved: Resolved,
     repository: Path,
@@ -47,10 +80,7 @@ def export_head(
     task: str,
     corpus: Sequence[Bitext],
     name: str = "classifier",
-    precision: str = "int8-blocks",
-    temperature: float | Path | Fit | None = None,
-    data_dir: Path | None = None,
-    min_agreement: float | None = None,
+    options: HeadExport = HeadExport(),
     force: bool = False,
     report: Report = print,
 ) -> Artifact:
@@ -62,12 +92,7 @@ def export_head(
         task: name of the head.
         corpus: real text of many languages that parity is measured on.
         name: the model's name on the server.
-        precision: `fp32`, `bf16` (OpenVINO's), `fp16` (for GPUs), `int8` (scales fixed at export; OpenVINO's where it
-            is to be had) or `int8-blocks` (ONNX Runtime's own operators).
-        temperature: divides the logits before the softmax: a number, a file that holds one (the `1/calibration.json`
-            of an exported head, or `{"temperature": 1.3}`), "fit" (to the task's dev examples), or None: 1.
-        data_dir: the folder of data sets, for "fit".
-        min_agreement: another threshold for the share of predictions that are PyTorch's.
+        options: precision, temperature, threshold.
         force: replace an existing model.
         report: told of every stage.
 
@@ -75,26 +100,19 @@ def export_head(
         CheckFailed: a stage is not near enough to PyTorch; nothing is written.
         XtError: no such head, a task that predicts nothing of a text, a temperature that is none.
     """
-    target = repository / name
+    target, precision = repository / name, options.precision
     precisions = [p for p in PRECISIONS if p != "auto"]
     check_request(
         repository, name, precision=precision, precisions=precisions, role="head", inputs=[resolved.path], force=force
     )
     model, row = _open(resolved, task)
-    if isinstance(temperature, str) and temperature != "fit":
-        raise XtError(f"A temperature is a number, a file or fit; found {temperature!r}.")
-    known = None if isinstance(temperature, str) else read_temperature(temperature, row)
-    if row.format == "regression" and temperature is not None:
-        raise XtError(f"{task} gives numbers, not probabilities: it has no temperature.", "Leave --temperature out.")
+    temperature = options.known_temperature(row)
     items = parity_inputs(row, corpus)
     with new_artifact(target, kind="model", force=force) as draft, tempfile.TemporaryDirectory() as scratch:
-        subject = Head(resolved, name, Path(scratch), model, row, items, corpus, known, data_dir, report)
+        subject = Head(resolved, name, Path(scratch), model, row, items, corpus, temperature, options.data_dir, report)
         provider = _provider(precision)
         report(f"{precision} runs by the execution provider {provider}")
-        thresholds = dict(THRESHOLDS[precision]["head"])
-        if min_agreement is not None:
-            thresholds["agreement"] = min_agreement
-        result, file = prove(subject, precision, provider, thresholds, report)
+        result, file = prove(subject, precision, provider, options.thresholds(), report)
         write(draft, subject, file, precision=precision, provider=provider, parity=result)
     return open_artifact(target, kind="model")
 

@@ -13,15 +13,17 @@ import pytest
 
 from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.core.data.bitext import Bitext
+from xt.core.data.corpus import Corpus
 from xt.core.encoder import torch_engine
 from xt.core.encoder.text import TooLong
 from xt.core.errors import XtError
 from xt.core.files.artifact import open_artifact
 from xt.core.results.folder import read_document
 from xt.core.results.report import Encoder
-from xt.eval import run
+from xt.eval.retrieval.evaluation import evaluate
 from xt.eval.retrieval.ranking import DIRECTIONS
-from xt.eval.run import Corpus, assemble, evaluate, examples, load_corpus, write_report
+from xt.eval.retrieval.report import assemble, examples, write_report
+from xt.serve.encoders import OpenedEncoder
 
 ENTRY = Encoder(name="tiny", label="tiny", provenance="test", precision="fp32", engine="pytorch", dim=32)
 
@@ -60,7 +62,7 @@ def few():
 
 @pytest.fixture(scope="module")
 def evaluation(encoder, made):
-    return evaluate(encoder, made, entry=ENTRY, temperature=0.05)
+    return evaluate(OpenedEncoder(encoder, ENTRY, 0.05), made)
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +169,7 @@ def test_an_existing_target_is_refused_and_force_replaces_it(evaluation, made, t
 
 
 def test_predictions_of_encoders_with_other_methods_lose_no_column(encoder, few, tmp_path):
-    both = [
-        evaluate(encoder, few, entry=replace(ENTRY, name=n), temperature=t) for n, t in (("bare", None), ("tiny", 1))
-    ]
+    both = [evaluate(OpenedEncoder(encoder, replace(ENTRY, name=n), t), few) for n, t in (("bare", None), ("tiny", 1))]
     write_report(tmp_path / "two", assemble("Two", few, both), both)
     rows = pq.read_table(tmp_path / "two" / "predictions.parquet").to_pylist()
     assert len(rows) == 2 * 2 * 20 * 2
@@ -178,7 +178,7 @@ def test_predictions_of_encoders_with_other_methods_lose_no_column(encoder, few,
 
 
 def test_the_training_temperature_changes_confidence_and_not_accuracy(encoder, few):
-    both = [evaluate(encoder, few, entry=ENTRY, temperature=t) for t in (0.05, 0.5)]
+    both = [evaluate(OpenedEncoder(encoder, ENTRY, t), few) for t in (0.05, 0.5)]
     for direction in DIRECTIONS:
         first, second = (e.encoder.calibration[direction].methods["training"].overall for e in both)
         assert first.accuracy == second.accuracy
@@ -186,7 +186,7 @@ def test_the_training_temperature_changes_confidence_and_not_accuracy(encoder, f
 
 
 def test_four_pairs_a_language_are_evaluated_without_a_fit(encoder, corpus):
-    found = evaluate(encoder, Corpus("four", "Four", "", "", tuple(corpus)), entry=ENTRY, temperature=None)
+    found = evaluate(OpenedEncoder(encoder, ENTRY), Corpus("four", "Four", "", "", tuple(corpus)))
     for direction in DIRECTIONS:
         assert list(found.encoder.calibration[direction].methods) == ["cosine"]
         assert found.encoder.calibration[direction].fit_languages == []
@@ -196,7 +196,7 @@ def test_four_pairs_a_language_are_evaluated_without_a_fit(encoder, corpus):
 
 def test_a_language_outside_the_table_is_evaluated_as_unknown(encoder, tmp_path):
     made = corpus_of(5, ("deu", "mylang"))
-    found = evaluate(encoder, made, entry=ENTRY, temperature=None)
+    found = evaluate(OpenedEncoder(encoder, ENTRY), made)
     assert set(found.encoder.retrieval["foreign-english"].mean) == {"all", "high", "unknown"}
     metrics = assemble("Mine", made, [found])
     assert list(metrics.languages) == ["deu"]
@@ -208,8 +208,8 @@ def test_long_sentences_stop_the_run_unless_they_may_be_cut(encoder, corpus):
     pairs = Bitext("deu", (*corpus[0].foreign, long), (*corpus[0].english, "a long one"))
     made = Corpus("long", "Long", "", "", (pairs,))
     with pytest.raises(TooLong, match="text 4 has 103 tokens"):
-        evaluate(encoder, made, entry=ENTRY, temperature=None)
-    assert evaluate(encoder, made, entry=ENTRY, temperature=None, truncate=True).encoder.truncated == 1
+        evaluate(OpenedEncoder(encoder, ENTRY), made)
+    assert evaluate(OpenedEncoder(encoder, ENTRY), made, truncate=True).encoder.truncated == 1
 
 
 def row(language: str, correct: bool, p: float, direction: str = DIRECTIONS[0]) -> dict:
@@ -235,35 +235,3 @@ def test_examples_are_the_surest_right_and_wrong_ones_one_a_language():
     found = [(e["language"], e["correct"], e["probability"]) for e in examples(rows)]
     assert found == [("deu", True, 0.9), ("fra", True, 0.7), ("fra", False, 0.95), ("swh", False, 0.2)]
     assert [e["language"] for e in examples(rows, each=1)] == ["deu", "fra"]
-
-
-def test_a_folder_of_line_aligned_files_is_a_corpus(tmp_path, monkeypatch):
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "x.deu-eng.deu").write_text("eins\n")
-    (folder / "x.deu-eng.eng").write_text("one\n")
-    found = load_corpus(str(folder))
-    assert found.name == "mine" and found.pairs == (Bitext("deu", ("eins",), ("one",)),)
-    monkeypatch.chdir(folder)
-    assert load_corpus(".").name == "mine"
-    with pytest.raises(XtError, match="There is no folder"):
-        load_corpus(str(tmp_path / "absent"))
-
-
-def test_tasks_of_the_table_are_corpora_and_training_tasks_are_not(data_dir):
-    assert [b.language for b in load_corpus("tatoeba", data_dir=data_dir, selection="jav,swh").pairs] == ["jav", "swh"]
-    assert load_corpus("django", selection="swh").licence == "BSD-3-Clause"
-    with pytest.raises(XtError, match="task to train on"):
-        load_corpus("sample-nli")
-    with pytest.raises(XtError, match="Did you mean tatoeba"):
-        load_corpus("tatoba")
-
-
-def test_resource_classes_are_those_of_the_table():
-    assert [run.resource_of(c) for c in ("swh", "est", "deu", "swg", "mylang")] == [
-        "low",
-        "mid",
-        "high",
-        "unknown",
-        "unknown",
-    ]
