@@ -45,10 +45,7 @@ def serve(settings: ServeSettings) -> None:
     key = server_state.read_key(settings.admin_key) if settings.admin_key else os.environ.get(server_state.KEY_VARIABLE)
     _warn_of_open(settings.listening.hosts(), tls)
     with ExitStack() as stack:
-        if settings.engine == "docker":
-            server = _start_container(settings, key, tls, stack)
-        else:
-            server = _start_wheel(settings, key, tls, stack)
+        server = _start(settings, key, tls, stack)
         listening = settings.listening
         say(f"serving {', '.join(server.models)}")
         say(
@@ -75,7 +72,7 @@ def serve(settings: ServeSettings) -> None:
             say(f"  gateway  {gateway.url}/")
         say("Ctrl-C stops it.")
         code = server.wait()
-        reason = getattr(server, "ended", "") or f"Triton ended by itself with code {code}"
+        reason = server.ended or f"Triton ended by itself with code {code}"
         raise XtError(f"{reason}:\n{server.log_tail()}", "See the lines above; --restart starts it anew.")
 
 
@@ -102,10 +99,9 @@ def _check_gateway(settings: ServeSettings, secret: str | None, tls: Any) -> Non
         raise XtError("--access-log was given without --gateway-port.", "It is the gateway's; Triton has none.")
 
 
-def _start_wheel(settings: ServeSettings, key: str | None, tls: Any, stack: ExitStack) -> Any:
+def _start(settings: ServeSettings, key: str | None, tls: Any, stack: ExitStack) -> Any:
     """Start the Triton of the Python package, to be stopped with `stack`."""
     from xt.serve.triton.launcher import Ports, TritonServer
-    from xt.serve.triton.starting import START_SECONDS
 
     listening = settings.listening
     server = TritonServer(
@@ -119,49 +115,11 @@ def _start_wheel(settings: ServeSettings, key: str | None, tls: Any, stack: Exit
         lock_http=settings.lock_http,
         restart=settings.restart,
         exit_seconds=settings.exit_timeout,
-        start_seconds=START_SECONDS if settings.start_timeout is None else settings.start_timeout,
+        start_seconds=settings.start_timeout,
         trust_code=settings.trust_code,
         report=say,
     )
     return stack.enter_context(server)
-
-
-def _start_container(settings: ServeSettings, key: str | None, tls: Any, stack: ExitStack) -> Any:
-    """Start NVIDIA's container and note it where `xt reload` looks, to be stopped and forgotten with `stack`."""
-    from xt.core.errors import XtError
-    from xt.core.files.artifact import read_manifest
-    from xt.serve.triton import server_state
-    from xt.serve.triton.docker import run
-    from xt.serve.triton.launcher import EXIT_SECONDS, Ports, reachable
-    from xt.serve.triton.starting import CONTAINER_START_SECONDS
-
-    options = {"--lock-http": settings.lock_http, "--restart": settings.restart, "--grpc-cert": tls}
-    options["--exit-timeout"] = settings.exit_timeout != EXIT_SECONDS
-    if unused := [option for option, given in options.items() if given]:
-        raise XtError(f"{unused[0]} works with --engine wheel alone.", "Leave one of the two out.")
-    listening = settings.listening
-    ports = Ports(listening.http_port, listening.grpc_port, listening.metrics_port)
-    server = stack.enter_context(
-        run(
-            settings.repository,
-            http_host=listening.http_host,
-            grpc_host=listening.grpc_host,
-            metrics_host=listening.metrics_host,
-            ports=ports,
-            admin_key=server_state.check_key(key, server_state.KEY_VARIABLE) if key else None,
-            trust_code=settings.trust_code,
-            report=say,
-            start_seconds=CONTAINER_START_SECONDS if settings.start_timeout is None else settings.start_timeout,
-        )
-    )
-    hashes = {name: str(read_manifest(settings.repository / name)["hash"]) for name in server.models}
-    places = {"http_host": reachable(listening.http_host), "metrics_host": reachable(listening.metrics_host)}
-    if problem := server_state.note_server(
-        listening.grpc_host, vars(ports), server.admin_key, server.repository, hashes, **places
-    ):
-        say(problem)
-    stack.callback(server_state.forget, listening.grpc_port)
-    return server
 
 
 def _gateway_tls(url: str, tls: Any, ca: Path | None) -> Any:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from xt.core.errors import UsageError, unknown
+from xt.core.errors import UsageError
 from xt.core.settings import Flag, TrustCode
 
-ENGINES = ("wheel", "docker")
 LOOPBACK = "127.0.0.1"
 
 
@@ -93,22 +92,16 @@ class ServeSettings:
     ] = False
     restart: Annotated[bool, Flag("Start the server anew when it dies, at most 5 times a minute.")] = False
     start_timeout: Annotated[
-        float | None,
+        float,
         Flag(
             "Seconds that every start, also one by --restart, may take until all models are ready; 0: no limit.",
-            default="300; with --engine docker 900",
             least=0,
         ),
-    ] = None
+    ] = 300.0
     exit_timeout: Annotated[int, Flag("Seconds that the requests in flight have at the end.", least=0)] = 30
     tls: GrpcTls = field(default_factory=GrpcTls)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     trust_code: TrustCode = False
-    engine: Annotated[str, Flag("wheel: Triton of the Python package. docker: NVIDIA's container.")] = "wheel"
-
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
 
     def check_gateway(self) -> None:
         """Raise for an address of a gateway that is not asked for."""

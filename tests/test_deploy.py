@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -21,13 +22,17 @@ import yaml
 from xt.cli.main import app
 from xt.core import __version__
 from xt.serve.runtime.meters import COUNTERS, LABELS
-from xt.serve.triton import docker, server_state
+from xt.serve.triton import server_state
+from xt.serve.triton.launcher import EXIT_SECONDS, RESTRICTED
 from xt.serve.triton.limits import STACK_BYTES
-from xt.serve.triton.starting import CONTAINER_START_SECONDS, START_SECONDS
+from xt.serve.triton.starting import START_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+NVIDIA_START_SECONDS = 900
+"""How long NVIDIA's image may take until its models are ready: TensorRT builds its engines at the first start."""
 TRITON_PATHS = {"/v2/health/ready", "/v2/health/live"}
 
 
@@ -126,7 +131,7 @@ def test_ports_agree_between_containers_services_probes_monitor_and_network():
         for rule in one("NetworkPolicy", name)["spec"]["ingress"]:
             assert {p["port"] for p in rule["ports"]} <= set(ports)
     triton = {p["name"]: p["containerPort"] for p in container(one("Deployment", "xt-triton"))["ports"]}
-    assert triton == {"http": docker.INSIDE.http, "grpc": docker.INSIDE.grpc, "metrics": docker.INSIDE.metrics}
+    assert triton == PORTS
     assert {e["port"] for e in one("PodMonitor", "xt-triton")["spec"]["podMetricsEndpoints"]} <= set(triton)
     gateway = {e["name"]: e.get("value") for e in container(one("Deployment", "xt-gateway"))["env"]}
     assert gateway["XT_TRITON_URL"] == f"xt-triton:{triton['grpc']}"
@@ -140,37 +145,75 @@ def test_probes_ask_what_triton_answers():
     gateway = container(one("Deployment", "xt-gateway"))
     assert {gateway[p]["httpGet"]["path"] for p in ("readinessProbe", "livenessProbe")} == {"/health"}
     startup = probed["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= CONTAINER_START_SECONDS
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= NVIDIA_START_SECONDS
 
 
 def test_a_container_is_not_called_unhealthy_before_its_start_is_given_up():
     periods = re.findall(r"HEALTHCHECK .*--start-period=(\d+)s", (DEPLOY / "Dockerfile").read_text())
-    assert [int(seconds) for seconds in periods] == [START_SECONDS, CONTAINER_START_SECONDS]
+    assert [int(seconds) for seconds in periods] == [START_SECONDS, NVIDIA_START_SECONDS]
 
 
 def test_image_names_are_equal_everywhere():
     services = compose()["services"]
-    gpu, cpu = docker.IMAGE, docker.IMAGE.replace("xt-triton", "xt-triton-cpu")
-    assert gpu.endswith(f":{__version__}")
+    gpu, cpu = f"xt-triton:{__version__}", f"xt-triton-cpu:{__version__}"
+    assert documented_run()[-1] == gpu
     assert services["triton-gpu"]["image"] == container(one("Deployment", "xt-triton"))["image"] == gpu
     for image in (services["triton-cpu"], services["gateway"], container(one("Deployment", "xt-gateway"))):
         assert image["image"] == cpu
     text = (DEPLOY / "Dockerfile").read_text()
     assert f"-t {gpu} ." in text
     assert f"-t {cpu} ." in text
-    assert f"ARG NVIDIA={docker.NVIDIA_IMAGE}\n" in text
 
 
-def test_the_server_is_started_alike_by_xt_compose_and_kubernetes():
-    """But for the number of threads that load models, which `xt serve` takes from their number."""
+def documented_run() -> list[str]:
+    """The words of the `docker run` that docs/deploying.md shows."""
+    text = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (command,) = [line for line in text.splitlines() if line.startswith("docker run ")]
+    return shlex.split(command.replace("$PWD", "/srv"))
 
+
+def values(words: list[str], flag: str) -> list[str]:
+    return [b for a, b in zip(words, words[1:], strict=False) if a == flag]
+
+
+def test_the_documented_run_has_no_rights_writes_nothing_and_is_for_this_machine_alone():
+    words = documented_run()
+    assert values(words, "--publish") == [f"127.0.0.1:{port}:{port}" for port in PORTS.values()]
+    assert values(words, "--mount") == ["type=bind,src=/srv/repository,dst=/models,readonly"]
+    assert {"--read-only", "--rm"} <= set(words)
+    assert values(words, "--cap-drop") == ["ALL"]
+    assert values(words, "--security-opt") == ["no-new-privileges"]
+    assert values(words, "--pull") == ["never"]
+    assert values(words, "--ulimit") == [f"stack={STACK_BYTES}:{STACK_BYTES}"]
+    assert int(values(words, "--stop-timeout")[0]) > EXIT_SECONDS
+    assert {limit.split("=")[0] for limit in values(words, "--log-opt")} == {"max-size", "max-file"}
+    assert not {"--privileged", "--network", "--net"} & set(words)
+
+
+def test_the_real_docker_takes_the_documented_run():
+    """Without a daemon: the program checks its flags before it looks for one, and nothing is run."""
+    if shutil.which("docker") is None:
+        pytest.skip("there is no docker program")
+    if subprocess.run(["docker", "info"], capture_output=True, text=True).stderr.find("annot connect") < 0:
+        pytest.skip("a docker daemon answers: the command would be run")
+    words = documented_run()
+    answer = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert "Cannot connect to the Docker daemon" in answer.stderr
+    wrong = subprocess.run([*words[:2], "--nonsense", *words[2:]], capture_output=True, text=True, timeout=60)
+    assert "unknown flag: --nonsense" in wrong.stderr
+
+
+def test_the_server_is_started_alike_by_compose_and_kubernetes_and_the_key_guards_its_admin_interfaces():
     def options(arguments: list[str], key: str) -> set[str]:
-        return {a.replace(key, "KEY") for a in arguments if not a.startswith("--model-load-thread-count=")}
+        return {a.replace(key, "KEY") for a in arguments}
 
-    expected = options(docker.triton_arguments(1, "KEY"), "KEY")
-    assert options(container(one("Deployment", "xt-triton"))["args"], "$(XT_ADMIN_KEY)") == expected
+    expected = options(container(one("Deployment", "xt-triton"))["args"], "$(XT_ADMIN_KEY)")
     wanted = "${XT_ADMIN_KEY:?choose an admin key}"
     assert options(compose()["services"]["triton-gpu"]["command"], wanted) == expected
+    assert {f"--{name}-port={port}" for name, port in PORTS.items()} <= expected
+    assert {"tritonserver", "--model-repository=/models", f"--exit-timeout-secs={EXIT_SECONDS}"} <= expected
+    for guard in ("--http-restricted-api", "--grpc-restricted-protocol"):
+        assert f"{guard}={RESTRICTED}:{server_state.KEY_HEADER}=KEY" in expected
 
 
 def test_the_autoscaler_asks_for_the_metric_that_the_adapter_makes_of_what_xt_counts():
@@ -334,7 +377,7 @@ print(len({modules!r}))
 def test_the_serving_path_imports_nothing_that_the_images_lack():
     models = [m for p in sorted((ROOT / "model_repository").glob("*/1/model.py")) for m in
               re.findall(r"^from (xt\.[\w.]+) import", p.read_text(), re.MULTILINE)]  # fmt: skip
-    modules = sorted({*models, "xt.serve.triton.launcher", "xt.serve.triton.docker", "xt.serve.gateway.server", "xt.serve.client.client",
+    modules = sorted({*models, "xt.serve.triton.launcher", "xt.serve.gateway.server", "xt.serve.client.client",
                       "xt.serve.gateway.app", "xt.cli.main", "xt.cli.serve"})  # fmt: skip
     assert {"xt.core.served_encoder", "xt.core.served_head", "xt.core.served_retriever", "xt.core.served_text"} < {
         *modules

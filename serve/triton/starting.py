@@ -12,8 +12,6 @@ from xt.core.errors import XtError
 
 START_SECONDS = 300.0
 """How long a server may take until its models are ready, unless --start-timeout says otherwise."""
-CONTAINER_START_SECONDS = 900.0
-"""The same in a container: TensorRT builds its engines at the first start."""
 PROGRESS_SECONDS = 30.0
 OPTION = "--start-timeout"
 
