@@ -55,20 +55,6 @@ def torch_linear(engine: str) -> Callable[[int, int, int, int], Run]:
     return make
 
 
-def torch_onednn(m: int, k: int, n: int, threads: int) -> Run:
-    """OneDNN's quantised linear as PyTorch's compiler calls it, weights packed beforehand, float32 out."""
-    import torch
-
-    torch.set_num_threads(threads)
-    rng = np.random.default_rng(0)
-    x = torch.from_numpy(rng.integers(0, 255, (m, k), np.uint8))
-    w = torch.from_numpy(rng.integers(-127, 127, (n, k), np.int8))
-    packed = torch.ops.onednn.qlinear_prepack(w.t(), [m, k])
-    scales, zeros = torch.full((n,), 0.05), torch.zeros(n, dtype=torch.int64)
-    call = torch.ops.onednn.qlinear_pointwise
-    return lambda: call(x, 0.05, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
-
-
 WAYS: dict[str, Callable[[int, int, int, int], Run]] = {
     "onnxruntime MatMulInteger": onnxruntime_matmul,
     "torch quantized fbgemm": torch_linear("fbgemm"),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from xt.serve.client.metrics import add_up, fetch
 
-TICKS = os.sysconf("SC_CLK_TCK")
 METRICS_SECONDS = 5.0
 SETTLE_SECONDS = 0.7
 """How long after the end the metrics are read: a model hands its counts to the server every half second."""
@@ -22,88 +21,41 @@ KEPT_LABELS = ("reason", "stage")
 
 
 def listeners(port: int) -> list[int]:
-    """Processes that listen on a TCP port of this machine; none when there are none or they are another user's."""
-    nodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            cells = line.split()
-            if cells[3] == "0A" and int(cells[1].rpartition(":")[2], 16) == port:
-                nodes.add(f"socket:[{cells[9]}]")
-    return [pid for pid in processes() if nodes & set(_open_sockets(pid))] if nodes else []
+    """Return the processes that listen on a TCP port of this machine, as far as this user may see them."""
+    sockets = psutil.net_connections("tcp")
+    return sorted({s.pid for s in sockets if s.pid and s.status == psutil.CONN_LISTEN and s.laddr.port == port})
 
 
 def listening_ports(pid: int) -> list[int]:
-    """TCP ports that a process listens on."""
-    nodes = set(_open_sockets(pid))
-    ports = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            cells = line.split()
-            if cells[3] == "0A" and f"socket:[{cells[9]}]" in nodes:
-                ports.add(int(cells[1].rpartition(":")[2], 16))
-    return sorted(ports)
-
-
-def _open_sockets(pid: int) -> Iterable[str]:
+    """Return the TCP ports that a process listens on."""
     try:
-        files = list(os.scandir(f"/proc/{pid}/fd"))
-    except OSError:
-        return
-    for file in files:
-        try:
-            link = os.readlink(file.path)
-        except OSError:
-            continue
-        if link.startswith("socket:"):
-            yield link
-
-
-def processes() -> list[int]:
-    """All processes of this machine that /proc shows."""
-    try:
-        return [int(p) for p in os.listdir("/proc") if p.isdigit()]
-    except OSError:
+        sockets = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
         return []
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the command's name: state, parent, ..."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+    return sorted({s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN})
 
 
 def family(pids: Iterable[int]) -> list[int]:
-    """These processes and all that descend from them."""
-    children = defaultdict(list)
-    for pid in processes():
-        if fields := _stat(pid):
-            children[int(fields[1])].append(pid)
-    found, todo = set(), list(pids)
-    while todo:
-        pid = todo.pop()
-        if pid not in found:
-            found.add(pid)
-            todo += children[pid]
+    """Return these processes and all that descend from them."""
+    found = set(pids)
+    for pid in sorted(found):
+        try:
+            found.update(child.pid for child in psutil.Process(pid).children(recursive=True))
+        except psutil.Error:
+            continue
     return sorted(found)
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of these processes, in seconds; those that are gone count nothing."""
-    total = 0
+    """Return the user and system time of these processes, in seconds; those that are gone count nothing."""
+    total = 0.0
     for pid in pids:
-        if fields := _stat(pid):
-            total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system
+    return total
 
 
 def read_metrics(url: str | None) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -431,8 +430,3 @@ def gemm_shapes(config: Mapping[str, Any], tokens: int = 1024) -> list[tuple[int
     """
     hidden, wide = int(config["hidden_size"]), int(config["intermediate_size"])
     return [(tokens, hidden, hidden), (tokens, hidden, 3 * hidden), (tokens, hidden, wide), (tokens, wide, hidden)]
-
-
-def to_document(value: object) -> Any:
-    """Give plain JSON values."""
-    return json.loads(json.dumps(value, default=str))

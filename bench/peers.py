@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from xt.bench.http import OpenAIHttp
@@ -24,7 +23,7 @@ from xt.core.errors import XtError, unknown
 from xt.core.machine.cores import WAITING, usable_cores
 from xt.core.machine.proxies import read_url
 from xt.serve.triton.launcher import free_ports
-from xt.serve.triton.starting import START_SECONDS, Patience, too_slow
+from xt.serve.triton.starting import START_SECONDS, Patience, Startable, too_slow
 
 WORKER = Path(__file__).with_name("worker.py")
 LOAD_SECONDS = 600.0
@@ -109,7 +108,7 @@ def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", *WAITING)} | off
 
 
-class Worker:
+class Worker(Startable):
     """A process that holds one engine; use it as a context manager."""
 
     def __init__(self, python: Path | None = None) -> None:
@@ -118,7 +117,8 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str] = queue.Queue()
 
-    def __enter__(self) -> Worker:
+    def start(self) -> None:
+        """Start the process; XtError when it cannot be."""
         try:
             self._process = subprocess.Popen(
                 [str(self.python), str(WORKER)],
@@ -132,7 +132,6 @@ class Worker:
         except OSError as error:
             raise XtError(f"{self.python} cannot be started: {error.strerror}.", "Check --peer-python.") from error
         threading.Thread(target=self._read, daemon=True).start()
-        return self
 
     def _read(self) -> None:
         assert self._process is not None
@@ -162,9 +161,8 @@ class Worker:
         self._log.seek(0)
         return "\n".join(self._log.read().splitlines()[-lines:])
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """End the process."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -178,7 +176,7 @@ class Worker:
         self._log.close()
 
 
-class InProcess:
+class InProcess(Startable):
     """An engine measured in a process of its own; use it as a context manager."""
 
     def __init__(
@@ -203,11 +201,12 @@ class InProcess:
         self._position = 0
         self._warm = False
 
-    def __enter__(self) -> InProcess:
+    def start(self) -> None:
+        """Start the process and have it load the engine."""
         file = self._scratch / "texts.json"
         if not file.is_file():
             file.write_text(json.dumps(self.texts), encoding="utf-8")
-        self._worker.__enter__()
+        self._worker.start()
         try:
             answer = self._worker.ask(do="load", kind=self.name, texts=str(file), **self._job)
             if answer.get("missing") and self.name in PEERS:
@@ -215,15 +214,13 @@ class InProcess:
             if "error" in answer:
                 raise XtError(f"{self.name} could not be loaded: {answer['error']}", self._worker.log())
         except BaseException:
-            self._worker.__exit__(None, None, None)
+            self._worker.stop()
             raise
         self.title = answer["title"]
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._worker.__exit__(kind, error, trace)
+    def stop(self) -> None:
+        """End the process."""
+        self._worker.stop()
 
     def measure(self, batch: int, seconds: float) -> Row:
         """Encode `batch` texts a call for `seconds`; the first time, a warm-up goes before."""
@@ -287,7 +284,7 @@ def prepare_onnx(checkpoint: Path, prepared: Path, python: Path | None = None) -
     return Path(answer["folder"])
 
 
-class Infinity:
+class Infinity(Startable):
     """Infinity's own server on a checkpoint; use it as a context manager.
 
     Its int8 is sentence-transformers' dynamic int8 file of the same checkpoint, which Infinity prefers on CPUs.
@@ -327,7 +324,8 @@ class Infinity:
             shutil.copy2(file, folder / "model_quantized.onnx")  # beside config.json, where Optimum finds it by name
         return folder
 
-    def __enter__(self) -> Infinity:
+    def start(self) -> None:
+        """Start the server and wait until it is ready."""
         program = self.python.parent / "infinity_emb"
         if not program.is_file():
             raise missing(self.name, self.python, "Infinity (the program infinity_emb)")
@@ -343,9 +341,8 @@ class Infinity:
         try:
             self._wait()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.stop()
             raise
-        return self
 
     def _wait(self) -> None:
         assert self._process is not None
@@ -373,9 +370,8 @@ class Infinity:
         deck = Deck(len(texts), lengths)
         return Target(engine, model, endpoint, deck, "text", "http", (self._process.pid,), None, seed)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """End the server."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()

@@ -359,7 +359,7 @@ def test_the_requirements_of_serving_name_no_trainer_and_one_onnx_runtime():
 
 
 NOT_IN_THE_IMAGES = (
-    "torch transformers optimum onnx accelerate pyarrow sentence_transformers nncf sklearn pandas".split()
+    "torch transformers optimum onnx accelerate pyarrow sentence_transformers nncf sklearn pandas psutil".split()
 )
 SERVED = """
 import importlib, sys

@@ -19,13 +19,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from xt.core.errors import XtError
 from xt.serve.client.address import Tls
 from xt.serve.gateway.log import check_target, log_requests
-from xt.serve.gateway.server import STOP_SECONDS, Gateway, address, check_gateway, listen
+from xt.serve.gateway.server import STOP_SECONDS, Gateway, Listening, listen
 from xt.serve.triton import server_state
 from xt.serve.triton.bounded_log import BoundedLog, follow
 from xt.serve.triton.limits import UMASK, child_limits, prepare_child
@@ -38,7 +37,7 @@ LINES_A_MINUTE = 30
 """Of the gateway's faults that are reported; what is more is counted."""
 
 
-class GatewayProcess:
+class GatewayProcess(Listening):
     """A gateway that runs in a process of its own; use it as a context manager, like `server.Gateway`."""
 
     def __init__(
@@ -61,10 +60,8 @@ class GatewayProcess:
             report: told when the gateway is started anew, and its faults.
             options: see `create_app`.
         """
-        check_gateway(options.get("token"))
+        super().__init__(host, port, options.get("token"))
         check_target(access_log)
-        self.host, self.port = host, port
-        self.url = address(host, port)
         tls = options.pop("tls", None)
         self._settings = {
             "triton_url": triton_url,
@@ -79,18 +76,8 @@ class GatewayProcess:
         self.restarts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._logging: threading.Thread | None = None
-        self._thread: threading.Thread | None = None
         self._closing, self._ready = threading.Event(), threading.Event()
         self._failure: XtError | None = None
-
-    def __enter__(self) -> GatewayProcess:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Listen, and wait until the gateway answers; XtError when the port cannot be had."""
@@ -103,10 +90,6 @@ class GatewayProcess:
         if self._failure is not None:
             self.stop()
             raise self._failure
-
-    def alive(self) -> bool:
-        """Whether it answers, or will again."""
-        return self._thread is not None and self._thread.is_alive()
 
     @property
     def pid(self) -> int | None:

@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any
 
 from xt.core.errors import XtError, require
@@ -14,6 +13,7 @@ from xt.serve.gateway.guard import LOOPBACK_NAMES
 from xt.serve.triton.launcher import check_port, family, reachable
 from xt.serve.triton.limits import raise_open_files
 from xt.serve.triton.server_state import LOCAL_HOSTS
+from xt.serve.triton.starting import Startable
 
 READY_SECONDS = 20.0
 STOP_SECONDS = 10.0
@@ -56,7 +56,25 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-class Gateway:
+class Listening(Startable):
+    """What a gateway in a thread and one in a process share: where they listen, and the thread that sees to it."""
+
+    def __init__(self, host: str, port: int, token: str | None) -> None:
+        check_gateway(token)
+        self.host, self.port = host, port
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds the page."""
+        return address(self.host, self.port)
+
+    def alive(self) -> bool:
+        """Whether it answers, or will again."""
+        return self._thread is not None and self._thread.is_alive()
+
+
+class Gateway(Listening):
     """A running gateway, in a thread of this process; use it as a context manager."""
 
     def __init__(self, triton_url: str, *, host: str = "127.0.0.1", port: int, **options: Any) -> None:
@@ -65,31 +83,15 @@ class Gateway:
         On the loopback address without a token only this machine's own names for itself are answered: a page of
         another site could else read the answers under a name that it points here.
         """
-        self.host, self.port = host, port
+        super().__init__(host, port, options.get("token"))
         self.socket: socket.socket | None = None
         """One that listens already, where another process bound it."""
         if host in LOCAL_HOSTS and not options.get("token"):
             options.setdefault("hosts", LOOPBACK_NAMES)
-        check_gateway(options.get("token"))
         from xt.serve.gateway.app import create_app
 
         self._app = create_app(triton_url, **options)
         self._server: Any = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def url(self) -> str:
-        """Where a browser finds the page."""
-        return address(self.host, self.port)
-
-    def __enter__(self) -> Gateway:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Listen; XtError when the port cannot be had."""
@@ -127,10 +129,6 @@ class Gateway:
             timeout_notify=1,
         )
         return uvicorn.Server(config)
-
-    def alive(self) -> bool:
-        """Whether it listens."""
-        return self._thread is not None and self._thread.is_alive()
 
     def stop(self) -> None:
         """Answer what is under way and stop; may be called twice."""

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, cast
 
 from xt.core.errors import XtError
@@ -38,7 +37,7 @@ from xt.serve.triton.processes import (
     remove_shared_memory,
     sweep,
 )
-from xt.serve.triton.starting import START_SECONDS, Patience, check_limit, too_slow
+from xt.serve.triton.starting import START_SECONDS, Patience, Startable, check_limit, too_slow
 from xt.serve.triton.watch import Watch
 
 EXIT_SECONDS = 30
@@ -203,7 +202,7 @@ def check_port(host: str, port: int, option: str) -> None:
             ) from error
 
 
-class TritonServer:
+class TritonServer(Startable):
     """A running server; use it as a context manager.
 
     Leaving the block, also by an error or Ctrl-C, stops the server and its model processes and removes their shared
@@ -291,15 +290,6 @@ class TritonServer:
         """Where Prometheus reads."""
         host = reachable(self.metrics_host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.ports.metrics}/metrics"
-
-    def __enter__(self) -> TritonServer:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start the server and wait until every model is ready."""

@@ -1,4 +1,4 @@
-"""Waiting for a server: for how long, and a line every half minute about what is waited for."""
+"""What runs from a start to a stop, and waiting for a start: for how long, and a line every half minute about it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from xt.core.errors import XtError
 
@@ -14,6 +15,26 @@ START_SECONDS = 300.0
 """How long a server may take until its models are ready, unless --start-timeout says otherwise."""
 PROGRESS_SECONDS = 30.0
 OPTION = "--start-timeout"
+S = TypeVar("S", bound="Startable")
+
+
+class Startable:
+    """What has a start and a stop: entering a block with it starts it, leaving the block stops it."""
+
+    def start(self) -> None:
+        """Start, and wait until it is ready."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop; may be called twice."""
+        raise NotImplementedError
+
+    def __enter__(self: S) -> S:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
 
 def check_limit(seconds: float) -> float:
