@@ -37,7 +37,7 @@ def onnxruntime_matmul(m: int, k: int, n: int, threads: int) -> Run:
 
 
 def torch_linear(engine: str) -> Callable[[int, int, int, int], Run]:
-    """A quantised linear layer of PyTorch, by one of its engines (onednn, fbgemm, x86)."""
+    """Return a quantised linear layer of PyTorch, by one of its engines (onednn, fbgemm, x86)."""
 
     def make(m: int, k: int, n: int, threads: int) -> Run:
         import torch
@@ -55,14 +55,14 @@ def torch_linear(engine: str) -> Callable[[int, int, int, int], Run]:
     return make
 
 
-WAYS: dict[str, Callable[[int, int, int, int], Run]] = {
+METHODS: dict[str, Callable[[int, int, int, int], Run]] = {
     "onnxruntime MatMulInteger": onnxruntime_matmul,
     "torch quantized fbgemm": torch_linear("fbgemm"),
 }
 
 
 def best_seconds(run: Run, seconds: float) -> float:
-    """Seconds of one call: the best of groups of calls that together take about `seconds`."""
+    """Return the seconds of one call: the best of groups of calls that together take about `seconds`."""
     run()
     start = time.perf_counter()
     run()
@@ -81,7 +81,7 @@ def best_seconds(run: Run, seconds: float) -> float:
 def measure(shapes: Sequence[tuple[int, int, int]], seconds: float, threads: int) -> list[dict[str, Any]]:
     """Try every way on every shape (M, K, N): billions of operations a second (2 M K N a product), or why not."""
     rows: list[dict[str, Any]] = []
-    for name, make in WAYS.items():
+    for name, make in METHODS.items():
         for m, k, n in shapes:
             row: dict[str, Any] = {"way": name, "m": m, "k": k, "n": n}
             try:

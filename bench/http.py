@@ -117,7 +117,7 @@ class HttpEndpoint:
         return link
 
     def read(self, status: int, head: bytes, body: bytes) -> Answer:
-        """Give what counts of an answer."""
+        """Return what counts of an answer."""
         raise NotImplementedError
 
 
@@ -134,7 +134,7 @@ class TritonHttp(HttpEndpoint):
         return f"{self._post}{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def read(self, status: int, head: bytes, body: bytes) -> Answer:
-        """Give what counts of an answer."""
+        """Return what counts of an answer."""
         if status != 200:
             note = _message(body)
             return Answer("refused" if status == 503 else "error", note=note or f"HTTP status {status}")

@@ -82,7 +82,7 @@ class Request:
     """Tokens of its texts as counted here; 0 where nothing counts them."""
 
 
-class Deck:
+class TextPool:
     """Deals out texts in order, each once before any comes again, over all measurements of one endpoint."""
 
     def __init__(self, count: int, lengths: Sequence[int] | None = None) -> None:
@@ -90,26 +90,26 @@ class Deck:
             raise XtError("There are no texts to send.", "Name a corpus that has some.")
         self.count = count
         self.lengths = lengths
-        self.dealt = 0
+        self.sampled = 0
         """Texts that were sent so far; over `count`, some were sent before."""
 
     def requests(self, endpoint: Endpoint, batch: int) -> Iterator[Request]:
-        """Give requests of `batch` texts without end; the first ones are built before this returns."""
+        """Yield requests of `batch` texts without end; the first ones are built before this returns."""
         if batch > self.count:
             raise XtError(f"A request of {batch} texts needs as many; the corpus has {self.count}.", "Ask for fewer.")
         most = max(1, min(self.count // batch, PREPARED))
-        first = self.dealt
+        first = self.sampled
         ready = [self._build(endpoint, first + i * batch, batch) for i in range(most)]
 
-        def deal() -> Iterator[Request]:
+        def sample() -> Iterator[Request]:
             index = 0
             while True:
                 request = ready[index] if index < most else self._build(endpoint, first + index * batch, batch)
                 index += 1
-                self.dealt += batch
+                self.sampled += batch
                 yield request
 
-        return deal()
+        return sample()
 
     def _build(self, endpoint: Endpoint, start: int, batch: int) -> Request:
         rows = [(start + i) % self.count for i in range(batch)]
@@ -160,7 +160,9 @@ class Seen:
         return self.ended - self.start
 
     def quantiles(self) -> tuple[float, float, float, float]:
-        """p50, p95, p99 and the largest latency of the answered requests, in ms; interpolated between two requests.
+        """Return p50, p95, p99 and the largest latency of the answered requests, in ms.
+
+        They are interpolated between two requests.
 
         >>> Seen(latencies=[0.010, 0.020]).quantiles()[0]
         15.0
@@ -183,7 +185,10 @@ class Seen:
 
 
 def poisson(rate: float, seconds: float, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Arrival times in [0, seconds) of a Poisson process of `rate` a second: exponential gaps, the same every time."""
+    """Return the arrival times in [0, seconds) of a Poisson process of `rate` a second.
+
+    Exponential gaps, the same every time.
+    """
     if not rate > 0:
         raise XtError(f"A rate of {rate:g} requests a second sends nothing.", "Give one above 0.")
     rng = np.random.default_rng(seed)
@@ -200,7 +205,7 @@ Snapshot = Callable[[], None]
 
 
 def now() -> float:
-    """Seconds by the running loop's clock."""
+    """Return the seconds by the running loop's clock."""
     return asyncio.get_running_loop().time()
 
 

@@ -59,7 +59,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def read_metrics(url: str | None) -> dict[str, float]:
-    """Prometheus samples of a page (see `parse_metrics`); empty when it cannot be read."""
+    """Return Prometheus samples of a page (see `parse_metrics`); empty when it cannot be read."""
     if url is None:
         return {}
     try:
@@ -85,7 +85,7 @@ def parse_metrics(page: str) -> dict[str, float]:
 
 
 def _rapl() -> dict[str, tuple[int, int]] | None:
-    """Energy counters of the CPU packages: domain -> (microjoules, the value at which they start again)."""
+    """Return the energy counters of the CPU packages: domain -> (microjoules, the value at which they start again)."""
     found = {}
     for domain in Path("/sys/class/powercap").glob("intel-rapl:*"):
         if domain.name.count(":") != 1:  # deeper domains are parts of a package
@@ -120,7 +120,7 @@ class Gpu:
             self._process = None
 
     def stop(self) -> tuple[float | None, float | None]:
-        """Give the mean use in percent and the mean power in watts, each None where it was not readable."""
+        """Return the mean use in percent and the mean power in watts, each None where it was not readable."""
         process, self._process = self._process, None
         if process is None:
             return None, None
@@ -129,7 +129,7 @@ class Gpu:
 
 
 def mean_samples(lines: str) -> tuple[float | None, float | None]:
-    r"""Means of the two columns that nvidia-smi printed; a column without numbers gives None.
+    r"""Return the means of the two columns that nvidia-smi printed; a column without numbers gives None.
 
     >>> mean_samples("50, 100.0\n100, [N/A]\n")
     (75.0, 100.0)
@@ -186,7 +186,7 @@ class Meter:
 
 
 def spent(before: Mapping[str, tuple[int, int]] | None, after: Mapping[str, tuple[int, int]] | None) -> float | None:
-    """Joules between two readings of the CPU packages' counters; a counter that started again is followed.
+    """Return the joules between two readings of the CPU packages' counters; a counter that started again is followed.
 
     >>> spent({"a": (90, 100)}, {"a": (10, 100)})
     2e-05

@@ -39,14 +39,14 @@ class Encoder(Protocol):
 
 
 def mixed(texts: Sequence[str], count: int | None = None, seed: int = 0) -> list[str]:
-    """Give each different text once, in a fixed mixed order; at most `count` of them."""
+    """Return each different text once, in a fixed mixed order; at most `count` of them."""
     some = sorted(set(as_list(texts, "texts")))
     random.Random(seed).shuffle(some)
     return some[:count]
 
 
 def mixed_texts(corpus: Sequence[Bitext], count: int | None = 2000, seed: int = 0) -> list[str]:
-    """Give sentences of all languages of a corpus, in a fixed mixed order, each once."""
+    """Return the sentences of all languages of a corpus, in a fixed mixed order, each once."""
     return mixed([t for b in corpus for t in (*b.foreign, *b.english)], count, seed)
 
 
@@ -163,7 +163,7 @@ class Row:
     """By how much the server's own counters rose."""
 
     def to_json(self) -> dict[str, Any]:
-        """As metrics.json keeps it."""
+        """Return it as metrics.json keeps it."""
         return asdict(self)
 
 
@@ -191,7 +191,7 @@ class Target:
     engine: str
     model: str
     endpoint: Endpoint
-    deck: Deck
+    pool: TextPool
     input: str = "text"
     protocol: str = "http"
     pids: Sequence[int] = ()
@@ -204,8 +204,8 @@ class Target:
     def measure(self, load: Load, seconds: float, *, warm_up: float = WARM_UP_SECONDS) -> Row:
         """Put one load on it. Requests that fail are counted; XtError when none was answered."""
         meter = Meter(self.pids, self.metrics_url)
-        requests = self.deck.requests(self.endpoint, load.batch)
-        before = self.deck.dealt
+        requests = self.pool.requests(self.endpoint, load.batch)
+        before = self.pool.sampled
         costs: list[dict[str, Any]] = []
         if load.rate is None:
             seen = run(
@@ -231,7 +231,7 @@ class Target:
 
     def _row(self, load: Load, seen: Seen, cost: dict[str, Any], before: int) -> Row:
         p50, p95, p99, most = seen.quantiles()
-        sent = self.deck.dealt - before
+        sent = self.pool.sampled - before
         answers = len(seen.latencies) + len(seen.refusals) + seen.errors
         return Row(
             engine=self.engine,
@@ -256,7 +256,7 @@ class Target:
             errors=seen.errors,
             first_error=seen.first_error,
             truncated=seen.truncated,
-            repeated=max(0, self.deck.dealt - max(self.deck.count, before)) / max(1, sent),
+            repeated=max(0, self.pool.sampled - max(self.pool.count, before)) / max(1, sent),
             cache=self.cache,
             lag_p99_ms=float(np.quantile(seen.lags, 0.99)) * 1000 if seen.lags else None,
             client_us_per_request=cost["client_cpu_seconds"] / answers * 1e6,
@@ -386,7 +386,7 @@ def turns(measurements: Sequence[Callable[[float], Row]], seconds: float, rounds
 
 
 def middle(rows: Sequence[Row]) -> Row:
-    """Give the turn of median throughput; of an open loop, whose throughput is given, the one of median p99."""
+    """Return the turn of median throughput; of an open loop, whose throughput is given, the one of median p99."""
     return sorted(rows, key=lambda r: r.p99_ms if r.mode == "open" else r.sentences_per_second)[len(rows) // 2]
 
 
@@ -397,18 +397,20 @@ def interleaved(measurements: Sequence[Callable[[float], Row]], seconds: float, 
 
 
 def loads(callers: Sequence[int], rates: Sequence[float], batches: Sequence[int]) -> list[Load]:
-    """Every load that was asked for: each number of callers and each rate with each number of texts a request."""
+    """Return every requested load: each number of callers and each rate with each number of texts a request."""
     closed = [Load(callers=c, batch=b) for b in batches for c in callers]
     return closed + [Load(batch=b, rate=r) for b in batches for r in rates]
 
 
 def measurements_of(target: Target, wanted: Sequence[Load]) -> list[Callable[[float], Row]]:
-    """One measurement for each load."""
+    """Return one measurement for each load."""
     return [partial(target.measure, load) for load in wanted]
 
 
 def flop_per_token(config: Mapping[str, Any], lengths: Sequence[int]) -> float:
-    """Operations of the matrix products of one token: projections, feed-forward, and attention over its own text.
+    """Return the operations of the matrix products of one token.
+
+    Projections, feed-forward, and attention over its own text.
 
     2 L (4 h^2 + 2 h i) for the weights, and 4 L h l for the scores and their sum in a text of l tokens; l averaged
     over tokens, as each token of a long text looks at all of it.
@@ -423,7 +425,7 @@ def flop_per_token(config: Mapping[str, Any], lengths: Sequence[int]) -> float:
 
 
 def gemm_shapes(config: Mapping[str, Any], tokens: int = 1024) -> list[tuple[int, int, int]]:
-    """The encoder's own products, (M, K, N), for a micro-batch of so many tokens.
+    """Return the encoder's own products, (M, K, N), for a micro-batch of so many tokens.
 
     >>> gemm_shapes({"hidden_size": 2, "intermediate_size": 3}, tokens=4)
     [(4, 2, 2), (4, 2, 6), (4, 2, 3), (4, 3, 2)]

@@ -1,4 +1,4 @@
-"""What `xt bench` is asked to do; its flags are these fields. Light to import."""
+"""The settings of `xt bench`; its flags are these fields. Light to import."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Peers:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Everything that one run of `xt bench` is asked."""
+    """All settings of one run of `xt bench`."""
 
     server: ServerAddress = field(default_factory=ServerAddress)
     repository: Annotated[Path | None, Flag("Start Triton on this repository, measure it, and stop it.")] = None
@@ -88,7 +88,7 @@ class BenchOptions:
     force: Force = False
 
     def __post_init__(self) -> None:
-        self.server.tls()  # what is wrong with it is told first
+        self.server.tls()  # what is wrong with it is reported first
         if self.server.url is not None and self.repository is not None:
             raise UsageError("give --url or --repository, not both")
         if self.server.url is None and self.repository is None and self.encoder is None and not self.peers.against:

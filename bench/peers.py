@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from xt.bench.http import OpenAIHttp
-from xt.bench.load import Deck
+from xt.bench.load import TextPool
 from xt.bench.measure import Row, Target, _row
 from xt.core.errors import XtError, unknown
 from xt.core.machine.cores import WAITING, usable_cores
@@ -85,7 +85,7 @@ def pythons(choices: Sequence[str]) -> dict[str, Path]:
 
 
 def missing(name: str, python: Path, what: str) -> XtError:
-    """Give the error of a peer that is not installed, with the commands that install it."""
+    """Return the error of a peer that is not installed, with the commands that install it."""
     packages = " ".join(f"'{p}'" if "[" in p else p for p in PEERS[name].install.split(" "))
     return XtError(
         f"--against {name} needs {what}, which {python} does not have.",
@@ -141,7 +141,7 @@ class Worker(Startable):
         self._lines.put("")
 
     def ask(self, wait: float = LOAD_SECONDS, /, **job: Any) -> dict[str, Any]:
-        """Give a job and wait for its answer: a dict that holds `error` when it failed. XtError when it dies."""
+        """Send a job and wait for its answer: a dict that holds `error` when it failed. XtError when it dies."""
         assert self._process is not None
         assert self._process.stdin is not None
         try:
@@ -157,7 +157,7 @@ class Worker(Startable):
         return dict(json.loads(line))
 
     def log(self, lines: int = 12) -> str:
-        """Give the end of what it printed."""
+        """Return the end of what it printed."""
         self._log.seek(0)
         return "\n".join(self._log.read().splitlines()[-lines:])
 
@@ -253,7 +253,7 @@ def gemm(shapes: Sequence[tuple[int, int, int]], seconds: float, python: Path | 
 
 
 def gemm_limit(rows: Sequence[Mapping[str, Any]], flop: float) -> dict[str, Any]:
-    """Give the best product and the tokens/s it would allow at `flop` operations a token.
+    """Return the best product and the tokens/s it would allow at `flop` operations a token.
 
     >>> gemm_limit([{"way": "a", "m": 1, "k": 2, "n": 3, "gops": 4.0}, {"way": "b", "unavailable": "-"}], 1e6)
     {'gops': 4.0, 'way': 'a', 'shape': [1, 2, 3], 'flop_per_token': 1000000.0, 'tokens_per_second': 4000.0}
@@ -367,8 +367,8 @@ class Infinity(Startable):
         assert self._process is not None
         endpoint = OpenAIHttp(f"127.0.0.1:{self.port}", "peer", texts=[prefix + t for t in texts])
         engine = "infinity torch fp32" if self.engine == "torch" else "infinity int8"
-        deck = Deck(len(texts), lengths)
-        return Target(engine, model, endpoint, deck, "text", "http", (self._process.pid,), None, seed)
+        pool = TextPool(len(texts), lengths)
+        return Target(engine, model, endpoint, pool, "text", "http", (self._process.pid,), None, seed)
 
     def stop(self) -> None:
         """End the server."""

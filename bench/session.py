@@ -35,14 +35,14 @@ from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.starting import START_SECONDS, check_limit
 
 CALL_TEXTS = 1000
-"""What a call of `all` takes at most, unless more texts are asked for."""
+"""What a call of `all` takes at most, unless more texts are requested."""
 GEMM_SECONDS = 0.5
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one run is asked to do."""
+    """The settings of one run."""
 
     url: str | None = None
     """HOST:PORT of the gRPC endpoint of a running server."""
@@ -120,11 +120,11 @@ class Document:
     """The middle turn of each measurement."""
     turns: list[list[Row]]
     limit: dict[str, Any] | None
-    """The int8 matrix product of this machine, where it was asked for."""
+    """The int8 matrix product of this machine, where it was requested."""
     texts: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As bench.json keeps it."""
+        """Return it as bench.json keeps it."""
         return {
             "texts": self.texts,
             "limit": self.limit,
@@ -307,7 +307,7 @@ def different(
 
 
 def call_of(settings: Settings, texts: Sequence[str]) -> int:
-    """How many texts a call of `all` takes."""
+    """Return how many texts a call of `all` takes."""
     return len(texts) if settings.texts else min(len(texts), CALL_TEXTS)
 
 

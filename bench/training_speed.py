@@ -82,7 +82,7 @@ class Rows(Dataset[dict[str, Any]]):
         return len(self.positions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Give token ids and label."""
+        """Return the token ids and label."""
         unit = self.data.prepared.unit(self.positions[index])
         return {"input_ids": unit.rows[0].tolist(), "labels": int(unit.targets[0])}
 

@@ -22,7 +22,7 @@ QUANTIZED = "model_qint8_avx512_vnni.onnx"
 
 
 def cores() -> int:
-    """CPU cores this process may use: as its parent says, which knows of CPU limits."""
+    """Return the CPU cores this process may use: as its parent says, which knows of CPU limits."""
     return int(os.environ.get("XT_WORKER_CORES") or len(os.sched_getaffinity(0)))
 
 

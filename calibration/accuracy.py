@@ -65,7 +65,7 @@ class AccuracyLine:
         return match_confidence(ranking.scores, self.accuracy(ranking), none)
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json keeps it."""
+        """Return it as calibration.json keeps it."""
         return {"kind": KIND, "bias": self.bias, "slope": self.slope, "none_score": self.none_score}
 
     @classmethod
@@ -79,7 +79,7 @@ class AccuracyLine:
 def sample_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator, times: int) -> Iterator[Positions]:
     """Sample each query's answer from the probabilities of its candidates, again and again.
 
-    Returns `times` rows (n,) of positions, -1 for none of the candidates, each sampled when it is asked for.
+    Returns `times` rows (n,) of positions, -1 for none of the candidates, each sampled when it is requested.
 
     What is fitted to answers so sampled needs no label of the language; it is as good as the calibrator is calibrated.
 

@@ -108,7 +108,7 @@ def measure(
 
 
 def _learnt(fitted_on: Sequence[Predictions], alpha: float) -> Limits:
-    """Temperature and threshold of some languages, by their labels."""
+    """Return the temperature and threshold of some languages, by their labels."""
     out: Limits = {}
     for fold in range(FOLDS):
         # The temperature of the other folds of even number, the threshold of those of odd number, by turns.
@@ -127,7 +127,7 @@ def _learnt(fitted_on: Sequence[Predictions], alpha: float) -> Limits:
 def _sampled(
     ranking: Predictions, calibrator: RetrievalTemperature, fold: int, alpha: float
 ) -> tuple[RetrievalTemperature, float]:
-    """The predicted temperature, and the threshold of answers sampled by it for the queries outside of a fold."""
+    """Return the predicted temperature, and the threshold of answers sampled by it for queries outside of a fold."""
     scores = ranking.scores[ranking.fold != fold]
     rng = resampling.generator(0, scores)
     chances = calibrator(scores)[:, :-1]

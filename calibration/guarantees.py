@@ -68,7 +68,7 @@ def guaranteed_threshold(
 
 
 def conformal_p_values(wrong: Floats, score: Floats) -> Floats:
-    """Conformal p-values of "this pair is wrong" (Bates et al. 2023, arXiv 2104.08279): (n,).
+    """Return the conformal p-values of "this pair is wrong" (Bates et al. 2023, arXiv 2104.08279): (n,).
 
     (1 + number of the wrong pairs of dev with a score at least as high) / (1 + their number).
 

@@ -70,7 +70,9 @@ def equal_mass(n: int, bins: int = BINS) -> npt.NDArray[np.int64]:
 
 
 def ece(confidence: Floats, correct: Floats, *, bins: int = BINS) -> float:
-    """Expected calibration error over bins of equal mass (Nguyen & O'Connor 2015; Nixon et al. 2019, arXiv 1904.01685).
+    """Return the expected calibration error over bins of equal mass.
+
+    Nguyen & O'Connor 2015; Nixon et al. 2019, arXiv 1904.01685.
 
     Sum over bins of (share of the items) * |mean confidence - mean correctness|. Ties keep their order.
     """
@@ -78,7 +80,7 @@ def ece(confidence: Floats, correct: Floats, *, bins: int = BINS) -> float:
 
 
 def ece_equal_width(confidence: Floats, correct: Floats, *, bins: int = BINS) -> float:
-    """Expected calibration error over bins of equal width (Guo et al. 2017, section 2).
+    """Return the expected calibration error over bins of equal width (Guo et al. 2017, section 2).
 
     Bin m holds confidences in ((m-1)/bins, m/bins]; 0 falls into the first. torchmetrics and netcal put a confidence
     that lies on an edge into the bin above it; everything else agrees.
@@ -87,7 +89,9 @@ def ece_equal_width(confidence: Floats, correct: Floats, *, bins: int = BINS) ->
 
 
 def mce(confidence: Floats, correct: Floats, *, bins: int = BINS) -> float:
-    """Maximum calibration error: the greatest |mean confidence - mean correctness| of a bin (Guo et al. 2017, sec. 2).
+    """Return the maximum calibration error.
+
+    It is the greatest |mean confidence - mean correctness| of a bin (Guo et al. 2017, sec. 2).
 
     Over the bins of equal width of `ece_equal_width`, as in torchmetrics (`norm="max"`); a bin with one item counts
     as much as any, so read it beside its null value.
@@ -96,7 +100,9 @@ def mce(confidence: Floats, correct: Floats, *, bins: int = BINS) -> float:
 
 
 def ece_debiased(confidence: Floats, correct: Floats, *, bins: int = BINS, norm: str = "l1") -> float:
-    """Calibration error over bins of equal mass, less what chance alone adds at this n; 0 where that is more.
+    """Return the calibration error over bins of equal mass, less what chance alone adds at this n.
+
+    It is 0 where that is more.
 
     "l2" is the estimator of Kumar, Liang & Ma 2019 (arXiv 1909.10155, definition 5.1): the root of the sum over bins of
     share * ((mean confidence - mean correctness)^2 - variance of the bin's mean correctness), that variance being
@@ -135,7 +141,9 @@ def classwise_ece(probabilities: npt.ArrayLike, labels: npt.ArrayLike, *, bins: 
 
 
 def ece_null(confidence: Floats, *, bins: int = BINS, repeats: int = REPEATS, seed: int = 0) -> float:
-    """What a perfectly calibrated model with these confidences would show on average: correct ~ Bernoulli(confidence).
+    """Return what a perfectly calibrated model with these confidences would show on average.
+
+    Its answers are right by chance: correct ~ Bernoulli(confidence).
 
     The plug-in ECE is biased upwards at small n; an ECE near this value is as good as it gets.
     """
@@ -143,7 +151,7 @@ def ece_null(confidence: Floats, *, bins: int = BINS, repeats: int = REPEATS, se
 
 
 def null_rows(confidence: Floats, *, bins: int = BINS, repeats: int = REPEATS, seed: int = 0) -> dict[str, Floats]:
-    """Every measure of `repeats` draws of a perfectly calibrated model with these confidences: key -> (repeats,)."""
+    """Return each measure, (repeats,), of draws of a perfectly calibrated model with these confidences."""
     s = _sample(confidence, np.zeros(np.shape(confidence)), bins)
     return s.null(resampling.generator(seed, s.confidence), repeats)
 
@@ -157,7 +165,7 @@ def bootstrap_rows(
     repeats: int = REPEATS,
     seed: int = 0,
 ) -> dict[str, Floats]:
-    """Every measure of `repeats` resamples of the queries: key -> (repeats,); NaN where a resample has one class only.
+    """Return each measure, (repeats,), of resamples of the queries; NaN where a resample has one class only.
 
     Different data are drawn independently under one seed, so that rows of several languages may be averaged.
     """
@@ -173,7 +181,7 @@ def _bootstrap(s: Sample, losses: Floats | None, repeats: int, seed: int) -> dic
 def ece_bootstrap(
     confidence: Floats, correct: Floats, *, bins: int = BINS, repeats: int = REPEATS, seed: int = 0
 ) -> Floats:
-    """ECE of `repeats` resamples of the queries: (repeats,)."""
+    """Return the ECE of `repeats` resamples of the queries: (repeats,)."""
     return bootstrap_rows(confidence, correct, bins=bins, repeats=repeats, seed=seed)["ece"]
 
 
@@ -262,7 +270,7 @@ def brier(confidence: Floats, correct: Floats) -> float:
 
 
 def brier_decomposition(confidence: Floats, correct: Floats, *, bins: int = BINS) -> dict[str, float]:
-    """Parts of the Brier score over bins of equal mass (Murphy 1973), which add up to it exactly.
+    """Return the parts of the Brier score over bins of equal mass (Murphy 1973), which add up to it exactly.
 
     brier = reliability - resolution + uncertainty + within. `reliability`: mean squared gap of the bins (0 when
     calibrated); `resolution`: how far their shares of right answers spread; `uncertainty`: accuracy * (1 - accuracy);
@@ -293,7 +301,10 @@ def nll(confidence: Floats, correct: Floats) -> float:
 
 
 def auroc(confidence: Floats, correct: Floats) -> float | None:
-    """Chance that a right answer has more confidence than a wrong one (ties count half); None with one class only."""
+    """Return the chance that a right answer has more confidence than a wrong one (ties count half).
+
+    It is None with one class only.
+    """
     value = _sample(confidence, correct, BINS).point()["auroc"]
     return None if math.isnan(value) else value
 
@@ -338,7 +349,7 @@ def binomial_quantile(share: Floats, n: npt.NDArray[np.int64], p: Floats) -> Flo
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> list[float]:
-    """95 % interval of a share (Wilson 1927).
+    """Return the 95 % interval of a share (Wilson 1927).
 
     >>> [round(x, 3) for x in wilson(8, 10)]
     [0.49, 0.943]

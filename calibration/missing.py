@@ -1,4 +1,4 @@
-"""Queries whose answer is not in the index: whether they are told apart, and what refusing at a chosen risk gives.
+"""Queries whose answer is not in the index: whether they are recognised, and what refusing at a chosen risk gives.
 
 Half of the queries lose their right candidate (by a hash of the id, so that the same ones do in every language);
 temperature and margin of "none of these" (`RetrievalMargin`) and a map of the confidence are then fitted with such
@@ -34,7 +34,7 @@ SAMPLED = 2000
 
 
 def loses_answer(id: str) -> bool:
-    """Whether a query is among those whose right candidate is taken out: half of them, by a hash of the id."""
+    """Return whether a query is among those whose right candidate is taken out: half of them, by a hash of the id."""
     return bool(hashlib.sha256(b"answer " + " ".join(id.casefold().split()).encode()).digest()[0] & 1)
 
 
@@ -64,7 +64,7 @@ def threshold_at_risk(confidence: Floats, correct: Floats, risk: float) -> float
 
 
 def _others(ranking: Predictions, fold: int | None) -> Predictions:
-    """The ranking of the queries outside of a fold (None: of all)."""
+    """Return the ranking of the queries outside of a fold (None: of all)."""
     return ranking.take(ranking.outside(fold))
 
 
@@ -153,7 +153,7 @@ def _one(ranking: Predictions, without: npt.NDArray[np.bool_], fits: Fits, risk:
 
 
 def _overall(rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Means over languages; of the risk, over those that answer anything."""
+    """Return the means over languages; of the risk, over those that answer anything."""
 
     def mean(values: Sequence[float | None]) -> float | None:
         known = [v for v in values if v is not None]

@@ -189,7 +189,7 @@ class Sample:
         return {key: out[key] for key in KEYS}
 
     def _outcomes(self, right: Floats) -> Sums:
-        """What is summed of the items, each there once, under rows of outcomes (rows, n)."""
+        """Return what is summed of the items, each there once, under rows of outcomes (rows, n)."""
         (starts, size), (there, by_right, widths) = self._masses, self._columns
         fixed = there.sum(0)
         linear = right @ by_right
@@ -204,7 +204,7 @@ class Sample:
         return len(self._ties) == len(self)
 
     def _ranked(self, right: Floats) -> Floats:
-        """AUROC and AURC, (rows, 2), of rows of outcomes in ascending order of confidences that all differ.
+        """Return the AUROC and AURC, (rows, 2), of rows of outcomes in ascending order of confidences that all differ.
 
         A repeated item ties with itself only, where it is as right as wrong. AURC is the mean over k = 1..n of the
         share of wrong answers among the k surest: an error at the j-th place adds 1/j + ... + 1/n.
@@ -223,11 +223,11 @@ class Sample:
         return _ranked(counts, wrong, np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(self) + 1))]))
 
     def point(self) -> dict[str, float]:
-        """The measures of the sample itself."""
+        """Return the measures of the sample itself."""
         return {k: float(v[0]) for k, v in self._measure(self._outcomes(self.correct[None])).items()}
 
     def bootstrap(self, rng: np.random.Generator, repeats: int, extra: Floats | None = None) -> dict[str, Floats]:
-        """The measures of `repeats` resamples, and under "nll" the mean of `extra` (n,), in the order given."""
+        """Return the measures of `repeats` resamples, and under "nll" the mean of `extra` (n,), in the order given."""
         n, means = len(self), []
 
         def block(rows: int) -> Sums:
@@ -242,7 +242,7 @@ class Sample:
         return {**out, "nll": np.concatenate(means)} if means else out
 
     def resampled(self, whole: npt.NDArray[np.int64]) -> dict[str, Floats]:
-        """The measures of resamples given as counts (rows, n) of the sorted items; each row sums to n."""
+        """Return the measures of resamples given as counts (rows, n) of the sorted items; each row sums to n."""
         return self._measure(self._resampled(whole))
 
     def _resampled(self, whole: npt.NDArray[np.int64]) -> Sums:
@@ -259,7 +259,7 @@ class Sample:
         return Sums(linear[:, : widths + 2], linear[:, widths + 2 :], gap, rate, ranked)
 
     def null(self, rng: np.random.Generator, repeats: int) -> dict[str, Floats]:
-        """The measures of `repeats` draws of correct ~ Bernoulli(confidence)."""
+        """Return the measures of `repeats` draws of correct ~ Bernoulli(confidence)."""
         chance = self.confidence.astype(np.float32)
 
         def block(rows: int) -> Sums:
@@ -268,14 +268,14 @@ class Sample:
         return self._blocks(block, repeats)
 
     def _blocks(self, block: Callable[[int], Sums], repeats: int) -> dict[str, Floats]:
-        """The measures of `repeats` rows whose sums are taken block by block."""
+        """Return the measures of `repeats` rows whose sums are taken block by block."""
         most = max(1, BLOCK // len(self))
         parts = [block(min(most, repeats - start)) for start in range(0, repeats, most)]
         return self._measure(Sums(*(np.concatenate(column) for column in zip(*parts, strict=True))))
 
 
 def _ranked(counts: Floats, wrong: Floats, harmonic: Floats) -> Floats:
-    """AUROC and AURC of rows of draws; columns are ties, ascending: (rows, 2).
+    """Return the AUROC and AURC of rows of draws; columns are ties, ascending: (rows, 2).
 
     AUROC counts ties half. AURC is the mean over k = 1..n of the share of wrong answers among the k surest; inside a
     tie of m items with e errors, the j-th item adds e / m of an error, which is what every order of them gives on
@@ -313,7 +313,9 @@ def generator(seed: int, *arrays: npt.NDArray[Any]) -> np.random.Generator:
 
 
 def interval(value: float | None, drawn: Floats, *, low: float = 0.0, high: float = 1.0) -> list[float] | None:
-    """95 % interval of `value` from resamples, centred on it: resampling itself raises an ECE, and that is taken off.
+    """Return the 95 % interval of `value` from resamples, centred on it.
+
+    Resampling itself raises an ECE, and that is taken off.
 
     Resamples without a value (NaN: one class only) are left out; None where the value or nearly all of them lack.
     """
@@ -351,7 +353,7 @@ def average(
 
 
 def upper(key: str) -> float:
-    """The greatest value that a measure can take."""
+    """Return the greatest value that a measure can take."""
     return np.inf if key.startswith("nll") else 1.0
 
 

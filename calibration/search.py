@@ -48,7 +48,7 @@ Made = TypeVar("Made")
 
 
 class CrossFit:
-    """The fits of one direction that several methods share, by fold; each is made once, when it is asked for."""
+    """The fits of one direction that several methods share, by fold; each is made once, when it is requested."""
 
     def __init__(
         self,
@@ -82,12 +82,15 @@ class CrossFit:
         return {key: value for key, value in self._fits.items() if key[0] in (PREDICTED, SPREADS, UNPREDICTED)}
 
     def over(self, codes: Sequence[str], fold: int | None) -> RetrievalTemperature:
-        """One temperature of some languages."""
+        """Return one temperature of some languages."""
         key = (tuple(codes), fold)
         return self._once(key, lambda: fit_excluding([self.rankings[c] for c in codes], fold))
 
     def line(self, fold: int | None) -> AccuracyLine:
-        """The accuracy line of the base languages, both directions. XtError where no language has enough queries."""
+        """Return the accuracy line of the base languages, both directions.
+
+        Raises XtError where no language has enough queries.
+        """
 
         def make() -> AccuracyLine:
             found = [r for side in (self.rankings, self.others) for c, r in side.items() if c in self.base]
@@ -96,7 +99,7 @@ class CrossFit:
         return self._once(("line", fold), make)
 
     def unpredicted(self) -> str:
-        """Why no temperature can be predicted; empty where it can be, in every fold."""
+        """Return why no temperature can be predicted; empty where it can be, in every fold."""
 
         def make() -> str:
             if not self.one_to_one:
@@ -113,15 +116,15 @@ class CrossFit:
         return self._once((UNPREDICTED,), make)
 
     def predicted(self, code: str, fold: int | None) -> RetrievalTemperature:
-        """The temperature of a language without a label of it."""
+        """Return the temperature of a language without a label of it."""
         return self._once((PREDICTED, code, fold), lambda: self.line(fold).temperature(self.rankings[code]))
 
     def prior(self, code: str, fold: int | None) -> RetrievalTemperature:
-        """What is known of a language's temperature without its labels: the predicted one, or that of the base."""
+        """Return a language's temperature as known without its labels: the predicted one, or that of the base."""
         return self.over(self.base, fold) if self.unpredicted() else self.predicted(code, fold)
 
     def spread(self, code: str, fold: int | None) -> float:
-        """How far the other languages' own log T lie from their priors, the sampling error taken off."""
+        """Return how far the other languages' own log T lie from their priors, the sampling error taken off."""
 
         def make() -> dict[str, tuple[float, float]]:
             """The square of that, and the sampling variance, of every language with enough queries."""
@@ -140,7 +143,7 @@ class CrossFit:
         return math.sqrt(max(MIN_SPREAD**2, float(square - noise)))
 
     def shrunk(self, code: str, fold: int | None) -> RetrievalTemperature:
-        """A language's own temperature, shrunk towards its prior."""
+        """Return a language's own temperature, shrunk towards its prior."""
         ranking = self.rankings[code]
         assert ranking.gold is not None
         keep = ranking.outside(fold)
@@ -295,13 +298,13 @@ def _same(calibrator: Calibrator, code: str) -> Calibrator:
 
 
 def enough(rankings: Sequence[Predictions]) -> bool:
-    """Whether there are queries to cross-fit on: twice the least number, and the least without any one fold."""
+    """Return whether there are queries to cross-fit on: twice the least number, and the least without any one fold."""
     sizes = sizes_by_fold(rankings)
     return bool(sizes.sum() >= 2 * MIN_QUERIES and sizes.sum() - sizes.max() >= MIN_QUERIES)
 
 
 def is_source(code: str) -> bool:
-    """Whether a language is one of `SOURCES`."""
+    """Return whether a language is one of `SOURCES`."""
     try:
         return languages.resolve(code).iso3 in SOURCES
     except XtError:  # a code outside the table

@@ -15,7 +15,7 @@ from xt.core.errors import XtError
 
 
 def _tied(confidence: Floats, correct: Floats) -> tuple[Floats, Floats, Floats]:
-    """Ends of the ties in descending order: items answered up to there, errors among them, the tie's confidence."""
+    """Return the ends of the ties in descending order: items up to there, errors among them, the confidence."""
     confidence, correct = resampling.check(confidence, correct)
     order = np.argsort(-confidence, kind="stable")
     ordered = confidence[order]
@@ -38,7 +38,9 @@ def risk_coverage(confidence: Floats, correct: Floats, *, points: int = 100) -> 
 
 
 def aurc(confidence: Floats, correct: Floats) -> float:
-    """Area under the risk-coverage curve (Geifman & El-Yaniv 2017; Geifman et al. 2019, arXiv 1805.08206, section 2).
+    """Return the area under the risk-coverage curve.
+
+    Geifman & El-Yaniv 2017; Geifman et al. 2019, arXiv 1805.08206, section 2.
 
     Mean over k = 1..n of the share of wrong answers among the k surest; inside a tie, the mean over all its orders.
     """
@@ -46,7 +48,7 @@ def aurc(confidence: Floats, correct: Floats) -> float:
 
 
 def eaurc(confidence: Floats, correct: Floats) -> float:
-    """AURC less that of the best order of the same answers: every right one before every wrong one.
+    """Return the AURC less that of the best order of the same answers: every right one before every wrong one.
 
     The best is summed exactly, not by its limit r + (1 - r) ln(1 - r) for large n (Geifman et al. 2019, equation 3).
     """
@@ -68,7 +70,9 @@ def risk_at_coverage(confidence: Floats, correct: Floats, coverage: float) -> fl
 
 
 def coverage_at_risk(confidence: Floats, correct: Floats, risk: float) -> float:
-    """The greatest share of queries that a threshold answers with at most `risk` (in 0..1) wrong; 0 where none does.
+    """Return the greatest share of queries that a threshold answers with at most `risk` (in 0..1) wrong.
+
+    It is 0 where none does.
 
     What the threshold would be is found on these same queries: to promise a risk, choose it on others.
     """

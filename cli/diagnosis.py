@@ -36,7 +36,7 @@ class Finding:
 
 
 def version(package: str) -> str | None:
-    """Give the installed version of a package, or None."""
+    """Return the installed version of a package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

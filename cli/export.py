@@ -111,7 +111,7 @@ def _cells(row: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
 
 
 def shrunk_lines(report: Mapping[str, Any]) -> list[str]:
-    """Say what `shrink` changed, a line for each."""
+    """Return what `shrink` changed, a line for each."""
     lines = []
     if layers := report.get("layers"):
         lines.append(f"layers: {layers['before']} -> {layers['after']}")
@@ -135,7 +135,7 @@ def shrunk_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def document(artifact: Artifact) -> dict[str, Any]:
-    """Give what --json prints."""
+    """Return what --json prints."""
     facts = artifact.facts
     extra = {key: facts[key] for key in REPORTED if key in facts}
     return {"path": str(artifact.path), "hash": artifact.hash, "parity": facts["parity"]} | extra

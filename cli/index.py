@@ -122,7 +122,7 @@ def _show(answer: Answer, truncated: bool, query: str, json: bool) -> None:
 
 
 def _ids(hit: dict[str, Any]) -> str:
-    """A hit's id, and how many further documents have its text (--json names them)."""
+    """Return a hit's id, and how many further documents have its text (--json names them)."""
     more = len(hit["copies"]) - 1
     return f"{hit['id']} (+{more})" if more else str(hit["id"])
 

@@ -43,7 +43,7 @@ for module in (quickstart, train, export, serve, reload, index, command, bench, 
 
 
 def run() -> None:
-    """Run the command line: errors that a user can mend are printed without a traceback, with their exit code."""
+    """Run the command line: user errors are printed without a traceback, with their exit code."""
     from xt.core.errors import EXIT_INTERRUPTED, XtError, explain_os_error
     from xt.core.machine.cores import prepare_threads
 

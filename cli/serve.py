@@ -77,7 +77,7 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _check_gateway(settings: ServeSettings, secret: str | None, tls: Any) -> None:
-    """Raise for options of a gateway that is not asked for, and for one that is open to everybody."""
+    """Raise for options of a gateway that is not requested, and for one that is open to everybody."""
     from xt.core.errors import XtError
     from xt.serve.triton.server_state import LOCAL_HOSTS
 
@@ -123,7 +123,7 @@ def _start(settings: ServeSettings, key: str | None, tls: Any, stack: ExitStack)
 
 
 def _gateway_tls(url: str, tls: Any, ca: Path | None) -> Any:
-    """Give the files by which the gateway speaks to Triton; XtError when that does not work.
+    """Return the files by which the gateway speaks to Triton; XtError when that does not work.
 
     Where callers must show a certificate it shows the server's own.
     """
@@ -159,9 +159,7 @@ def _warn_of_open(hosts: dict[str, str], tls: Any) -> None:
         if host in LOCAL_HOSTS:
             continue
         secured = name == "grpc_host" and getattr(tls, "root", None)
-        who = (
-            "callers need a certificate" if secured else "Triton asks nobody who they are; only model control has a key"
-        )
+        who = "callers need a certificate" if secured else "Triton authenticates nobody; only model control has a key"
         say(
             f"Warning: --{name.replace('_', '-')} {host} is open to other machines: {who}. The Triton of the Python "
             "wheel is 2.51, whose known faults docs/security.md lists; a network needs the gateway, or NVIDIA's image."

@@ -108,7 +108,7 @@ def _given_values(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def _parameter(field: FlagField, given: Given | None = None) -> inspect.Parameter:
     """Return the parameter that Typer reads for a flag.
 
-    Of settings that may be left to a recipe the default is None, and is told in the help.
+    Of settings that may be left to a recipe the default is None, and the help states it.
     """
     flag, default = field.flag, field.default
     kind, text = _spoken_kind(field.kind), flag.help

@@ -73,7 +73,7 @@ def next_command(path: Path, target: str | None) -> str:
 
 
 def note(facts: dict[str, Any]) -> str:
-    """Say in a progress line what the step was.
+    """Return what a progress line says of the step.
 
     >>> note({"task": "sick", "loss": 0.98123, "tokens_per_second": 1234.5})
     'sick loss 0.981, 1234 tokens/s'

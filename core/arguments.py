@@ -185,5 +185,5 @@ def _shown(value: Any) -> str:
 
 
 def _huge(value: Any) -> bool:
-    """Whether writing a number out would take long: Python refuses integers of over 4,300 digits."""
+    """Return whether writing a number out would take long: Python refuses integers of over 4,300 digits."""
     return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256

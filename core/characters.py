@@ -68,7 +68,7 @@ def compose(text: str) -> str:
 
 
 def _is_composed(text: str) -> bool:
-    """Whether the text is composed for certain, in time that grows with its length alone."""
+    """Return whether the text is composed for certain, in time that grows with its length alone."""
     start = 0
     while start < len(text):
         end = start + SLICE
@@ -133,7 +133,7 @@ def place(text: str) -> Composed | None:
 
 
 def is_blank(character: str) -> bool:
-    """Say whether a character shows nothing: see `is_empty`."""
+    """Return whether a character shows nothing: see `is_empty`."""
     if unicodedata.category(character) in BLANK_CATEGORIES or character in BLANKS:
         return True
     code = ord(character)
@@ -141,7 +141,7 @@ def is_blank(character: str) -> bool:
 
 
 def is_empty(text: str) -> bool:
-    r"""Say whether a text holds nothing to read: white space, control and format characters, lost ones (U+FFFD) alone.
+    r"""Return whether a text is nothing but white space, control, format and lost (U+FFFD) characters.
 
     Also empty: variation selectors, fillers, the blank Braille pattern, code points that are no characters. Letters,
     digits, marks, punctuation, symbols, emoji, private and unassigned characters are text, whatever is between them.

@@ -74,7 +74,7 @@ class Copies:
         return np.asarray(self._order[self._starts[candidate] : self._starts[candidate + 1]])
 
     def describe(self) -> str:
-        """Say how many copies there are, in words; empty without any."""
+        """Return how many copies there are, in words; empty without any."""
         return f"{self.extra:,} of {len(self):,} texts repeat another" if self.extra else ""
 
 

@@ -1,4 +1,4 @@
-"""The one error a user can mend, and the exit codes of the command line."""
+"""User errors, and the exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CHECK = 3
@@ -16,7 +15,7 @@ EXIT_INTERRUPTED = 130
 
 
 class XtError(Exception):
-    """Something the user can mend: what was expected and found (`message`), and what to do next (`hint`)."""
+    """A user error: what was expected and found (`message`), and how to fix it (`hint`)."""
 
     exit_code = EXIT_FAILED
 
@@ -54,7 +53,7 @@ def shown(text: str, most: int = 80) -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> XtError:
-    """Give the error for a name that is in no table: the nearest names, and all of them.
+    """Return the error for a name that is in no table: the nearest names, and all of them.
 
     >>> unknown("task", "tatoba", ["tatoeba", "django"]).message
     "Unknown task 'tatoba'. Did you mean tatoeba?"

@@ -269,12 +269,12 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 
 def _subtags(code: str) -> list[str]:
-    """Parts of a code in lower case: "zh-Hans_CN" -> ["zh", "hans", "cn"]."""
+    """Return the parts of a code in lower case: "zh-Hans_CN" -> ["zh", "hans", "cn"]."""
     return code.strip().lower().replace("-", "_").split("_")
 
 
 def _is_script_or_region(tag: str) -> bool:
-    """Whether a subtag has the form of a script (four letters) or a region (two letters or three digits)."""
+    """Return whether a subtag has the form of a script (four letters) or a region (two letters or three digits)."""
     return tag.isascii() and ((tag.isalpha() and len(tag) in (2, 4)) or (tag.isdigit() and len(tag) == 3))
 
 
@@ -294,20 +294,20 @@ _NAMED = {
 
 
 def _find(code: str) -> Language | None:
-    """The language of a code or of an English name, None when there is none."""
+    """Return the language of a code or of an English name, None when there is none."""
     head, *rest = _subtags(code)
     row = LANGUAGES.get(ALIASES.get(head, head)) if all(map(_is_script_or_region, rest)) else None
     return row or LANGUAGES.get(_NAMED.get(" ".join(code.split()).casefold(), ""))
 
 
 def _near(word: str, candidates: Iterable[str]) -> list[str]:
-    """Up to three candidates spelt like the word, best first."""
+    """Return up to three candidates spelt like the word, best first."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     return [by_lower[match] for match in get_close_matches(word.strip().lower(), by_lower)]
 
 
 def resolve(code: str) -> Language:
-    """The language that a code stands for.
+    """Return the language that a code stands for.
 
     Accepts ISO 639-3 and 639-1 codes, locale ids (pt_BR, zh-Hans), SIB-200 and FLORES ids (swh_Latn), old or
     macro-language codes (zho, msa, iw), and English names (German), in any case. Script and region must be
@@ -346,19 +346,19 @@ def canonical(code: str) -> str:
 
 
 def is_known(code: str) -> bool:
-    """Whether the table has a language of this code or name."""
+    """Return whether the table has a language of this code or name."""
     return _find(code) is not None
 
 
 def _same(wanted: str, offered: str) -> bool:
-    """Whether two codes mean one language and neither contradicts the other's script or region."""
+    """Return whether two codes mean one language and neither contradicts the other's script or region."""
     left, right = set(_subtags(wanted)[1:]), set(_subtags(offered)[1:])
     language = _find(wanted)
     return language is not None and language == _find(offered) and (left <= right or right <= left)
 
 
 def _pick(wanted: str, offered: list[str]) -> list[str]:
-    """The offered codes that a listed one means: itself if it is there, else all of its language."""
+    """Return the offered codes that a listed one means: itself if it is there, else all of its language."""
     exact = [code for code in offered if _subtags(code) == _subtags(wanted)]
     picked = exact or [code for code in offered if _same(wanted, code)]
     if picked:
@@ -378,7 +378,7 @@ def _pick(wanted: str, offered: list[str]) -> list[str]:
 
 
 def select(expression: str, available: Iterable[str]) -> list[str]:
-    """The available codes that an expression asks for, spelt as they are available.
+    """Return the available codes that an expression asks for, spelt as they are available.
 
     expression: a name in `PRESETS` (answered in the order of `available`), or codes with commas between them (answered
     in the order given, each once). A listed code takes its exact spelling where available, else every available code of

@@ -66,7 +66,7 @@ def flag_fields(settings: type) -> Iterator[FlagField | tuple[str, type]]:
 
 
 def has_flags(settings: type) -> bool:
-    """Whether a dataclass has fields that are flags."""
+    """Return whether a dataclass has fields that are flags."""
     return any(True for _ in flag_fields(settings))
 
 

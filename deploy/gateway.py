@@ -23,7 +23,7 @@ from xt.serve.gateway.server import Gateway
 
 
 def needed(name: str) -> str:
-    """Give a variable of the environment; XtError when it is not set."""
+    """Return a variable of the environment; XtError when it is not set."""
     value = os.environ.get(name, "")
     if not value:
         raise XtError(f"{name} is not set.", "See the list at the head of this file.")

@@ -17,7 +17,7 @@ from xt.core.machine import gpu_libraries
 
 
 def version(package: str) -> str:
-    """Give an installed version, or a dash."""
+    """Return an installed version, or a dash."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -7,7 +7,7 @@ import sys
 
 
 def healthy(port: int, path: str) -> bool:
-    """Whether this container's own port answers 200 within 3 seconds."""
+    """Return whether this container's own port answers 200 within 3 seconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
     try:
         connection.request("GET", path)

@@ -55,7 +55,7 @@ def compare(
         seed: of the resamples.
         methods: the calibration method of each side, a `p_...` column without its `p_`; None chooses the best that
             needs no labels in the language and both have.
-        progress: told of every language before it is resampled.
+        progress: called for every language before it is resampled.
 
     Raises:
         XtError: when the tasks, the queries or their right answers differ, naming the first difference; when a report
@@ -122,7 +122,7 @@ def choose(sides: tuple[Side, Side], methods: tuple[str | None, str | None]) -> 
 
 
 def describe(sides: tuple[Side, Side], chosen: tuple[str | None, str | None]) -> dict[str, Any]:
-    """What a page says of the two sides; their names differ."""
+    """Return what a page says of the two sides; their names differ."""
     names = [s.encoder for s in sides]
     if names[0] == names[1]:
         names = [s.path.resolve().name for s in sides]
@@ -147,7 +147,7 @@ def differences(
         pairs: language -> the answers of both sides to the same queries in the same order.
         repeats: resamples.
         seed: of the resamples; each language has draws of its own, the same for both of its sides.
-        tell: told of every language before it is resampled.
+        tell: called for every language before it is resampled.
     """
     values = {code: tuple(figures(answers) for answers in pair) for code, pair in pairs.items()}
     drawn = {}
@@ -171,17 +171,17 @@ def differences(
 
 
 def rng_of(code: str, seed: int) -> np.random.Generator:
-    """Give a language's own generator: its draws do not depend on which other languages are compared."""
+    """Return a language's own generator: its draws do not depend on which other languages are compared."""
     return np.random.default_rng([seed, *code.encode()])
 
 
 def subtract(after: float | None, before: float | None) -> float | None:
-    """After - before; None where either is."""
+    """Return after - before; None where either is."""
     return None if after is None or before is None else after - before
 
 
 def figures(answers: Answers) -> dict[str, float | None]:
-    """The measures of one side; AUROC is None with one class only."""
+    """Return the measures of one side; AUROC is None with one class only."""
     out: dict[str, float | None] = {"accuracy": float(answers.correct.mean())}
     if answers.confidence is not None:
         sample = Sample.of(answers.confidence, answers.correct, bins=15)
@@ -190,7 +190,7 @@ def figures(answers: Answers) -> dict[str, float | None]:
 
 
 def paired(pair: tuple[Answers, Answers], rng: np.random.Generator, repeats: int) -> dict[str, Floats]:
-    """Differences of `repeats` resamples, each of the same queries on both sides: measure -> (repeats,)."""
+    """Return the differences of `repeats` resamples, each of the same queries on both sides: measure -> (repeats,)."""
     n = len(pair[0].correct)
     samples = [None if x.confidence is None else Sample.of(x.confidence, x.correct, bins=15) for x in pair]
 
@@ -208,7 +208,7 @@ def paired(pair: tuple[Answers, Answers], rng: np.random.Generator, repeats: int
 
 
 def draw(rng: np.random.Generator, rows: int, n: int) -> npt.NDArray[np.int64]:
-    """How often each of n queries is in each of some resamples: (rows, n)."""
+    """Return how often each of n queries is in each of some resamples: (rows, n)."""
     picked = rng.integers(0, n, (rows, n)) + np.arange(0, rows * n, n)[:, None]
     return np.bincount(picked.ravel(), minlength=rows * n).reshape(rows, n)
 
@@ -219,7 +219,7 @@ def spread(
     gaps: Mapping[str, float | None],
     drawn: Mapping[str, Floats],
 ) -> dict[str, Any]:
-    """Values of both sides, differences, their intervals and p-values."""
+    """Return the values of both sides, differences, their intervals and p-values."""
     return {
         "a": dict(one),
         "b": dict(other),
@@ -230,7 +230,9 @@ def spread(
 
 
 def p_value(value: float | None, drawn: Floats) -> float | None:
-    """Two-sided p-value of "no difference": how far the value is from 0 in bootstrap standard errors, as a normal.
+    """Return the two-sided p-value of "no difference".
+
+    It is how far the value is from 0 in bootstrap standard errors, as a normal.
 
     Counting resamples instead would not go below 1 / (repeats + 1), which the correction for 100 languages needs.
     """
@@ -244,7 +246,7 @@ def p_value(value: float | None, drawn: Floats) -> float | None:
 
 
 def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:
-    """Say which of several differences hold together at a level of false alarms (Holm 1979, section 3).
+    """Return which of several differences hold together at a level of false alarms (Holm 1979, section 3).
 
     >>> holm([0.01, 0.04, 0.03, 0.005])
     [True, False, False, True]

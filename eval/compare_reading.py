@@ -87,7 +87,7 @@ def read_side(folder: Path) -> Side:
 
 
 def _lines(row: Mapping[str, Any]) -> Iterable[Line]:
-    """One prediction as lines: one, or one a word where words are tagged."""
+    """Return one prediction as lines: one, or one a word where words are tagged."""
     named = {k.removeprefix("p_"): float(v) for k, v in row.items() if k.startswith("p_") and _is_number(v)}
     if _is_number(row.get("probability")):
         named.setdefault(OWN, float(row["probability"]))
@@ -149,7 +149,10 @@ def matched(
 def _aligned(
     sides: tuple[Side, Side], code: str, direction: str, one: Sequence[Line], other: Sequence[Line]
 ) -> tuple[Sequence[Line], Sequence[Line]]:
-    """The lines of both in the order of the first; queries that occur several times keep their order among them."""
+    """Return the lines of both in the order of the first.
+
+    Queries that occur several times keep their order among them.
+    """
     if [x.key for x in one] == [x.key for x in other]:
         return one, other
     places: dict[tuple[str, ...], list[Line]] = {}

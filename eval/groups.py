@@ -128,7 +128,7 @@ def pool_accuracy(beaten_by: npt.NDArray[np.int64], candidates: int, size: int =
 def fixed_pool(
     queries: Vectors, corpus: Vectors, gold: npt.NDArray[np.int64] | None = None, *, size: int = POOL
 ) -> float:
-    """Accuracy at 1 in random pools of `size` candidates (`pool_accuracy`), from vectors of unit length.
+    """Return the accuracy at 1 in random pools of `size` candidates (`pool_accuracy`), from vectors of unit length.
 
     Args:
         queries: (n, dim).

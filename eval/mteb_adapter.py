@@ -75,7 +75,7 @@ class MtebEncoder:
         """Texts so far that held nothing to read (`xt.core.characters.is_empty`), whose vectors are zeros."""
 
     def role(self, prompt_type: Any) -> str | None:
-        """Give the role of a prompt type: `query`, `passage`, or None, the default, for other tasks."""
+        """Return the role of a prompt type: `query`, `passage`, or None, the default, for other tasks."""
         if prompt_type is None:
             return None
         value = str(getattr(prompt_type, "value", prompt_type))
@@ -127,13 +127,13 @@ class MtebEncoder:
         return vectors
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Give the cosine of each with each: (rows of 1, rows of 2)."""
+        """Return the cosine of each with each: (rows of 1, rows of 2)."""
         from mteb.similarity_functions import cos_sim
 
         return cos_sim(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Give the cosine of each with its own: (rows,)."""
+        """Return the cosine of each with its own: (rows,)."""
         from mteb.similarity_functions import pairwise_cos_sim
 
         return pairwise_cos_sim(embeddings1, embeddings2)

@@ -1,4 +1,4 @@
-"""What `xt eval` is asked to do; its flags are these fields. Light to import."""
+"""The settings of `xt eval`; its flags are these fields. Light to import."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Measures:
     search: Annotated[
         str | None,
         Flag(
-            "Mining: how neighbours are found: exact, ivf (an index; its recall is told), or auto, exact up to "
+            "Mining: how neighbours are found: exact, ivf (an index; its recall is reported), or auto, exact up to "
             "100,000 sentences a side. Default auto."
         ),
     ] = None
@@ -101,7 +101,7 @@ class CalibrationFlags:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Everything that one run of `xt eval` is asked."""
+    """All settings of one run of `xt eval`."""
 
     task: Annotated[
         list[str],
@@ -128,7 +128,7 @@ class EvalOptions:
     def __post_init__(self) -> None:
         if self.measures.head is not None and not any(name.partition(":")[0] in OWN_FORMATS for name in self.task):
             raise UsageError("--head is for your own data, FORMAT:PATH; none of the tasks is")
-        self.location.server.tls()  # what is wrong with it is told before any work
+        self.location.server.tls()  # what is wrong with it is reported before any work
         results, location = self.results, self.location
         if results.summary or results.compare:
             if results.summary and results.compare:

@@ -24,7 +24,7 @@ EXAMPLES = 6
 
 
 def is_ranked(task: str) -> bool:
-    """Whether a name means ranked retrieval: a task of the table, `beir:FOLDER`, or a folder that looks like BEIR's."""
+    """Return whether a name means ranked retrieval: such a task, `beir:FOLDER`, or a folder that looks like BEIR's."""
     looks = is_folder(task) and beir_file(Path(task).expanduser(), BEIR_CORPUS) is not None
     return task in ANSWERS or task.startswith(PREFIX) or looks
 

@@ -246,7 +246,7 @@ def write_summary(
 
 
 def notes(section: Mapping[str, Any]) -> list[str]:
-    """Say in words what is missing, and what a reader must know."""
+    """Return in words what is missing, and what a reader must know."""
     told = []
     for name, task in section["tasks"].items():
         if not task["reports"]:

@@ -85,7 +85,7 @@ class CachedEncoder:
             identity: names what the vectors depend on: the weights' hash, precision, engine and device.
             root: the folder of all encoders' vectors (None: `vectors` in the user's cache).
             max_bytes: of all shards; the oldest go first.
-            warn: told when vectors cannot be kept, as on a full disk; they are then used all the same.
+            warn: called when vectors cannot be kept, as on a full disk; they are then used all the same.
         """
         self.encoder = encoder
         self.root = root or cache_folder() / "vectors"

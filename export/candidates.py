@@ -44,7 +44,7 @@ class Candidate:
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest keeps it."""
+        """Return it as the manifest keeps it."""
         return asdict(self)
 
 
@@ -60,14 +60,14 @@ def possible(provider: str = "auto") -> list[tuple[str, str]]:
 
 
 def speed(encoder: TextEncoder, texts: Sequence[str]) -> float:
-    """Tokens a second, padding not counted, of encoding `texts` in one call."""
+    """Return the tokens a second, padding not counted, of encoding `texts` in one call."""
     start = time.perf_counter()
     tokens = int(encoder.encode(texts, truncate=True).tokens.sum())
     return tokens / (time.perf_counter() - start)
 
 
 def retrieval_ece(foreign: Vectors, english: Vectors, gold: Sequence[int], temperature: float, bins: int = 15) -> float:
-    """Expected calibration error of the best candidate's probability, in bins of equal mass."""
+    """Return the expected calibration error of the best candidate's probability, in bins of equal mass."""
     probabilities = RetrievalTemperature(temperature)(foreign @ english.T)[:, :-1]
     confidence, right = probabilities.max(1), probabilities.argmax(1) == np.asarray(gold)
     parts = np.array_split(np.argsort(confidence, kind="stable"), bins)
@@ -151,7 +151,7 @@ def choose(candidates: Sequence[Candidate], *, max_loss: float, min_cosine: floa
 
 
 def measure_speeds(encoders: Sequence[TextEncoder], texts: Sequence[str]) -> list[float]:
-    """Median tokens a second of each over interleaved rounds, every shape seen before."""
+    """Return the median tokens a second of each over interleaved rounds, every shape seen before."""
     for encoder in encoders:
         speed(encoder, texts)
     turns = [[speed(e, texts) for e in encoders] for _ in range(ROUNDS)]

@@ -95,7 +95,7 @@ def export_model(
         name: the model's name on the server.
         options: precision, provider, thresholds, and what is made smaller.
         force: replace an existing model.
-        report: told of every stage.
+        report: called with a line for every stage.
 
     Raises:
         CheckFailed: a stage is not near enough to PyTorch; nothing is written.

@@ -187,7 +187,7 @@ def for_bf16(source: Path, target: Path) -> int:
 
 
 def _large(model: Any) -> bool:
-    """Whether a graph is over protobuf's 2 GB and needs its weights in a file beside it."""
+    """Return whether a graph is over protobuf's 2 GB and needs its weights in a file beside it."""
     return bool(model.model.ByteSize() > 2_000_000_000)
 
 

@@ -35,7 +35,9 @@ SCRATCH = "/tmp"  # noqa: S108 - of the container, the one folder it can write
 
 
 def widths(max_length: int) -> list[int]:
-    """Give the widths, in tokens, that micro-batches are padded to: steps of a third to a half, the last `max_length`.
+    """Return the widths, in tokens, that micro-batches are padded to.
+
+    They grow by a third to a half; the last is `max_length`.
 
     >>> widths(100)
     [16, 24, 32, 48, 64, 96, 100]
@@ -45,7 +47,7 @@ def widths(max_length: int) -> list[int]:
 
 
 def rows_of(width: int, token_budget: int) -> int:
-    """Give the most rows of a micro-batch of this width.
+    """Return the most rows of a micro-batch of this width.
 
     >>> rows_of(64, 1024), rows_of(512, 100)
     (16, 1)
@@ -150,7 +152,7 @@ def split_native(
 
 
 def choose_accelerator(graph: Any, device: str, accelerator: str) -> str:
-    """Give the accelerator to use, or raise XtError when this graph or device cannot have the one asked for.
+    """Return the accelerator to use, or raise XtError when this graph or device cannot have the requested one.
 
     TensorRT and OpenVINO take standard ONNX nodes. A fused graph's attention and normalisation are ONNX Runtime's own:
     the accelerator would leave them to another provider, node by node, with a copy at each border.
@@ -232,14 +234,14 @@ def graph_config(
 
 
 def profile_shapes(inputs: Sequence[str], longest: int, token_budget: int) -> dict[str, str]:
-    """Give TensorRT's least, usual and greatest shapes, rows x tokens for every input, as its options spell them."""
+    """Return TensorRT's least, usual and greatest shapes, rows x tokens for every input, as its options spell them."""
     usual = min(64, longest)
     shapes = {"min": (1, 1), "opt": (rows_of(usual, token_budget), usual), "max": (MAX_ROWS, longest)}
     return {k: ",".join(f"{name}:{rows}x{tokens}" for name in inputs) for k, (rows, tokens) in shapes.items()}
 
 
 def triton_type(value: Any) -> int:
-    """Give Triton's name for the element type of a graph's input or output."""
+    """Return Triton's name for the element type of a graph's input or output."""
     import onnx
 
     from xt.serve.triton.model_config import messages
@@ -258,7 +260,7 @@ def triton_type(value: Any) -> int:
 
 
 def dims_without_batch(value: Any) -> list[int]:
-    """Give the dims of a graph's input or output behind the batch axis; -1 for one of any length."""
+    """Return the dims of a graph's input or output behind the batch axis; -1 for one of any length."""
     axes = value.type.tensor_type.shape.dim
     if not axes or axes[0].HasField("dim_value"):
         raise XtError(f"The first axis of {value.name} is fixed, so the graph takes no batches.", "Export it again.")

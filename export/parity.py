@@ -106,7 +106,7 @@ class ParityTexts:
 
 
 def cosines(a: Vectors, b: Vectors) -> Vectors:
-    """Row by row cosine of two (n, dim) arrays, in float64 inside: (n,)."""
+    """Return the cosine of each row of two (n, dim) arrays, in float64 inside: (n,)."""
     x, y = a.astype(np.float64), b.astype(np.float64)
     return np.asarray((x * y).sum(1) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)), np.float32)
 
@@ -194,7 +194,7 @@ def batch_invariance(encoder: TextEncoder, texts: Sequence[str], count: int = 32
 
 
 def padding_invariance(encoder: TextEncoder, texts: Sequence[str], count: int = 8, extra: int = 96) -> float:
-    """Smallest cosine between texts in their own width and with up to `extra` more tokens of padding."""
+    """Return the smallest cosine between texts in their own width and with up to `extra` more tokens of padding."""
     ids, _ = encoder.tokenizer(
         [texts[i] for i in spread(len(texts), count)], prefix=encoder.spec.prefix(None), truncate=True
     )

@@ -77,7 +77,7 @@ def export(
 
 
 def pruning_text(corpus: Sequence[Bitext], languages: str | None) -> tuple[Texts | None, list[str] | None]:
-    """Return the text for pruning, and the codes asked for as the corpus spells them; None twice without languages."""
+    """Return the text for pruning, and the requested codes as the corpus spells them; None twice without languages."""
     if languages is None:
         return None, None
     texts = corpus_texts(corpus)

@@ -1,4 +1,4 @@
-"""What an export is asked to do; the flags of `xt export` are its fields."""
+"""The settings of an export; the flags of `xt export` are its fields."""
 
 from __future__ import annotations
 

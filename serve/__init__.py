@@ -15,7 +15,7 @@ PLACES = {"AsyncClient": "async_client", "Client": "client", "Tls": "address"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the clients, and numpy and gRPC with them, only when they are asked for."""
+    """Import the clients, and numpy and gRPC with them, only when they are requested."""
     if name in PLACES:
         return getattr(import_module(f"xt.serve.client.{PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,7 +38,7 @@ class TlsFiles:
     tls_key: TlsKey = None
 
     def given(self) -> bool:
-        """Whether there is any."""
+        """Return whether there is any."""
         return any(value is not None for value in (self.tls_ca, self.tls_cert, self.tls_key))
 
     def read(self, url: str | None) -> Tls | None:
@@ -113,7 +113,7 @@ class EncodingOptions:
     truncate: Truncate = False
 
     def prefix_for(self, role_name: str, prefixes: Mapping[str, str]) -> str:
-        """Return the prefix that was asked for, or that of a role where the encoder has one."""
+        """Return the prefix that was requested, or that of a role where the encoder has one."""
         from xt.serve.index.index import role
 
         return self.prefix or role(prefixes, role_name)

@@ -1,4 +1,4 @@
-"""What `xt serve` is asked to do; its flags are these fields. Light to import."""
+"""The settings of `xt serve`; its flags are these fields. Light to import."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOPBACK = "127.0.0.1"
 class Listening:
     """Where Triton listens."""
 
-    http_host: Annotated[str, Flag("Address of Triton's HTTP, which asks nobody who they are.")] = LOOPBACK
+    http_host: Annotated[str, Flag("Address of Triton's HTTP, which authenticates nobody.")] = LOOPBACK
     grpc_host: Annotated[str, Flag("Address of gRPC, which does so with --grpc-root-cert alone.")] = LOOPBACK
     metrics_host: Annotated[str, Flag("Address of the metrics, open to all.")] = LOOPBACK
     http_port: Annotated[int, Flag("KServe v2 over HTTP.")] = 8000
@@ -72,7 +72,7 @@ class GatewaySettings:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """Everything that one run of `xt serve` is asked."""
+    """All settings of one run of `xt serve`."""
 
     repository: Annotated[Path, Flag("A model repository that `xt export` wrote.", positional=True)]
     listening: Listening = field(default_factory=Listening)
@@ -104,7 +104,7 @@ class ServeSettings:
     trust_code: TrustCode = False
 
     def check_gateway(self) -> None:
-        """Raise for an address of a gateway that is not asked for."""
+        """Raise for an address of a gateway that is not requested."""
         if self.gateway.host is not None and self.gateway.gateway_port is None:
             raise UsageError(
                 "--host is the address of the gateway, and there is no --gateway-port. Triton's own addresses are "

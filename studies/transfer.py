@@ -87,7 +87,7 @@ RUNS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What one run of the study is asked to do."""
+    """The settings of one run of the study."""
 
     out: Path
     encoder: str = "multilingual-e5-small"
@@ -125,7 +125,7 @@ def english_text(data_dir: Path | None, path: Path) -> None:
 
 
 def configure(study: Settings, chosen: Run) -> TrainConfig:
-    """Give the settings of one training; what it reads that is not there yet is made."""
+    """Return the settings of one training; what it reads that is not there yet is made."""
     settings = {**COMMON, **chosen.settings}
     made = study.out / "data"
     if settings.get("mlm"):
@@ -205,7 +205,7 @@ def claim(out: Path) -> None:
 
 
 def _holds(file: Path, *keys: str) -> bool:
-    """Whether a file is a JSON object with these keys."""
+    """Return whether a file is a JSON object with these keys."""
     try:
         found = read_json(file)
     except XtError:
@@ -284,7 +284,7 @@ def summarise(out: Path) -> dict[str, Any]:
 
 
 def _way(entry: Encoder, way: str) -> dict[str, Any]:
-    """Give one direction of retrieval: accuracies in percent, and what a zero-shot temperature makes of them."""
+    """Return one direction of retrieval: accuracies in percent, and what a zero-shot temperature makes of them."""
     found = entry.retrieval[way]
     fitted = entry.calibration[way].methods.get("zero-shot", Method())
     return {
@@ -308,7 +308,7 @@ def write_tables(out: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Give a Markdown table, and an empty line behind it."""
+    """Return a Markdown table, and an empty line behind it."""
     lines = [head, ["---"] * len(head), *rows]
     return [*(f"| {' | '.join(cells)} |" for cells in lines), ""]
 

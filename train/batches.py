@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from xt.core.encoder.buckets import micro_batches
 from xt.core.heads.inputs import IGNORED, Arrays, Inputs, Unit, collate
 from xt.train.data import TaskData
+from xt.train.process_group import ProcessGroup
 from xt.train.sampling import Plan
-from xt.train.team import Team
 
 Batch = dict[str, Tensor]
 
@@ -71,7 +71,7 @@ class StepBatches(Dataset[StepBatch]):
         micro_tokens: int,
         mlm_probability: float = 0.15,
         segments: bool = True,
-        team: Team = Team(),
+        group: ProcessGroup = ProcessGroup(),
         first: int = 0,
     ) -> None:
         self.plan = plan
@@ -81,7 +81,7 @@ class StepBatches(Dataset[StepBatch]):
         self.micro_tokens = micro_tokens
         self.mlm_probability = mlm_probability
         self.segments = segments
-        self.rank, self.size = team.rank, team.size
+        self.rank, self.size = group.rank, group.size
         self.first = first
 
     def __len__(self) -> int:

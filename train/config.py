@@ -1,4 +1,4 @@
-"""What one training run is asked to do."""
+"""The settings of one training run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _named_alike(value: str, format: str) -> str:
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is a plain path: no task of the table and no FORMAT:PATH, but a file, or called like one.
+    """Return whether a name is a plain path: no task of the table and no FORMAT:PATH, but a file, or called like one.
 
     >>> is_path("data/a"), is_path("a.jsonl"), is_path("pair:a.jsonl"), is_path("sick")
     (True, True, False, False)
@@ -330,14 +330,14 @@ class TrainConfig:
         return (unknown(k, v, known) for k, (given, known) in words.items() for v in given if v not in known)
 
     def language_codes(self) -> tuple[str, ...]:
-        """Return the languages asked for, by the codes that rows are counted under; empty for all."""
+        """Return the requested languages, by the codes that rows are counted under; empty for all."""
         name = (self.languages or "all").strip().lower()
         if name in PRESETS:
             return () if name == "all" else PRESETS[name]
         return tuple(dict.fromkeys(canonical(code) for code in name.split(",") if code.strip()))
 
     def planned_steps(self, examples: int, *, target: bool = False) -> int:
-        """Give the steps to train for, when all tasks together have so many (capped) examples.
+        """Return the steps to train for, when all tasks together have so many (capped) examples.
 
         >>> TrainConfig("x", Path("y"), intermediate=("sample-nli",), epochs=2, batch=16).planned_steps(100)
         13
@@ -348,7 +348,7 @@ class TrainConfig:
         return steps if steps is not None else max(1, math.ceil((epochs or 1.0) * examples / self.batch))
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest and a recipe keep it."""
+        """Return it as the manifest and a recipe keep it."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         for name in FILES:
             plain[name] = {k: list(v) for k, v in getattr(self, name).items()}

@@ -60,7 +60,7 @@ class TaskData:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TaskRequest:
     """A task that is to be trained on, before its data are read."""
 
     task: Task
@@ -73,7 +73,7 @@ class Wanted:
     """Of image vectors."""
 
 
-def wanted(config: TrainConfig, *, target: bool) -> list[Wanted]:
+def task_requests(config: TrainConfig, *, target: bool) -> list[TaskRequest]:
     """Find the data of every task of a phase; XtError for the first that has none."""
     if target:
         return [_task(config, str(config.target))]
@@ -87,12 +87,12 @@ def wanted(config: TrainConfig, *, target: bool) -> list[Wanted]:
     return found
 
 
-def _task(config: TrainConfig, name: str) -> Wanted:
+def _task(config: TrainConfig, name: str) -> TaskRequest:
     format, _, path = name.partition(":")
     return _images(config, path) if format == "image-text" and path else _located(config, name)
 
 
-def _located(config: TrainConfig, name: str) -> Wanted:
+def _located(config: TrainConfig, name: str) -> TaskRequest:
     task = own_task(name) if ":" in name else tasks.get(name)
     files = [_path(task, p) for p in config.data.get(name, ())]
     train, dev = (
@@ -105,7 +105,7 @@ def _located(config: TrainConfig, name: str) -> Wanted:
     if task.layout == "ccgbank":
         task = train.task  # whose labels are those of its folder
         dev, extra = replace(dev, task=task), tuple(replace(s, task=task) for s in extra)
-    return Wanted(task, name, (train, *extra), dev)
+    return TaskRequest(task, name, (train, *extra), dev)
 
 
 def _path(task: Task, named: str) -> Path:
@@ -124,7 +124,7 @@ def _chosen(config: TrainConfig, source: Source) -> Source:
     return replace(source, languages=codes) if codes and not source.language else source
 
 
-def _pairs(config: TrainConfig, name: str) -> Wanted:
+def _pairs(config: TrainConfig, name: str) -> TaskRequest:
     found = _located(config, name)
     row = found.task
     if row.format == "contrastive":
@@ -168,7 +168,7 @@ def _with_positive(config: TrainConfig, name: str, row: Task) -> Task:
 
 
 def positives(rows: Iterable[Example], positive: int, negative: int | None) -> Iterator[TupleExample]:
-    """Give the pairs of the positive label, each with a hard negative when the same first text has one close by.
+    """Return the pairs of the positive label, each with a hard negative when the same first text has one close by.
 
     Nothing more than `WINDOW` pairs is kept in memory.
     """
@@ -194,7 +194,7 @@ def positives(rows: Iterable[Example], positive: int, negative: int | None) -> I
     yield from (made(*entry) for entry in recent)
 
 
-def _images(config: TrainConfig, folder: str) -> Wanted:
+def _images(config: TrainConfig, folder: str) -> TaskRequest:
     path = Path(folder).expanduser().resolve()
     task = Task(
         path.name.replace(".", "-"),
@@ -207,11 +207,11 @@ def _images(config: TrainConfig, folder: str) -> Wanted:
         source=folder,
         licence="as the folder says",
     )
-    return Wanted(task, folder, folder=path)
+    return TaskRequest(task, folder, folder=path)
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """Give what the content of a source depends on: the files' hashes, or the commits on the hub."""
+    """Return what the content of a source depends on: the files' hashes, or the commits on the hub."""
     row = source.task
     facts: dict[str, Any] = {"split": source.split, "language": source.language, "part": source.part}
     facts["languages"] = source.languages
@@ -231,7 +231,7 @@ def _files(place: Path) -> list[tuple[str, Path]]:
 
 
 def _renamed(log: dict[str, Any], sources: Iterable[Source]) -> dict[str, Any]:
-    """Give a log with the files as they are called now: the same bytes may have been read elsewhere before."""
+    """Return a log with the files as they are called now: the same bytes may have been read elsewhere before."""
     places = [file for source in sources for file in source.files if file.is_file()]
     old = {path: digest for path, digest in log["files"].items() if Path(path) not in places}
     new = {sha256(file): str(file) for file in places} if old else {}
@@ -243,58 +243,58 @@ def _renamed(log: dict[str, Any], sources: Iterable[Source]) -> dict[str, Any]:
     return {**log, "files": files, "first": first}
 
 
-def load(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:
+def load(config: TrainConfig, request: TaskRequest, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:
     """Read and tokenise the data of one task, or find them as they were prepared before.
 
     Args:
         config: the settings.
-        want: the task and where its data are.
+        request: the task and where its data are.
         inputs: the encoder's tokenizer.
         tokenizer: its file's hash.
         report: takes lines that say what happens.
     """
-    if want.folder is not None:
-        return _load_images(config, want, inputs, tokenizer, report)
-    assert want.dev is not None
-    sources = [describe(source) for source in want.train]
-    name = _key(config, want, inputs, tokenizer, {"sources": sources})
+    if request.folder is not None:
+        return _load_images(config, request, inputs, tokenizer, report)
+    assert request.dev is not None
+    sources = [describe(source) for source in request.train]
+    name = _key(config, request, inputs, tokenizer, {"sources": sources})
     prepared = find(name)
     if prepared is None:
-        report(f"{want.task.name}: reading and tokenising")
+        report(f"{request.task.name}: reading and tokenising")
         log = ReadLog()
-        stream = (example for source in want.train for example in examples(source, log))
-        prepared = _prepare(config, want, inputs, name, stream, log)
+        stream = (example for source in request.train for example in examples(source, log))
+        prepared = _prepare(config, request, inputs, name, stream, log)
     else:
-        every = [s for source in want.train for s in (source, *source.more)]
+        every = [s for source in request.train for s in (source, *source.more)]
         prepared = replace(prepared, facts={**prepared.facts, "log": _renamed(prepared.facts["log"], every)})
-    ReadLog(**prepared.facts["log"]).check(f"{want.task.name}, training data", config.allow_unusable)
+    ReadLog(**prepared.facts["log"]).check(f"{request.task.name}, training data", config.allow_unusable)
     log = ReadLog()
-    dev = list(chosen(_shaped(want, examples(want.dev, log)), config.dev_limit, config.seed))
-    log.check(f"{want.task.name}, dev data", config.allow_unusable)
-    _require(want, prepared, dev, log)
-    warnings = [] if want.transform is not None else _check_labels(want, prepared, log)
+    dev = list(chosen(_shaped(request, examples(request.dev, log)), config.dev_limit, config.seed))
+    log.check(f"{request.task.name}, dev data", config.allow_unusable)
+    _require(request, prepared, dev, log)
+    warnings = [] if request.transform is not None else _check_labels(request, prepared, log)
     for warning in warnings:
-        report(f"warning: {want.task.name}: {warning}")
-    note = "; ".join(dict.fromkeys(s.note for s in (*want.train, want.dev) if s.note))
+        report(f"warning: {request.task.name}: {warning}")
+    note = "; ".join(dict.fromkeys(s.note for s in (*request.train, request.dev) if s.note))
     return TaskData(
-        want.task,
+        request.task,
         prepared,
         dev,
-        want.train[0].origin,
+        request.train[0].origin,
         note,
         dev_log=log,
         warnings=tuple(warnings),
-        divided=want.train[0].part is not None,
+        divided=request.train[0].part is not None,
     )
 
 
-def _load_images(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:
-    assert want.folder is not None
-    found = load_image_text(want.folder)
-    hashes = [(name, sha256(packed(want.folder / name))) for name in ("images.npy", "captions.jsonl")]
+def _load_images(config: TrainConfig, request: TaskRequest, inputs: Inputs, tokenizer: str, report: Report) -> TaskData:
+    assert request.folder is not None
+    found = load_image_text(request.folder)
+    hashes = [(name, sha256(packed(request.folder / name))) for name in ("images.npy", "captions.jsonl")]
     spoken = tuple(sorted({code for captions in found.captions.values() for code in captions}))
     codes = (ENGLISH,) if config.languages is None else config.language_codes() or spoken
-    name = _key(config, want, inputs, tokenizer, {"files": hashes, "languages": codes})
+    name = _key(config, request, inputs, tokenizer, {"files": hashes, "languages": codes})
     log, dev_log = ReadLog(files=dict(hashes)), ReadLog()
     for split, tally in (("train", log), ("dev", dev_log)):
         for code, captions in found.captions[split].items():
@@ -303,24 +303,24 @@ def _load_images(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: s
                 tally.unknown_languages[code] = len(captions)
     prepared = find(name)
     if prepared is None:
-        report(f"{want.task.name}: tokenising captions")
-        prepared = _prepare(config, want, inputs, name, iter(found.examples("train", codes)), log)
+        report(f"{request.task.name}: tokenising captions")
+        prepared = _prepare(config, request, inputs, name, iter(found.examples("train", codes)), log)
     dev: list[Example] = list(chosen(found.examples("dev", codes), config.dev_limit, config.seed))
-    _require(want, prepared, dev, dev_log)
+    _require(request, prepared, dev, dev_log)
     options = {"image_dim": int(found.vectors.shape[1]), "loss": config.image_loss}
-    return TaskData(want.task, prepared, dev, images=found.vectors, options=options, dev_log=dev_log)
+    return TaskData(request.task, prepared, dev, images=found.vectors, options=options, dev_log=dev_log)
 
 
-def _shaped(want: Wanted, stream: Iterable[Example]) -> Iterator[Example]:
-    return iter(stream) if want.transform is None else want.transform(stream)
+def _shaped(request: TaskRequest, stream: Iterable[Example]) -> Iterator[Example]:
+    return iter(stream) if request.transform is None else request.transform(stream)
 
 
-def _key(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, facts: dict[str, Any]) -> str:
+def _key(config: TrainConfig, request: TaskRequest, inputs: Inputs, tokenizer: str, facts: dict[str, Any]) -> str:
     return key(
         {
             **facts,
-            "format": want.task.format,
-            "labels": [want.task.labels, want.task.positive, want.task.negative],
+            "format": request.task.format,
+            "labels": [request.task.labels, request.task.positive, request.task.negative],
             "tokenizer": [tokenizer, inputs.prefix, inputs.max_length],
             "limit": [config.limit, config.seed if config.limit else None],
         }
@@ -328,28 +328,29 @@ def _key(config: TrainConfig, want: Wanted, inputs: Inputs, tokenizer: str, fact
 
 
 def _prepare(
-    config: TrainConfig, want: Wanted, inputs: Inputs, name: str, stream: Iterable[Example], log: ReadLog
+    config: TrainConfig, request: TaskRequest, inputs: Inputs, name: str, stream: Iterable[Example], log: ReadLog
 ) -> Prepared:
-    kept = chosen(_shaped(want, stream), config.limit, config.seed)
-    facts = {"log": lambda: dict(vars(log)), "task": want.task.name}
-    return prepare(name, want.task, kept, inputs, facts=facts)
+    kept = chosen(_shaped(request, stream), config.limit, config.seed)
+    facts = {"log": lambda: dict(vars(log)), "task": request.task.name}
+    return prepare(name, request.task, kept, inputs, facts=facts)
 
 
-def _require(want: Wanted, prepared: Prepared, dev: Sequence[Example], dev_log: ReadLog) -> None:
+def _require(request: TaskRequest, prepared: Prepared, dev: Sequence[Example], dev_log: ReadLog) -> None:
     logs = (ReadLog(**prepared.facts["log"]), dev_log)
     for what, count, log in zip(("training", "dev"), (len(prepared), len(dev)), logs, strict=True):
         if not count and log.left_out:
             raise XtError(
-                f"{want.task.name} has no {what} examples in the languages asked for; it has: {counts(log.left_out)}.",
+                f"{request.task.name} has no {what} examples in the requested languages; "
+                f"it has: {counts(log.left_out)}.",
                 "Choose by --languages.",
             )
         if not count:
-            raise XtError(f"{want.task.name} has no {what} examples.", "Check its files; xt tasks NAME says which.")
+            raise XtError(f"{request.task.name} has no {what} examples.", "Check its files; xt tasks NAME says which.")
 
 
-def _check_labels(want: Wanted, prepared: Prepared, dev_log: ReadLog) -> list[str]:
-    """Say what is odd about the labels; XtError where nothing can be learnt of them."""
-    task, train = want.task, ReadLog(**prepared.facts["log"]).labels
+def _check_labels(request: TaskRequest, prepared: Prepared, dev_log: ReadLog) -> list[str]:
+    """Return what is odd about the labels; XtError where nothing can be learnt of them."""
+    task, train = request.task, ReadLog(**prepared.facts["log"]).labels
     nothing = single_label(task.format, train)
     if task.format == "regression" and prepared.facts["deviation"] == 0:
         nothing = f"every training score is {prepared.facts['mean']:g}: there is nothing to learn"

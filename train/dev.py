@@ -27,7 +27,7 @@ def _device(model: MultiTaskModel) -> torch.device:
 
 
 def partners(ours: Tensor, theirs: Tensor) -> float:
-    """Give the share of rows whose nearest row on the other side is their own, mean of both directions.
+    """Return the share of rows whose nearest row on the other side is their own, mean of both directions.
 
     ours, theirs (n, dim) of unit length, the nth of each belonging together.
 
@@ -49,7 +49,7 @@ def _contrastive(model: MultiTaskModel, inputs: Inputs, data: TaskData) -> Score
 
 
 def _image_text(model: MultiTaskModel, inputs: Inputs, data: TaskData) -> Scores:
-    """Text to image among the dev images: recall at 1 and 10, mean reciprocal rank."""
+    """Return recall at 1 and 10 and the mean reciprocal rank of text to image among the dev images."""
     assert data.images is not None
     owners = [e.image for e in data.dev if isinstance(e, CaptionExample)]
     rows = images_of(data.dev)
@@ -67,7 +67,7 @@ def _image_text(model: MultiTaskModel, inputs: Inputs, data: TaskData) -> Scores
 
 
 def _mlm(model: MultiTaskModel, inputs: Inputs, data: TaskData) -> Scores:
-    """Hidden tokens found, and the mean cross-entropy (nats); the same tokens are hidden every time."""
+    """Return the hidden tokens found, and the mean cross-entropy (nats); the same tokens are hidden every time."""
     found = loss = count = 0.0
     at = 0
     for some in chunks(data.dev, READ_AHEAD):
@@ -106,12 +106,12 @@ def score_all(model: MultiTaskModel, inputs: Inputs, data: Sequence[TaskData]) -
 
 
 def mean_metric(data: Sequence[TaskData], scores: dict[str, Scores]) -> float:
-    """Give the unweighted mean of the tasks' metrics, by which weights are chosen."""
+    """Return the unweighted mean of the tasks' metrics, by which weights are chosen."""
     return float(np.mean([scores[d.task.name][d.task.metric] for d in data]))
 
 
 def baseline(data: TaskData) -> tuple[float, str]:
-    """Give what needs no encoder: the most frequent label, or chance."""
+    """Return what needs no encoder: the most frequent label, or chance."""
     if data.task.format in VECTOR_FORMATS:
         others = len(images_of(data.dev)) or len(data.dev)
         return 1 / others, "chance"

@@ -25,12 +25,12 @@ from xt.core.heads.inputs import Inputs
 from xt.core.heads.network import MultiTaskModel
 from xt.train import checkpoint, dev
 from xt.train.config import TrainConfig
-from xt.train.data import TaskData, Wanted, load, wanted
+from xt.train.data import TaskData, TaskRequest, load, task_requests
+from xt.train.process_group import ProcessGroup
 from xt.train.report import write_report
 from xt.train.run import Progress, Report, Run, quiet
 from xt.train.sampling import Plan, probabilities, schedule
 from xt.train.state import Work, work_folder
-from xt.train.team import Team
 from xt.train.trainer import Trace, fit
 
 DevScores = Mapping[str, Mapping[str, float]]
@@ -48,19 +48,19 @@ def train(config: TrainConfig, *, report: Report = quiet, progress: Progress | N
         report: takes lines that say what happens.
         progress: called after each step with its number, the steps in all, and {"task", "loss", "tokens_per_second"}.
 
-    Raises XtError for all that a user can mend, before any work where that can be known; then nothing is written.
+    Raises XtError for user errors, before any work where that can be known; then nothing is written.
     """
     device = pick_device(config.device)
     _loggers(config)
-    team = Team.join(device)
-    say = report if team.main else quiet
+    group = ProcessGroup.join(device)
+    say = report if group.main else quiet
     work = Work(work_folder(config.out))
     resume, force = config.resume, config.force
     if resume and work.run.is_file():
         force = bool(work.settings().get("force"))  # what was to be replaced still is
     if resume and not force and (config.out / MANIFEST).is_file():
         say(f"{config.out} is complete; nothing to go on with")
-        if team.main:
+        if group.main:
             work.remove()
         return config.out
     config = replace(config, resume=False, force=force)
@@ -69,19 +69,19 @@ def train(config: TrainConfig, *, report: Report = quiet, progress: Progress | N
         work.refuse_foreign()
     phases = [False] * bool(config.intermediate or config.mlm or config.contrastive or config.image_text)
     phases += [True] * bool(config.target)
-    wants = [wanted(config, target=target) for target in phases]
+    by_phase = [task_requests(config, target=target) for target in phases]
     resolved = resolve(config.encoder)
     say(f"encoder: {resolved.spec.name} ({resolved.spec.provenance})")
     settings = {**config.to_json(), "encoder_hash": resolved.parent["hash"]}
-    _begin(work, config, settings, team, say, resume=resume)
+    _begin(work, config, settings, group, say, resume=resume)
     try:
-        run = Run(device, team, say, progress, work)
-        _phases(config, phases, wants, resolved, run)
+        run = Run(device, group, say, progress, work)
+        _phases(config, phases, by_phase, resolved, run)
     except XtError:
-        if team.main and not work.progress():
+        if group.main and not work.progress():
             work.remove()  # nothing that --resume could spare
         raise
-    if team.main:
+    if group.main:
         work.remove()
     return config.out
 
@@ -102,30 +102,30 @@ def _loggers(config: TrainConfig) -> None:
 def _phases(
     config: TrainConfig,
     phases: Sequence[bool],
-    wants: Sequence[Sequence[Wanted]],
+    by_phase: Sequence[Sequence[TaskRequest]],
     resolved: Resolved,
     run: Run,
 ) -> None:
     """Train phase after phase, each on what the one before gave; one that was completed before is not repeated."""
     assert run.work is not None
-    for number, (target, want) in enumerate(zip(phases, wants, strict=True)):
+    for number, (target, requests) in enumerate(zip(phases, by_phase, strict=True)):
         last = number + 1 == len(phases)
         out = config.out if last else run.work.folder / INTERMEDIATE
         if last or not (out / MANIFEST).is_file():
-            run.report(_title(target, want))
+            run.report(_title(target, requests))
             here = replace(config, out=out, force=config.force and last)
-            _phase(here, resolved, want, run, target=target)
+            _phase(here, resolved, requests, run, target=target)
         if not last:
-            run.team.wait()
+            run.group.wait()
             resolved = resolve(str(out))
 
 
-def _title(target: bool, want: Sequence[Wanted]) -> str:
-    return f"{'target' if target else 'intermediate'}: {', '.join(w.task.name for w in want)}"
+def _title(target: bool, requests: Sequence[TaskRequest]) -> str:
+    return f"{'target' if target else 'intermediate'}: {', '.join(r.task.name for r in requests)}"
 
 
 def _begin(
-    work: Work, config: TrainConfig, settings: Mapping[str, Any], team: Team, say: Report, *, resume: bool
+    work: Work, config: TrainConfig, settings: Mapping[str, Any], group: ProcessGroup, say: Report, *, resume: bool
 ) -> None:
     """Open the work folder: the one of the interrupted training for --resume, else a new one."""
     there = work.run.is_file()
@@ -139,30 +139,30 @@ def _begin(
         return
     if resume:
         say(f"there is no interrupted training of {config.out}; beginning at the first step")
-    team.wait()  # until all have looked
-    if team.main:
+    group.wait()  # until all have looked
+    if group.main:
         work.begin(settings)
-    team.wait()
+    group.wait()
 
 
-def _phase(config: TrainConfig, resolved: Resolved, want: Sequence[Wanted], run: Run, *, target: bool) -> None:
+def _phase(config: TrainConfig, resolved: Resolved, requests: Sequence[TaskRequest], run: Run, *, target: bool) -> None:
     """Read the data of one phase and train on them."""
     assert run.work is not None
     inputs = Inputs(resolved.path / "tokenizer.json", resolved.spec, max_length=config.max_length)
     tokenizer = sha256(resolved.path / "tokenizer.json")
-    with run.team.main_first():
-        data = [load(config, w, inputs, tokenizer, run.report) for w in want]
+    with run.group.main_first():
+        data = [load(config, r, inputs, tokenizer, run.report) for r in requests]
     network = load_network(resolved.path)
     here = Work(run.work.folder / ("phase-target" if target else "phase-intermediate"))
-    if run.team.main:
+    if run.group.main:
         here.folder.mkdir(exist_ok=True)
-    run.team.wait()
+    run.group.wait()
     phase = replace(run, work=here, logs=log_folder(run.work, target=target))
     train_from_network(config, network, resolved, data, run=phase, target=target)
 
 
 def log_folder(work: Work, *, target: bool) -> Path:
-    """Give the folder that a phase is logged in: `<out>.logs/intermediate` or `<out>.logs/target`."""
+    """Return the folder that a phase is logged in: `<out>.logs/intermediate` or `<out>.logs/target`."""
     name = work.folder.name.removesuffix(".training")
     return work.folder.with_name(f"{name}.logs") / ("target" if target else "intermediate")
 
@@ -183,14 +183,14 @@ def train_from_network(
         network: a transformers encoder.
         resolved: its folder (the tokenizer is copied from there), its spec and how to name it as parent.
         data: the tasks with their data.
-        run: who trains, where, and who is told; None: this process, on the device of `config`.
+        run: processes, device and reports; None: this process, on the device of `config`.
         target: whether this is the target's phase, with its own number of steps.
     """
     run = run or Run(pick_device(config.device))
-    team, device, report = run.team, run.device, run.report
-    if config.batch < team.size:
-        raise XtError(f"A batch of {config.batch} is less than one example for each of {team.size} processes.")
-    if config.fsdp and (device == "cpu" or team.state is None or str(team.state.distributed_type).endswith("NO")):
+    group, device, report = run.group, run.device, run.report
+    if config.batch < group.size:
+        raise XtError(f"A batch of {config.batch} is less than one example for each of {group.size} processes.")
+    if config.fsdp and (device == "cpu" or group.state is None or str(group.state.distributed_type).endswith("NO")):
         raise XtError("FSDP needs GPUs, and processes that torchrun started.", "Leave --fsdp out, or use torchrun.")
     inputs = Inputs(resolved.path / "tokenizer.json", resolved.spec, max_length=config.max_length)
     if any(d.task.format == "mlm" for d in data) and inputs.mask_id < 0:
@@ -204,20 +204,20 @@ def train_from_network(
     looked = [d for d in data if d.task.metric in VECTOR_METRICS]
     if config.fsdp and run.work is not None and config.save_every:
         report("no states are kept under FSDP: --resume would begin with this phase's first step")
-    before = dev.score_all(model, inputs, looked) if team.main else {}
+    before = dev.score_all(model, inputs, looked) if group.main else {}
     rows = {d.task.name: d for d in data}
-    where = f"{device}, {team.size} processes" if team.size > 1 else device
+    where = f"{device}, {group.size} processes" if group.size > 1 else device
     report(f"training on {where}: {len(plan)} steps of {config.batch} examples, {len(data)} tasks")
     model, trace = fit(model, config, plan, data=rows, inputs=inputs, run=run)
-    if team.main:
+    if group.main:
         merged(model)
         scores = dev.score_all(model, inputs, data)
         table = [row(d, plan, config.batch, trace, before, scores) for d in data]
         for entry in table:
             report(line(entry))
-        facts = account_of(config, resolved, table, shares, plan, trace, device, team.size)
+        facts = account_of(config, resolved, table, shares, plan, trace, device, group.size)
         _write(config, model, resolved, data, layer, facts, report)
-    team.wait()
+    group.wait()
     return config.out
 
 
@@ -285,7 +285,7 @@ def merged(model: MultiTaskModel) -> None:
 
 
 def account(data: TaskData, max_length: int) -> str:
-    """Say what a task is trained on."""
+    """Return what a task is trained on."""
     facts, log = data.prepared.facts, data.log
     said = f"{data.task.name}: {facts['examples']} training and {len(data.dev)} dev examples"
     if facts["units"] != facts["examples"]:
@@ -299,7 +299,7 @@ def account(data: TaskData, max_length: int) -> str:
 
 
 def make_plan(config: TrainConfig, data: Sequence[TaskData], *, target: bool = False) -> tuple[dict[str, float], Plan]:
-    """Give the share of each task, and the batches of all steps."""
+    """Return the share of each task, and the batches of all steps."""
     sizes = {d.task.name: len(d.prepared) for d in data}
     mixing: dict[str, Any] = {
         "sampling": config.sampling,
@@ -314,7 +314,7 @@ def make_plan(config: TrainConfig, data: Sequence[TaskData], *, target: bool = F
 
 
 def row(data: TaskData, plan: Plan, batch: int, trace: Trace, before: DevScores, after: DevScores) -> dict[str, Any]:
-    """Give the row of one task in the manifest: its data, and its dev scores before and after training."""
+    """Return the row of one task in the manifest: its data, and its dev scores before and after training."""
     task, facts = data.task, data.prepared.facts
     base, label = dev.baseline(data)
     steps = sum(entry["task"] == task.name for entry in trace.losses)
@@ -357,7 +357,7 @@ def row(data: TaskData, plan: Plan, batch: int, trace: Trace, before: DevScores,
 
 
 def line(entry: Mapping[str, Any]) -> str:
-    """Say how one task went.
+    """Return how one task went.
 
     >>> facts = {"task": "t", "metric": "f1", "dev": 5, "before": None, "after": 0.5, "majority_label": "no baseline"}
     >>> line({**facts, "majority": 0.0})
@@ -381,7 +381,7 @@ def account_of(
     device: str,
     processes: int,
 ) -> dict[str, Any]:
-    """Give the manifest's account of the training."""
+    """Return the manifest's account of the training."""
     seen = asdict(trace)
     return {
         "encoder": resolved.spec.name,
@@ -409,7 +409,7 @@ def account_of(
 
 
 def trained_spec(spec: EncoderSpec, config: TrainConfig, data: Sequence[TaskData]) -> EncoderSpec:
-    """Give the spec of the trained encoder: used as before, with its own name and where it comes from."""
+    """Return the spec of the trained encoder: used as before, with its own name and where it comes from."""
     trained = ", ".join(f"{d.task.name} (sample)" if d.task.sample else d.task.name for d in data)
     return replace(
         spec, name=config.out.resolve().name, provenance=f"{spec.provenance or spec.name}, then trained on {trained}"

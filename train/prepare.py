@@ -54,18 +54,18 @@ DRAFT_FILE = re.compile(rf"({'|'.join(KINDS)})\.bin|\.?{re.escape(META)}(\.\d+)?
 
 
 def preparations() -> Path:
-    """Where prepared data are kept; removing it costs only the time to make them again."""
+    """Return where prepared data are kept; removing it costs only the time to make them again."""
     return cache_folder() / "prepared"
 
 
 def key(facts: Mapping[str, Any]) -> str:
-    """Give the name of the data that these facts determine."""
+    """Return the name of the data that these facts determine."""
     text = json.dumps({"schema": SCHEMA, **facts}, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def chosen(examples: Iterable[Example], limit: int | None, seed: int) -> Iterator[Example]:
-    """Give all examples, or the `limit` of them that a hash of the seed and their texts puts first, in their order."""
+    """Return all examples, or the `limit` of them that a hash of seed and texts puts first, in their order."""
     if limit is None:
         yield from examples
         return
@@ -172,7 +172,7 @@ class Prepared:
 
 
 def find(name: str) -> Prepared | None:
-    """Give data that were prepared before, by their `key`; None when they were not."""
+    """Return data that were prepared before, by their `key`; None when they were not."""
     folder = preparations() / name
     with explained():
         if not (folder / META).is_file():

@@ -24,12 +24,12 @@ _POWER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def shipped() -> list[str]:
-    """Names of the recipes that come with xt."""
+    """Return the names of the recipes that come with xt."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def find(path_or_name: str) -> Path:
-    """The file of a recipe: a bare name is one of the shipped ones, anything with a separator is a path."""
+    """Return the file of a recipe: a bare name is one of the shipped ones, anything with a separator is a path."""
     if "/" not in path_or_name and "\\" not in path_or_name:
         name = path_or_name.removesuffix(".yaml")
         if name not in shipped():
@@ -93,7 +93,7 @@ def _check(node: yaml.MappingNode, path: Path, known: Collection[str]) -> None:
 
 
 def merge(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's settings with the given flags over them; a list replaces a list.
+    """Return the recipe's settings with the given flags over them; a list replaces a list.
 
     A flag that is None or an empty list was not given. A flag for steps puts a recipe's epochs aside, and the other
     way round (`EXCLUSIVE`).
@@ -125,7 +125,7 @@ def resolve_recipe(recipe: str | None, given: Mapping[str, Any]) -> TrainConfig:
 
 
 def show(settings: Mapping[str, Any]) -> str:
-    """The settings as YAML, in their order; `load_recipe` reads the text again.
+    """Return the settings as YAML, in their order; `load_recipe` reads the text again.
 
     >>> print(show({"encoder": "e5", "intermediate": ("sick", "rte"), "learning_rate": 1e-5}), end="")
     encoder: e5
@@ -139,7 +139,7 @@ def show(settings: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What YAML knows: paths as text, and each list its own, as YAML marks one that is met twice (`&id001`)."""
+    """Return what YAML knows: paths as text, and each list its own, as YAML marks one that is met twice (`&id001`)."""
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
@@ -153,21 +153,21 @@ def _numbers(value: Any) -> Any:
 
 
 def _kind(node: yaml.Node) -> str:
-    """A node in words."""
+    """Return a node in words."""
     return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
 
 
 def _line_of(error: yaml.YAMLError) -> str:
-    """Where the reader stopped, as `, line 3`; empty when it does not say."""
+    """Return where the reader stopped, as `, line 3`; empty when it does not say."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     return f", line {mark.line + 1}" if mark else ""
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    """What the reader found, on one line."""
+    """Return what the reader found, on one line."""
     return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).replace("\n", " ")
 
 
 def _lines(texts: Iterable[str]) -> str:
-    """One text as it is, several each on a line."""
+    """Return one text as it is, several each on a line."""
     return "\n".join(text for text in texts if text)

@@ -1,4 +1,4 @@
-"""What goes with a training from its beginning to its end: who trains, on what device, and who is told."""
+"""What belongs to a training from start to end: its processes, its device, and who gets its reports."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xt.train.process_group import ProcessGroup
 from xt.train.state import Work
-from xt.train.team import Team
 
 Report = Callable[[str], None]
 """Takes lines that say what happens."""
@@ -25,7 +25,7 @@ class Run:
     """One training, or one phase of it."""
 
     device: str
-    team: Team = field(default_factory=Team)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
     """The processes that train together."""
     report: Report = quiet
     progress: Progress | None = None

@@ -28,7 +28,7 @@ SAMPLINGS: dict[str, Callable[[Counts, int, float], Counts]] = {
 def probabilities(
     sizes: Mapping[str, int], *, sampling: str = "proportional", cap: int = 131072, temperature: float = 2.0
 ) -> dict[str, float]:
-    """Give the share of the batches that each task gets.
+    """Return the share of the batches that each task gets.
 
     With n the examples of a task: `proportional` n; `capped` min(n, cap), T5's examples-proportional mixing with a
     limit (Raffel et al. 2020, section 3.5.2); `temperature` n**(1/temperature); `uniform` 1.
@@ -93,7 +93,7 @@ class Stream:
     _passes: dict[int, Indices] = field(default_factory=dict)
 
     def order(self, number: int) -> Indices:
-        """Give the order of one pass (from 0)."""
+        """Return the order of one pass (from 0)."""
         if number not in self._passes:
             rng = np.random.default_rng([*self.seed, number])
             order: Indices = rng.permutation(self.size)
@@ -103,7 +103,7 @@ class Stream:
         return self._passes[number]
 
     def take(self, nth: int) -> Indices:
-        """Give the positions of the task's nth batch (from 0), wherever in the training it comes."""
+        """Return the positions of the task's nth batch (from 0), wherever in the training it comes."""
         at, wanted = nth * self.batch, self.batch
         found = []
         while wanted:
@@ -130,7 +130,7 @@ class Plan:
         return len(self.order)
 
     def __getitem__(self, step: int) -> tuple[str, Indices]:
-        """Give the task and the positions of its examples of one step (from 0)."""
+        """Return the task and the positions of its examples of one step (from 0)."""
         name = self.names[self.order[step]]
         return name, self.streams[name].take(int(self.nth[step]))
 

@@ -40,13 +40,13 @@ STATE_FILE = re.compile(
 
 
 def work_folder(out: Path) -> Path:
-    """Where the state of the training that writes `out` is kept."""
+    """Return where the state of the training that writes `out` is kept."""
     out = out.absolute()
     return out.with_name(f"{out.name}.training")
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Give the parameters that are trained, by name."""
+    """Return the parameters that are trained, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -82,7 +82,7 @@ class Work:
         return sorted(whole, key=lambda p: int(p.name.removeprefix("state-")))
 
     def progress(self) -> bool:
-        """Whether there is anything to go on with: a state, or a phase that was completed."""
+        """Return whether there is anything to go on with: a state, or a phase that was completed."""
         phases = [Work(p) for p in self.folder.glob("phase-*")]
         return any(phase.states() for phase in phases) or any(self.folder.glob(f"*/{MANIFEST}"))
 
@@ -200,7 +200,7 @@ def copy_into(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tens
 
 
 def pack(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Give the trained weights and AdamW's state of each, as `weight/NAME`, `exp_avg/NAME`, ..."""
+    """Return the trained weights and AdamW's state of each, as `weight/NAME`, `exp_avg/NAME`, ..."""
     tensors = {}
     for name, parameter in trained(model).items():
         tensors[f"weight/{name}"] = parameter.detach()

@@ -30,10 +30,10 @@ from xt.train import dev
 from xt.train.batches import Batch, StepBatch, StepBatches
 from xt.train.config import TrainConfig
 from xt.train.data import TaskData
+from xt.train.process_group import ProcessGroup
 from xt.train.run import Progress, Run
 from xt.train.sampling import Plan
 from xt.train.state import Work, pack, trained, unpack, unpack_weights
-from xt.train.team import Team
 
 """Called after each step with its number (from 1), the steps in all, and {"task", "loss", "tokens_per_second"}."""
 MICRO_TOKENS = {"cpu": 1024, "cuda": 16_384}
@@ -86,18 +86,18 @@ class MultiTaskTrainer(Trainer):
         batches: StepBatches,
         config: TrainConfig,
         *,
-        team: Team | None = None,
+        group: ProcessGroup | None = None,
         trace: Trace | None = None,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=batches)
         self.remove_callback(PrinterCallback)  # it writes to stdout
         self.batches = batches
         self.config = config
-        self.team = team or Team()
+        self.group = group or ProcessGroup()
         self.trace = trace or Trace()
 
     def get_train_dataloader(self) -> DataLoader[StepBatch]:
-        """Give the plan's batches as they are: no shuffling, no collating, each process its own part."""
+        """Return the plan's batches as they are: no shuffling, no collating, each process its own part."""
         return DataLoader(self.batches, batch_size=None, shuffle=False)
 
     def create_optimizer(self) -> torch.optim.Optimizer:
@@ -133,7 +133,7 @@ class MultiTaskTrainer(Trainer):
         model.train()
         run = self._compare if batch.format in VECTOR_FORMATS else self._sum
         local = run(model, batch)
-        value = self.team.sum(local, self.args.device)
+        value = self.group.sum(local, self.args.device)
         step = batch.step + 1
         if not math.isfinite(value):
             raise diverged(f"The loss of step {step} ({batch.task}) is {value}.")
@@ -153,7 +153,7 @@ class MultiTaskTrainer(Trainer):
 
     def _seed(self, batch: StepBatch, micro: int) -> None:
         """Let dropout depend on nothing but the place in the training: a resumed one draws the same."""
-        torch.manual_seed(step_seed(self.config.seed, batch.step, self.team.rank, micro))
+        torch.manual_seed(step_seed(self.config.seed, batch.step, self.group.rank, micro))
 
     def _sum(self, model: nn.Module, batch: StepBatch) -> float:
         """Sum the gradients of micro-batches.
@@ -167,7 +167,7 @@ class MultiTaskTrainer(Trainer):
             with self._sync(model, i + 1 == len(batch.micro)):
                 with self.compute_loss_context_manager():
                     part = model(task=batch.task, **self._to_device(micro))["loss"] / batch.total
-                self.accelerator.backward(part * self.team.size)
+                self.accelerator.backward(part * self.group.size)
             loss += float(part.detach())
         return loss
 
@@ -192,7 +192,7 @@ class MultiTaskTrainer(Trainer):
         marked = [n for n in ("parts", "owners") if n in batch.micro[0]]
         marks = {n: torch.cat([m[n] for m in batch.micro]).to(self.args.device) for n in marked}
         rows = {n: self._everyone(mine) for n, mine in leaves.items()}
-        rows |= {n: torch.cat(self.team.gather(mine)) for n, mine in marks.items()}
+        rows |= {n: torch.cat(self.group.gather(mine)) for n, mine in marks.items()}
         loss = head.loss(**rows, **scalars)
         loss.backward()
         starts = np.cumsum([0, *[len(o[names[0]]) for o in outputs]])
@@ -203,25 +203,25 @@ class MultiTaskTrainer(Trainer):
                 with self.compute_loss_context_manager():
                     output = outputs[0] if single else model(task=batch.task, **self._to_device(micro))
                     pulls = [
-                        (output[n].float() * leaves[n].grad[starts[i] : starts[i + 1]]).sum() * self.team.size
+                        (output[n].float() * leaves[n].grad[starts[i] : starts[i + 1]]).sum() * self.group.size
                         for n in names
                     ]
                     if last:
                         pulls += [output[n] * v.grad for n, v in scalars.items() if v.grad is not None]
                     pull = torch.stack(pulls).sum()
                 self.accelerator.backward(pull)
-        return float(loss.detach()) / self.team.size
+        return float(loss.detach()) / self.group.size
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Give the trained weights by name; sharded ones are gathered, which every process must ask for."""
+        """Return the trained weights by name; sharded ones are gathered, which every process must ask for."""
         if not self.config.fsdp:
             return trained(self.model)
         return dict(self.accelerator.get_state_dict(self.model_wrapped))
 
     def _everyone(self, mine: Tensor) -> Tensor:
-        """Give the rows of all processes, those of this one with their graph."""
-        pieces = self.team.gather(mine.detach())
-        pieces[self.team.rank] = mine
+        """Return the rows of all processes, those of this one with their graph."""
+        pieces = self.group.gather(mine.detach())
+        pieces[self.group.rank] = mine
         return torch.cat(pieces)
 
 
@@ -290,7 +290,7 @@ class Keeper(TrainerCallback):
         self.trace.seconds += now - self.started
         self.started = now
         last = self.trace.losses[-1]
-        if self.progress is not None and self.trainer.team.main:
+        if self.progress is not None and self.trainer.group.main:
             speed = self.trace.tokens / max(self.trace.seconds, 1e-9)
             self.progress(step, state.max_steps, {**last, "tokens_per_second": speed})
         self.trainer.log({f"loss/{last['task']}": last["loss"]})
@@ -303,9 +303,9 @@ class Keeper(TrainerCallback):
 
     def _score(self, step: int, control: Any) -> None:
         trainer, trace = self.trainer, self.trace
-        every = trainer.team.main or trainer.config.fsdp  # sharded weights come together for all or for none
+        every = trainer.group.main or trainer.config.fsdp  # sharded weights come together for all or for none
         scores = dev.score_all(trainer.model, self.inputs, self.data) if every else None
-        scores = trainer.team.from_main(scores)
+        scores = trainer.group.from_main(scores)
         assert scores is not None
         mean = dev.mean_metric(self.data, scores)
         metrics = {d.task.name: scores[d.task.name][d.task.metric] for d in self.data}
@@ -314,7 +314,7 @@ class Keeper(TrainerCallback):
         if trace.best is None or mean > trace.best:
             trace.best, trace.chosen_step, trace.waited = mean, step, 0
             weights = trainer.weights()
-            if trainer.team.main:
+            if trainer.group.main:
                 self.best.save_best(weights)
         else:
             trace.waited += 1
@@ -324,7 +324,7 @@ class Keeper(TrainerCallback):
 
     def _save(self, step: int) -> None:
         trainer = self.trainer
-        if trainer.team.main:
+        if trainer.group.main:
             assert self.work is not None
             optimizer: Any = trainer.optimizer
             schedule: Any = trainer.lr_scheduler
@@ -336,11 +336,11 @@ class Keeper(TrainerCallback):
                 "trace": asdict(self.trace),
             }
             self.work.save(step, pack(trainer.model, getattr(optimizer, "optimizer", optimizer)), facts)
-        trainer.team.wait()
+        trainer.group.wait()
 
 
 def diverged(what: str) -> XtError:
-    """Give the error for a training that left the numbers."""
+    """Return the error for a training that left the numbers."""
     return XtError(what, "Lower the learning rates (--lr, --head-lr); no checkpoint was written.")
 
 
@@ -390,7 +390,7 @@ def fit(
 
     It is `model` itself, but for FSDP, which takes it apart: then a copy, whose weights are right in the main process.
     """
-    team, work, device = run.team, run.work, run.device
+    group, work, device = run.group, run.work, run.device
     restored = work.load() if work is not None else None
     trace = Trace()
     if restored is not None:
@@ -409,12 +409,12 @@ def fit(
         micro_tokens=config.micro_tokens or MICRO_TOKENS[device],
         mlm_probability=config.mlm_probability,
         segments=has_segments(model.encoder),
-        team=team,
+        group=group,
         first=0 if restored is None else int(restored[1]["step"]),
     )
     with TemporaryDirectory(prefix="xt-train-") as folder:  # Trainer insists on one
         args = arguments(config, len(plan), device, folder, run.logs)
-        trainer = MultiTaskTrainer(model, args, batches, config, team=team, trace=trace)
+        trainer = MultiTaskTrainer(model, args, batches, config, group=group, trace=trace)
         best = work or Work(Path(folder))
         keeper = Keeper(
             trainer,
@@ -429,9 +429,9 @@ def fit(
         trainer.train()
         weights = trainer.weights()
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)  # scored as it is written
-        if config.fsdp and team.main:
+        if config.fsdp and group.main:
             whole.load_state_dict(dict(weights))
-        if trace.chosen_step and team.main:  # the others have no more to do
+        if trace.chosen_step and group.main:  # the others have no more to do
             best.load_best(whole)
     trace.chosen_step = trace.chosen_step or len(trace.losses)
     broken = [name for name, weight in whole.named_parameters() if not bool(torch.isfinite(weight).all())]

@@ -30,7 +30,7 @@ class HeadCalibrator(Protocol):
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json keeps it; `from_json` reads it."""
+        """Return it as calibration.json keeps it; `from_json` reads it."""
         ...
 
 

@@ -29,12 +29,12 @@ def logit(p: Floats) -> Floats:
 
 
 def sigmoid(x: Floats) -> Floats:
-    """The inverse of `logit`."""
+    """Return the inverse of `logit`."""
     return np.asarray(1 / (1 + np.exp(-np.clip(x, -40, 40))))
 
 
 def is_sorted(scores: Floats) -> bool:
-    """Whether every row of (n, k) is best first; a row that holds NaN is not.
+    """Return whether every row of (n, k) is best first; a row that holds NaN is not.
 
     >>> is_sorted(np.array([[0.9, 0.9, -np.inf]])), is_sorted(np.array([[0.8, 0.9]]))
     (True, False)
@@ -66,7 +66,7 @@ def near(scores: npt.NDArray[Any]) -> Floats:
 
 
 def margin_features(confidence: Floats, scores: npt.NDArray[Any]) -> Floats:
-    """What Platt's map reads of a query, (n, 4).
+    """Return what Platt's map reads of a query, (n, 4).
 
     Log odds of the confidence; the best cosine; its lead over the second; its lead over the mean of the next nine (the
     margin of Artetxe & Schwenk 2019, arXiv 1811.01136, as a difference). A lone candidate leads by 0.
@@ -143,7 +143,7 @@ MAPS: dict[str, type[Any]] = {m.kind: m for m in (Platt, Beta, Isotonic, Histogr
 
 
 def to_json(fitted: ConfidenceMap) -> dict[str, Any]:
-    """As calibration.json keeps it."""
+    """Return it as calibration.json keeps it."""
     values = {name: getattr(fitted, name) for name in fitted.__dataclass_fields__}
     return {"kind": fitted.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
 

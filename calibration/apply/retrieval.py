@@ -51,7 +51,7 @@ class RetrievalTemperature:
         return _softmax(scores, self.none_score, self.temperature)
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json keeps it (no mass for "none of these": null)."""
+        """Return it as calibration.json keeps it (no mass for "none of these": null)."""
         none = self.none_score if math.isfinite(self.none_score) else None
         return {"kind": "retrieval-temperature", "temperature": self.temperature, "none_score": none}
 
@@ -94,7 +94,7 @@ class RetrievalMargin:
         return _softmax(scores, maps.near(scores) + self.margin, self.temperature)
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json keeps it."""
+        """Return it as calibration.json keeps it."""
         return {"kind": "retrieval-margin", "temperature": self.temperature, "margin": self.margin}
 
     @classmethod
@@ -132,7 +132,7 @@ def _in_place(calibrate: Callable[[Floats], Floats], scores: npt.NDArray[Any]) -
 
 
 def _softmax(scores: Floats, none: float | Floats, temperature: float) -> Floats:
-    """Probabilities (n, k + 1) of similarities (n, k) and that of "none of these", in the last column."""
+    """Return probabilities (n, k + 1) of similarities (n, k) and that of "none of these", in the last column."""
     p = np.empty((len(scores), scores.shape[1] + 1))
     p[:, :-1] = scores
     p[:, -1] = none
@@ -178,7 +178,7 @@ class Rescaled:
         return p
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json keeps it."""
+        """Return it as calibration.json keeps it."""
         return {"kind": "retrieval-rescaled", "base": self.base.to_json(), "map": maps.to_json(self.map)}
 
     @classmethod

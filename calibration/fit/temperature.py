@@ -81,12 +81,15 @@ def label_loss(scores: npt.NDArray[Any], gold: Any) -> Callable[[float], float]:
 
 
 def nll(calibrator: Any, scores: npt.NDArray[Any], gold: Any) -> Floats:
-    """Negative log-likelihood of the gold candidate, or of "none of these" where gold is -1: (n,), in nats."""
+    """Return the negative log-likelihood (n,) of the gold candidate (-1: "none of these"), in nats."""
     return losses(calibrator(scores), gold)
 
 
 def losses(probabilities: Floats, gold: Any) -> Floats:
-    """Negative log-likelihood under probabilities (n, k + 1), whose last column is "none of these", as gold -1 is."""
+    """Return the negative log-likelihood under probabilities (n, k + 1).
+
+    The last column is "none of these" (gold -1).
+    """
     return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(gold)), gold], 1e-300)))
 
 
@@ -135,12 +138,12 @@ class Curves:
         return len(self.gold)
 
     def some(self, most: int) -> Curves:
-        """The curves of about so many of the queries, evenly chosen."""
+        """Return the curves of about so many of the queries, evenly chosen."""
         few = slice(None, None, max(1, len(self) // most))
         return Curves(self.scores[few], self.gold[few], self.ground[few])
 
     def __call__(self, beta: float, a: float) -> tuple[float, Floats, Floats]:
-        """Value, gradient (2,) and Hessian (2, 2)."""
+        """Return the value, gradient (2,) and Hessian (2, 2)."""
         odds = np.multiply(self._behind, beta, out=self._room)
         np.exp(odds, out=odds)
         total = odds @ self._ones
@@ -163,7 +166,7 @@ class Curves:
 
 
 def _search(curves: Curves, none: float) -> tuple[float, float]:
-    """Where to start from: the fit of some of the queries, so that a fit of all needs few steps."""
+    """Return where to start from: the fit of some of the queries, so that a fit of all needs few steps."""
     return _descend(curves.some(SEARCHED), (0.01, none)) if len(curves) > SEARCHED else (0.01, none)
 
 
@@ -258,7 +261,10 @@ def _along_the_edge(
 
 
 def information(calibrator: RetrievalTemperature, scores: npt.NDArray[Any]) -> float:
-    """Fisher information of the queries about log T: how firmly they hold it; its inverse is a sampling variance."""
+    """Return the Fisher information of the queries about log T: how firmly they hold it.
+
+    Its inverse is a sampling variance.
+    """
     p = calibrator(scores)
     values = np.concatenate([np.asarray(scores, np.float64), np.full((len(scores), 1), calibrator.none_score)], axis=1)
     values = np.where(np.isfinite(values), values, 0.0) / calibrator.temperature
@@ -301,7 +307,7 @@ def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: floa
         return float((1 / (1 + np.exp(odds, out=odds) @ ones)).mean()) - accuracy
 
     def search(low: float, high: float, step: int) -> float:
-        """The root between two places, of every `step`-th query; the nearer end where there is none."""
+        """Return the root between two places, of every `step`-th query; the nearer end where there is none."""
         if over(low, step) <= 0:
             return low
         if over(high, step) >= 0:

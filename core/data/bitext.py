@@ -109,13 +109,13 @@ def find_pairs(folder: Path, skipped: list[str] | None = None) -> dict[str, tupl
 
 
 def read_folder(folder: Path, selection: str = "all", skipped: list[str] | None = None) -> list[Bitext]:
-    """Read the line-aligned pairs of a folder in the languages asked for; see `languages.select` and `find_pairs`."""
+    """Read the line-aligned pairs of a folder in the requested languages; see `languages.select` and `find_pairs`."""
     pairs = find_pairs(folder, skipped)
     return [read_pair(code, *pairs[code]) for code in languages.select(selection, pairs)]
 
 
 def data_folder(data_dir: Path | None) -> Path | None:
-    """Give the folder of data sets: the one named, else `XT_DATA`, else none."""
+    """Return the folder of data sets: the one named, else `XT_DATA`, else none."""
     if data_dir is not None:
         return data_dir
     return Path(os.environ["XT_DATA"]) if os.environ.get("XT_DATA") else None
@@ -130,7 +130,7 @@ def read_tatoeba(data_dir: Path | None, selection: str = "all") -> list[Bitext]:
 
 
 def _hub_files(repository: str, revision: str, names: list[str]) -> Path:
-    """Give the folder of a data set's files, from the hub's local cache, else downloaded."""
+    """Return the folder of a data set's files, from the hub's local cache, else downloaded."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants, snapshot_download
 
@@ -213,7 +213,7 @@ def read_django(selection: str = "all") -> list[Bitext]:
 
 
 def _translations(files: Iterable[Path]) -> list[tuple[str, str]]:
-    """Give the usable (English, translation) pairs of some catalogues, in order, each side unique."""
+    """Return the usable (English, translation) pairs of some catalogues, in order, each side unique."""
     pairs: dict[str, str] = {}
     for path in files:
         with path.open("rb") as file:
@@ -228,7 +228,7 @@ def _translations(files: Iterable[Path]) -> list[tuple[str, str]]:
 
 
 def _is_sentence(english: str, foreign: str) -> bool:
-    """Whether a catalogue entry is a translated sentence without placeholders or markup."""
+    """Return whether a catalogue entry is a translated sentence without placeholders or markup."""
     if "\x04" in english or MARKUP.search(english) or MARKUP.search(foreign):
         return False
     words = re.findall(r"[A-Za-z][A-Za-z'’-]*", english)

@@ -145,7 +145,7 @@ def _named(reader: Layout, plan: Plan, row: Row) -> dict[str, Any] | None:
 
 
 def _labels(reader: Layout, value: Any, name: str) -> set[str]:
-    """The labels of a row; those that cannot be used are left out here, and reported when the row is read."""
+    """Return the labels of a row; those that cannot be used are left out here, and reported when the row is read."""
     if name == "tags" and isinstance(value, str):
         value = value.split()
     values = value if isinstance(value, list) else [value]

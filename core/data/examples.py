@@ -124,7 +124,7 @@ Example: TypeAlias = (
 
 
 def group(example: Example) -> str:
-    """Give the text by which examples belong together: those of one group must not be both trained on and held out."""
+    """Return the text by which examples belong together: a group must not be both trained on and held out."""
     if isinstance(example, QaExample):
         return example.context
     if isinstance(example, ChoiceExample):
@@ -156,7 +156,7 @@ def labels_of(example: Example, names: Sequence[str]) -> list[str]:
 
 
 def held_out(example: Example, share: float) -> bool:
-    """Say whether an example is in the held-out part: by a hash of its group, composed, so always the same ones.
+    """Return whether an example is in the held-out part: by a hash of its group, composed, so always the same ones.
 
     >>> kept = [held_out(TextExample("", str(n)), 0.2) for n in range(1000)]
     >>> 170 < sum(kept) < 230
@@ -196,7 +196,7 @@ class ReadLog:
     languages: dict[str, int] = field(default_factory=dict)
     """Examples that count, by the language their rows name (`und` where they name none)."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Examples in languages that were not asked for, by language."""
+    """Examples in languages that were not requested, by language."""
     unknown_languages: dict[str, int] = field(default_factory=dict)
     """Examples whose language is none that xt knows, by what the rows call it: used like the others."""
     labels: dict[str, int] = field(default_factory=dict)
@@ -215,7 +215,7 @@ class ReadLog:
             self.labels[label] = self.labels.get(label, 0) + 1
 
     def notes(self) -> list[str]:
-        """Say what of the rows was left out or could not be used, and which languages xt does not know.
+        """Return what of the rows was left out or could not be used, and which languages xt does not know.
 
         >>> ReadLog(left_out={"fra": 2, "und": 1}, unknown_languages={"tir": 3}).notes()
         ['left out, in other languages: fra 2, und 1', 'languages that xt does not know, used as named: tir 3']

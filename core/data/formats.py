@@ -58,7 +58,7 @@ def _names(labels: tuple[str, ...]) -> dict[str, int]:
 
 
 def is_label(value: str, labels: tuple[str, ...]) -> bool:
-    """Whether a text names one of the labels, in any case, or as a letter of inference; a position names none.
+    """Return whether a text names one of the labels, in any case, or as a letter of inference; a position names none.
 
     >>> [is_label(value, ("Joy", "anger")) for value in ("joy", "ANGER", "fear", "0")]
     [True, True, False, False]
@@ -70,7 +70,7 @@ def is_label(value: str, labels: tuple[str, ...]) -> bool:
 
 
 def _among(task: Task, value: Any, values: Sequence[Any] = ()) -> int:
-    """Give the position of a label: among `values` if there are any, else by its name (in any case) or as a number."""
+    """Return the position of a label: among `values` if any, else by its name (in any case) or as a number."""
     if values:
         if value not in values:
             raise OtherLabel(f"label {value!r} is none of {_some(values)}.")
@@ -157,7 +157,7 @@ def _qa(row: Row, id: str, position: Position) -> Example:
 
 
 def _span(context: str, answer: str, start: int) -> tuple[str, int]:
-    """The answer as it stands in the context and where; a wrong start is mended from the neighbourhood.
+    """Return the answer as it stands in the context and where; a wrong start is corrected from the neighbourhood.
 
     An answer in another form of Unicode than the context (composed, decomposed) is found by its composed form; its
     start may count the characters of either.
@@ -233,7 +233,7 @@ MAKERS = {
 
 
 def position_of(task: Task, value: Any, unlabelled: Sequence[Any], values: Sequence[Any] = ()) -> int:
-    """Give the position of a row's label or tag; NoLabel where the value says that there is none.
+    """Return the position of a row's label or tag; NoLabel where the value says that there is none.
 
     values: what stands in the column for each of the task's labels, in order; empty: the labels' names or positions.
     """
@@ -246,7 +246,7 @@ def position_of(task: Task, value: Any, unlabelled: Sequence[Any], values: Seque
 
 
 def id_of(row: Row, file: str, line: int) -> str:
-    """Give a row's own id, or its file and line."""
+    """Return a row's own id, or its file and line."""
     given = row.get("id")
     if given is None or given == "":
         return f"{file}:{line}"

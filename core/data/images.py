@@ -62,7 +62,7 @@ class ImageText:
 
 
 def split_of(name: str) -> str:
-    """Give the split of an image by a hash of its name, so that it is in the same one in every language and build.
+    """Return the split of an image by a hash of its name, so that it is in the same one in every language and build.
 
     >>> found = [split_of(str(n)) for n in range(2000)]
     >>> 1500 < found.count("train") < 1700, 150 < found.count("dev") < 250, 150 < found.count("test") < 250
@@ -213,7 +213,7 @@ def open_image(path: Path) -> Image:
 
 
 def on_white(image: Image) -> Image:
-    """Give an image as RGB, transparent parts white."""
+    """Return an image as RGB, transparent parts white."""
     from PIL import Image
 
     rgba = image.convert("RGBA")
@@ -258,7 +258,7 @@ def _load_tower(vision: Path, device: str) -> tuple[Any, Any, str]:
 
 
 def _forward(model: Any, pixels: Any, source: str) -> Array:
-    """Vectors of a batch of images: (images, dim)."""
+    """Return the vectors of a batch of images: (images, dim)."""
     if source == "image_features":
         return np.asarray(model.get_image_features(pixel_values=pixels).float().cpu())
     output = model(pixel_values=pixels)
@@ -288,7 +288,7 @@ def encode_images(
         batch: images at a time.
         device: auto, cpu or cuda.
         force: replace `out`.
-        progress: is told how many images of how many are done.
+        progress: called with how many images of how many are done.
     """
     refuse_existing(out, force=force, kind=KIND, inputs=[vision], trees=[folder])
     if batch < 1:
@@ -364,7 +364,10 @@ def _ranks(text: npt.NDArray[np.float64], images: npt.NDArray[np.float64], gold:
 
 
 def _interval(values: Array, counts: Array, draws: Array) -> list[float]:
-    """95 % interval of the mean over captions; values, counts (images,) are sums and numbers of an image's captions."""
+    """Return the 95 % interval of the mean over captions.
+
+    `values` and `counts` (images,) are sums and numbers of an image's captions.
+    """
     total = draws @ counts
     means = (draws @ values)[total > 0] / total[total > 0]
     return [float(x) for x in np.quantile(means, (0.025, 0.975))]

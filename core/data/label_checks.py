@@ -24,7 +24,7 @@ def folded(label: str) -> str:
 
 
 def single_label(format: str, train: Counts) -> str:
-    """Say that nothing can be learnt, where all training examples have one label; else nothing.
+    """Return a note that nothing can be learnt, where all training examples have one label; else nothing.
 
     >>> single_label("single", {"yes": 30})
     "all 30 training labels are 'yes': there is nothing to learn"
@@ -36,7 +36,7 @@ def single_label(format: str, train: Counts) -> str:
 
 
 def label_notes(format: str, train: Counts, scored: Mapping[str, Counts]) -> list[str]:
-    """Say what is odd about labels.
+    """Return what is odd about labels.
 
     Args:
         format: of the examples.

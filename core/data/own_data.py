@@ -74,7 +74,7 @@ class _Seen:
             ids.add(name)
 
     def notes(self) -> list[str]:
-        """Say what is there twice."""
+        """Return what is there twice."""
         notes = [f"{n} examples of {split} stand in training too" for split, n in self.same.items() if n]
         return notes + [f"{n} examples of {split} have the id of another" for split, n in self.twice.items() if n]
 

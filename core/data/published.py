@@ -107,7 +107,7 @@ def conllu(path: Path) -> Rows:
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[str] | str]]:
-    """The lines between blank ones, with the number of the first; a text where a line is not UTF-8."""
+    """Return the lines between blank ones, with the number of the first; a text where a line is not UTF-8."""
     lines: list[str] = []
     first, wrong = 1, ""
     for number, raw in raw_lines(path):
@@ -125,13 +125,13 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str] | str]]:
 
 
 def hellaswag(row: Row) -> dict[str, Any]:
-    """Give prompt and choices as jiant does: the second sentence's beginning goes with each ending."""
+    """Return the prompt and choices as jiant does: the second sentence's beginning goes with each ending."""
     first, second = (row["ctx_a"], row.get("ctx_b") or "") if row.get("ctx_a") else (row["ctx"], "")
     return {**row, "prompt": first, "choices": [f"{second} {ending}".strip() for ending in row["endings"]]}
 
 
 def commonsenseqa(row: Row) -> dict[str, Any]:
-    """Give prompt, choices and position; the published nesting (`question.stem`) and the hub's are both known.
+    """Return the prompt, choices and position; the published nesting (`question.stem`) and the hub's are both known.
 
     `twins`: in a few questions a wrong choice equals the right one (6 of the 1,221 of dev). Published results
     count them, so they are kept.
@@ -154,7 +154,7 @@ def _zipped(choices: Any) -> list[tuple[Any, Any]]:
 
 
 def cosmosqa(row: Row) -> dict[str, Any]:
-    """Give the context with the question as the prompt, and the four answers."""
+    """Return the context with the question as the prompt, and the four answers."""
     answers = [row["answer0"], *numbered(row, "answer")[1:]]
     return {**row, "prompt": f"{row['context']} {row['question']}", "choices": answers}
 
@@ -164,7 +164,7 @@ COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What was the effect
 
 
 def copa(row: Row) -> dict[str, Any]:
-    """Give the premise with the question as the prompt, and the two choices."""
+    """Return the premise with the question as the prompt, and the two choices."""
     if row["question"] not in COPA_QUESTIONS:
         raise ValueError(f"question {row['question']!r} is none of {', '.join(COPA_QUESTIONS)}.")
     prompt = f"{row['premise']} {COPA_QUESTIONS[row['question']]}"
@@ -172,7 +172,7 @@ def copa(row: Row) -> dict[str, Any]:
 
 
 def numbered(row: Row, name: str) -> list[Any]:
-    """Give the values of the columns name0, name1, ... up to the first that is not there.
+    """Return the values of the columns name0, name1, ... up to the first that is not there.
 
     >>> numbered({"choice0": "a", "choice1": "b", "choice3": "d"}, "choice")
     ['a', 'b']
@@ -199,7 +199,7 @@ def ccg_files(folder: Path, split: str | None) -> list[Path]:
 
 
 def ccg_digest(files: Sequence[Path]) -> str:
-    """Give the SHA-256 of the names and contents of files, in their order."""
+    """Return the SHA-256 of the names and contents of files, in their order."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.parent.name}/{file.name}\n".encode("utf-8", "surrogateescape"))
@@ -224,7 +224,7 @@ def auto(path: Path) -> Rows:
 
 
 def ccg_labels(folder: Path) -> tuple[str, ...]:
-    """Give the categories of the training sections of a CCGbank folder, the most frequent first, then by name."""
+    """Return the categories of the training sections of a CCGbank folder, the most frequent first, then by name."""
     counts: Counter[str] = Counter()
     for file in ccg_files(folder, "train"):
         for _, row in auto(file):

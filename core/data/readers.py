@@ -117,13 +117,13 @@ class Layout:
                 yield spoken, example
 
     def plan(self, task: Task) -> Plan:
-        """Give the columns where the needs of the task's examples are looked for."""
+        """Return the columns where the needs of the task's examples are looked for."""
         needs, own = MAKERS[task.format].needs, {"id": self.ids, **self.columns[task.format]}
         names = (*needs, *_OPTIONAL)
         return [(name, _given(task, name) + own.get(name, (name,)), name in needs) for name in names]
 
     def named(self, plan: Plan, row: Row) -> dict[str, Any]:
-        """Give what an example needs from a row, by the names of the format; Lacks when something is not there."""
+        """Return what an example needs from a row, by the names of the format; Lacks when something is not there."""
         try:
             adapted = self.adapt(row)
         except KeyError as error:
@@ -157,7 +157,7 @@ class Layout:
 
 
 def _note(log: ReadLog, path: Path, digest: Callable[[Path], str]) -> None:
-    """Note the digest of what is read; a missing file is told of by what opens it."""
+    """Note the digest of what is read; a missing file is reported by what opens it."""
     try:
         if path.exists():
             log.files[str(path)] = digest(path)
@@ -193,7 +193,7 @@ def _of_split(row: Row, split: str | None) -> bool:
 
 
 def _language_of(row: Row, *, strict: bool) -> str:
-    """The language that a row names, as it spells it; empty where it names none."""
+    """Return the language that a row names, as it spells it; empty where it names none."""
     own = row.get("language")
     if own is None or own == "":
         return ""
@@ -214,7 +214,7 @@ def _of_language(row: Row, language: str | None, seen: dict[str, bool]) -> bool:
 
 
 def _same(left: str, right: str) -> bool:
-    """Whether two codes are the same or name one language (`de` and `deu`)."""
+    """Return whether two codes are the same or name one language (`de` and `deu`)."""
     if left.casefold() == right.casefold():
         return True
     try:
@@ -249,7 +249,7 @@ def _cut_lines(path: Path) -> Rows:
 
 
 def _adapt_own(row: Row) -> Row:
-    """The columns of xt's own layout: numbered choices, and answers with their starts."""
+    """Return the columns of xt's own layout: numbered choices, and answers with their starts."""
     made = dict(row)
     if "choices" not in row and (choices := published.numbered(row, "choice")):
         made["choices"] = [choice for choice in choices if choice != ""]
@@ -271,7 +271,10 @@ def _hellaswag(row: Row) -> Row:
 def _read_ccgbank(
     task: Task, path: Path, log: ReadLog, *, split: str | None = None, language: str | None = None
 ) -> Iterator[Tagged]:
-    """The sentences of a CCGbank folder; one outside the training sections with an unseen category is left out."""
+    """Return the sentences of a CCGbank folder.
+
+    A sentence outside the training sections with an unseen category is left out.
+    """
     files = published.ccg_files(path, split)
     _note(log, path, lambda _: published.ccg_digest(files))
     training = {f"{section:02d}" for section in published.CCG_SECTIONS["train"]}
@@ -316,7 +319,7 @@ def read_file(
     split: str | None = None,
     language: str | None = None,
 ) -> Iterator[Example]:
-    """Give the examples of a file one after another, in its order.
+    """Return the examples of a file one after another, in its order.
 
     Args:
         task: says the format, the labels and, in `fields`, perhaps the columns.
@@ -351,7 +354,7 @@ def _counted(tagged: Iterable[Tagged], log: ReadLog) -> Iterator[Tagged]:
 
 
 def read_rows(task: Task, rows: Iterable[Mapping[str, Any]], where: str, log: ReadLog) -> Iterator[Example]:
-    """Give the examples of rows of the hub, as `task.hub` says.
+    """Return the examples of rows of the hub, as `task.hub` says.
 
     `columns` lead from what the format needs to columns, dotted into nested ones, several joined by `+` for texts that
     are put together; needs that it does not name are columns of that name. Without `columns` the rows are read as those

@@ -237,7 +237,7 @@ TABLES = tuple(suffix for suffix in CUTTERS if suffix != ".txt")
 
 
 def is_readable(path: Path, endings: Sequence[str] = tuple(CUTTERS)) -> bool:
-    """Whether a file's name has one of the endings.
+    """Return whether a file's name has one of the endings.
 
     >>> is_readable(Path("A.CSV.GZ")), is_readable(Path("a.md"))
     (True, False)
@@ -296,7 +296,7 @@ def split_named(value: Any) -> str:
 
 
 def holds(row: Any, name: str) -> bool:
-    """Whether `look` finds something.
+    """Return whether `look` finds something.
 
     >>> holds({"a": {"b": 1}}, "a.b"), holds({"a": [{"b": 1}, {}]}, "a.b"), holds({"a": None}, "a.b")
     (True, False, False)

@@ -54,7 +54,7 @@ class Source:
     """Where the examples of a split are, and which of them count."""
 
     task: Task
-    """The task whose rows they are: another than the one asked for where that one is trained on another's data."""
+    """The task whose rows they are: another than the requested one where that one is trained on another's data."""
     split: str
     language: str
     """A code of `LANGUAGES`; empty for a user's files, whose rows name their languages."""
@@ -152,19 +152,19 @@ def _locate(task: Task, split: str, language: str, data_dir: Path | None, files:
 
 
 def _with_labels(task: Task, folders: Sequence[Path]) -> Task:
-    """Give a task whose labels are those of its folder (CCGbank, which may not be redistributed)."""
+    """Return a task whose labels are those of its folder (CCGbank, which may not be redistributed)."""
     from xt.core.data.discover import discover_labels
 
     return replace(task, labels=discover_labels(task.format, folders, task.layout))
 
 
 def _both(split: str) -> tuple[str, ...]:
-    """Give the splits whose files can serve: dev and training take each other's place, test stands alone."""
+    """Return the splits whose files can serve: dev and training take each other's place, test stands alone."""
     return (split,) if split == "test" else (split, "dev" if split == "train" else "train")
 
 
 def _choose(task: Task, split: str, language: str, found: Mapping[str, tuple[Path, ...]], origin: str) -> Source | None:
-    """Give the source of a split out of the files of each, dividing where one is missing; None when there are none."""
+    """Return the source of a split out of the files of each, dividing where one is missing; None without any."""
     whole = next((files for files in found.values() if files and all(_has_splits(task, f) for f in files)), ())
     if split not in found and whole:
         return Source(task, split, language, whole, origin)
@@ -180,7 +180,7 @@ def _choose(task: Task, split: str, language: str, found: Mapping[str, tuple[Pat
 
 
 def _divided(missing: str, what: str, of: str) -> str:
-    """Say in words that something was divided.
+    """Return in words that something was divided.
 
     >>> _divided("dev", "file", "english/SICK.txt")
     'no dev file: 80 % of english/SICK.txt is trained on, the rest held out'
@@ -189,7 +189,7 @@ def _divided(missing: str, what: str, of: str) -> str:
 
 
 def _has_splits(task: Task, file: Path) -> bool:
-    """Whether the file itself says of each example in which split it is: CCGbank by section, xt's layout by `split`."""
+    """Return whether the file itself has the split of each example: CCGbank by section, xt's layout by `split`."""
     if task.layout == "ccgbank":
         return True
     if task.layout != "xt" or not is_readable(file, TABLES) or not file.is_file():
@@ -200,7 +200,7 @@ def _has_splits(task: Task, file: Path) -> bool:
 
 @lru_cache(maxsize=256)
 def _names_split(file: Path, changed: int, size: int) -> bool:
-    """Whether a row of the file has a column `split`; of tables the header says it."""
+    """Return whether a row of the file has a column `split`; of tables the header says it."""
     for _, row in read(file, TABLES):
         if not isinstance(row, str) and ("split" in row or isinstance(row, Cells)):
             return "split" in row
@@ -233,7 +233,7 @@ def _named(task: Task, files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
 
 def _split_of(file: Path, *, whole: bool = False) -> str:
-    """Give the split that a file's name tells, empty when it tells none.
+    """Return the split that a file's name tells, empty when it tells none.
 
     >>> [_split_of(Path(name)) for name in ("msr_paraphrase_train.txt", "en_ewt-ud-dev.conllu", "mine.tsv")]
     ['train', 'dev', '']
@@ -247,7 +247,7 @@ def _split_of(file: Path, *, whole: bool = False) -> str:
 
 
 def spellings(pattern: str, language: str) -> list[str]:
-    """Give a pattern once for each way a place may spell the language's code, the likeliest first.
+    """Return a pattern once for each way a place may spell the language's code, the likeliest first.
 
     >>> spellings("xquad.{iso1}.json", "swh"), spellings("{iso3}_{script}", "cmn")
     (['xquad.sw.json'], ['cmn_Hans', 'zho_Hans', 'chi_Hans'])
@@ -280,7 +280,7 @@ def _spelt(pattern: str, language: str) -> list[str]:
 
 
 def _below(task: Task, split: str, language: str, folder: Path | None) -> tuple[Path, ...]:
-    """Give the files of a split that are there: all that the first pattern with any matches."""
+    """Return the files of a split that are there: all that the first pattern with any matches."""
     if language not in task.all_codes and not task.own:
         return ()
     for pattern in task.files.get(split, ()):
@@ -315,7 +315,7 @@ def there(task: Task, data_dir: Path | None) -> dict[str, list[str]]:
 
 
 def hub_patterns(config: str, split: str) -> list[str]:
-    """Give the patterns of a split's Parquet files in a repository, as the hub and its owners lay them out."""
+    """Return the patterns of a split's Parquet files in a repository, as the hub and its owners lay them out."""
     at = f"{config}/" if config else ""
     middles = [f"{split}-*.parquet", f"{split}/*.parquet", f"{split}.parquet"]
     roots = [at] if config else ["", "data/", "default/"]
@@ -323,7 +323,7 @@ def hub_patterns(config: str, split: str) -> list[str]:
 
 
 def parquet_files(hub: Hub, split: str, language: str) -> tuple[list[Path], str]:
-    """Give the Parquet files of one of the hub's own splits: from its local cache, else downloaded; or none and why."""
+    """Return the Parquet files of one of the hub's own splits, from its local cache or downloaded; or none and why."""
     require("huggingface_hub", extra="cpu", purpose="Reading the hub cache")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants, snapshot_download
@@ -356,7 +356,7 @@ def parquet_files(hub: Hub, split: str, language: str) -> tuple[list[Path], str]
 
 
 def _complete(files: Sequence[Path]) -> bool:
-    """Whether none of the files that the names count (`-00000-of-00002`, `0000`, `0001`) is missing."""
+    """Return whether none of the files that the names count (`-00000-of-00002`, `0000`, `0001`) is missing."""
     for file in files:
         if found := re.search(r"-of-(\d+)", file.name):
             return len(files) == int(found[1])
@@ -365,7 +365,7 @@ def _complete(files: Sequence[Path]) -> bool:
 
 
 def _from_hub(task: Task, hub: Hub, split: str, language: str) -> tuple[Source | None, str]:
-    """Give the source of a split on the hub, or None and the reason; the files are in the local cache then."""
+    """Return the source of a split on the hub, or None and the reason; the files are in the local cache then."""
     if language not in task.codes:
         return None, f"no {LANGUAGES[language].name}"
     ours = split if task.train_on else next((s for s in _both(split) if s in hub.splits), "")
@@ -449,7 +449,7 @@ def _read(source: Source, log: ReadLog) -> Iterator[Tagged]:
 
 
 def commits(source: Source) -> list[str]:
-    """Give the commits of the hub that a source's rows are read from, one for each of the hub's splits."""
+    """Return the commits of the hub that a source's rows are read from, one for each of the hub's splits."""
     task = source.task
     assert task.hub is not None
     ours = next(s for s in _both(source.split) if s in task.hub.splits)
@@ -461,7 +461,7 @@ def commits(source: Source) -> list[str]:
 
 
 def _commit(file: Path) -> str:
-    """Give the commit that a file of the hub cache belongs to: the folder below `snapshots`."""
+    """Return the commit that a file of the hub cache belongs to: the folder below `snapshots`."""
     parts = file.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts else ""
 
@@ -554,14 +554,14 @@ def _splits_in(files: Sequence[Path]) -> dict[str, int]:
 
 
 def _unanswered(task: Task, path: Path) -> bool:
-    """Whether a file of questions has one without an answer."""
+    """Return whether a file of questions has one without an answer."""
     from xt.core.data.readers import read_file
 
     return any(isinstance(e, QaExample) and not e.answers for e in read_file(task, path, ReadLog()))
 
 
 def _literal(paths: Sequence[Path]) -> str:
-    """Give a pattern that matches these files of one folder: a `train.*` of which there is mostly one."""
+    """Return a pattern that matches these files of one folder: a `train.*` of which there is mostly one."""
     if len(paths) > 1:
         names = ", ".join(p.name for p in paths)
         raise XtError(f"{paths[0].parent} holds several files of one split: {names}.", "Keep one of them.")

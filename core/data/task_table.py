@@ -28,7 +28,7 @@ _ENTITIES = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 
 
 def _codes(text: str) -> tuple[str, ...]:
-    """Give the languages of a list of codes as `xt.core.languages` names them."""
+    """Return the languages of a list of codes as `xt.core.languages` names them."""
     return tuple(languages.resolve(code).iso3 for code in text.split())
 
 

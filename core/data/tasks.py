@@ -143,7 +143,7 @@ class Task:
         return SAMPLES / self.file
 
     def to_json(self) -> dict[str, Any]:
-        """As `xt tasks --json` lists it."""
+        """Return it as `xt tasks --json` lists it."""
         return asdict(self)
 
     @classmethod
@@ -156,14 +156,14 @@ class Task:
 
 
 def _tuples(value: Any) -> Any:
-    """Give a JSON value with tuples in place of its lists, also of those in its objects."""
+    """Return a JSON value with tuples in place of its lists, also of those in its objects."""
     if isinstance(value, Mapping):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def get(name: str) -> Task:
-    """Give a task by its name; an unknown one is answered with the near names and the list."""
+    """Return a task by its name; an unknown one is answered with the near names and the list."""
     from xt.core.data.task_table import TASKS
 
     if name not in TASKS:

@@ -15,7 +15,7 @@ much where nothing else waits, and next to nothing where others join them."""
 
 
 def bucket(tokens: int) -> int:
-    """Give the width that a text of so many tokens is padded to: a multiple of 4, above 64 of 8, above 128 of 32.
+    """Return the width that a text of so many tokens is padded to: a multiple of 4, above 64 of 8, above 128 of 32.
 
     It depends on the text alone. With all rows of a micro-batch in one bucket, a text is computed in the same shape
     whatever it is batched with; row counts change no sum, so its vector stays the same bit for bit.
@@ -38,11 +38,11 @@ class Buckets:
     8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ... rows and full micro-batches alone: far fewer shapes, little slower."""
 
     def full(self, width: int, budget: int) -> int:
-        """Give the rows of a full micro-batch: what `budget` tokens and `most` rows hold, and at least one."""
+        """Return the rows of a full micro-batch: what `budget` tokens and `most` rows hold, and at least one."""
         return max(min(budget // width, self.most), 1)
 
     def take(self, waiting: int, width: int, budget: int) -> int:
-        """Give how many of `waiting` texts to run at once; the others make the next micro-batch.
+        """Return how many of `waiting` texts to run at once; the others make the next micro-batch.
 
         >>> [Buckets(compiled=True).take(n, 20, 512) for n in (1, 5, 10, 11, 23, 24, 25, 40)]
         [1, 5, 10, 10, 20, 24, 25, 25]
@@ -54,7 +54,7 @@ class Buckets:
         return waiting if (min(above, full) - waiting) * width <= BLANK_TOKENS else below
 
     def rows(self, texts: int, width: int, budget: int) -> int:
-        """Give the rows of the forward pass of so many texts, blank ones included.
+        """Return the rows of the forward pass of so many texts, blank ones included.
 
         >>> [Buckets(compiled=True).rows(n, 20, 512) for n in (1, 5, 11, 24, 25)]
         [1, 5, 12, 24, 25]
@@ -77,7 +77,10 @@ class Buckets:
 
 
 def _counts(rows: int) -> tuple[int, int]:
-    """Give the nearest number of rows that is run at or below, and at or above: four steps from one power of two on."""
+    """Return the nearest number of rows that is run at or below, and at or above.
+
+    There are four steps from one power of two to the next.
+    """
     step = max((1 << rows.bit_length()) // 8, 1)
     return rows // step * step, -(-rows // step) * step
 

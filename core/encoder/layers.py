@@ -43,7 +43,7 @@ def _kind(network: nn.Module) -> str:
 
 
 def layer_states(network: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """Give the token vectors behind every layer, each (batch, tokens, dim): 0 is the embeddings' output, L the last.
+    """Return the token vectors behind every layer, each (batch, tokens, dim): 0 is the embeddings' output, L the last.
 
     ids, mask (batch, tokens). These are transformers' `hidden_states`.
     """

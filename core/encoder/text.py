@@ -44,23 +44,23 @@ class Engine(Protocol):
     """
 
     def forward(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
-        """(batch, tokens) of int64, twice -> (batch, dim) of float32."""
+        """Return the vectors (batch, dim), float32, of two arrays (batch, tokens) of int64."""
         ...
 
 
-class EngineOfMany(Engine, Protocol):
+class ConcurrentEngine(Engine, Protocol):
     """An engine that runs several micro-batches at once, each on its share of the cores."""
 
     workers: int
 
-    def forward_beside(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
-        """What `forward` gives; called from up to `workers` threads."""
+    def forward_single_thread(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> Vectors:
+        """Return what `forward` does; called from up to `workers` threads."""
         ...
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What encoding gives, in the order of the texts."""
+    """The result of encoding, in the order of the texts."""
 
     vectors: Vectors
     """(texts, dim), float32."""
@@ -179,7 +179,7 @@ class TextTokenizer:
         return ids, cut
 
     def _tokenize(self, texts: list[str]) -> Iterator[list[int]]:
-        """Token ids of each text, in calls of bounded length, so that concurrent callers take turns."""
+        """Return the token ids of each text, in calls of bounded length, so that concurrent callers take turns."""
         if sum(map(len, texts)) <= SHORT_CHARACTERS:
             yield from (self._pieces.encode(text).ids for text in texts)
             return
@@ -221,7 +221,7 @@ def check_text(text: object, where: str, *, word: bool = False) -> None:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value stands for none: None, NaN (as pandas marks an empty cell), pandas' NA and NaT."""
+    """Return whether a value stands for none: None, NaN (as pandas marks an empty cell), pandas' NA and NaT."""
     named = type(value).__name__ in ("NAType", "NaTType")
     return value is None or named or (isinstance(value, float) and math.isnan(value))
 
@@ -257,7 +257,7 @@ def pad(
 
 
 def give_back_memory() -> None:
-    """Give the system what compiling left unused in the allocator (a tenth of a served model), where glibc can."""
+    """Return to the system what compiling left unused in the allocator (a tenth of a served model), where glibc can."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -276,8 +276,8 @@ class TextEncoder:
         self.token_budget = int(getattr(engine, "token_budget", TOKEN_BUDGET))
         self.workers = int(getattr(engine, "workers", 1))
         """Micro-batches at once, from as many threads, that give the most tokens a second."""
-        self.has_room = bool(getattr(engine, "has_room", False))
-        """Whether one more, not `beside` them, may run at the same time."""
+        self.allows_extra_pass = bool(getattr(engine, "allows_extra_pass", False))
+        """Whether one more, not `concurrent`, may run at the same time."""
 
     def encode(
         self,
@@ -308,7 +308,7 @@ class TextEncoder:
             batches = list(batches)
             if len(batches) >= 2 * self.workers:  # with fewer, some threads would wait for the last ones
                 with ThreadPoolExecutor(self.workers) as pool:
-                    vectors = pool.map(lambda batch: self.forward([ids[i] for i in batch], beside=True), batches)
+                    vectors = pool.map(lambda batch: self.forward([ids[i] for i in batch], concurrent=True), batches)
                     for batch, rows in zip(batches, vectors, strict=True):
                         out[batch] = rows
                 return out
@@ -316,21 +316,21 @@ class TextEncoder:
             out[batch] = self.forward([ids[i] for i in batch])
         return out
 
-    def forward(self, rows: Sequence[npt.NDArray[np.int64]], *, beside: bool = False) -> Vectors:
+    def forward(self, rows: Sequence[npt.NDArray[np.int64]], *, concurrent: bool = False) -> Vectors:
         """Run one micro-batch: rows of token ids, of one width if the engine has buckets -> (rows, dim).
 
-        `beside`: others run at the same time, so that one core is its share where the engine has `workers`.
+        `concurrent`: others run at the same time, so that one core is its share where the engine has `workers`.
         """
         if self.buckets is None:
-            return self._forward(*pad(rows, self.pad_id), beside=beside)
+            return self._forward(*pad(rows, self.pad_id), concurrent=concurrent)
         width = min(bucket(max(len(row) for row in rows)), self.spec.max_length)
         blank = self.buckets.rows(len(rows), width, self.token_budget) - len(rows)
         filled = [*rows, *[np.array([self.pad_id])] * blank]
-        return self._forward(*pad(filled, self.pad_id, width=width), beside=beside)[: len(rows)]
+        return self._forward(*pad(filled, self.pad_id, width=width), concurrent=concurrent)[: len(rows)]
 
-    def _forward(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], *, beside: bool) -> Vectors:
-        if beside and self.workers > 1:
-            return cast("EngineOfMany", self.engine).forward_beside(ids, mask)
+    def _forward(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], *, concurrent: bool) -> Vectors:
+        if concurrent and self.workers > 1:
+            return cast("ConcurrentEngine", self.engine).forward_single_thread(ids, mask)
         return self.engine.forward(ids, mask)
 
     def warm_up(self) -> float:
@@ -343,7 +343,7 @@ class TextEncoder:
             for rows, width in self.buckets.warm_shapes(self.spec.max_length, self.token_budget):
                 self._run_blank(rows, width)
                 if self.workers > 1 and rows == 1:
-                    self._forward(*self._blank(rows, width), beside=False)
+                    self._forward(*self._blank(rows, width), concurrent=False)
         width = min(48, self.spec.max_length)
         rows = (self.buckets or Buckets(most=self.token_budget)).full(width, self.token_budget)
         self._run_blank(rows, width)
@@ -360,7 +360,7 @@ class TextEncoder:
     def _run_blank(self, rows: int, width: int) -> None:
         """Run a micro-batch of padding on each worker, all at once, since each compiles for itself."""
         if self.workers == 1:
-            self._forward(*self._blank(rows, width), beside=False)
+            self._forward(*self._blank(rows, width), concurrent=False)
             return
         with ThreadPoolExecutor(self.workers) as pool:
-            list(pool.map(lambda _: self._forward(*self._blank(rows, width), beside=True), range(self.workers)))
+            list(pool.map(lambda _: self._forward(*self._blank(rows, width), concurrent=True), range(self.workers)))

@@ -77,7 +77,7 @@ def load_network(path: Path, **kwargs: Any) -> torch.nn.Module:
 
 
 def pick_device(device: str) -> str:
-    """Give the torch device for `auto`, `cpu` or `cuda`; an absent GPU that was asked for is an error."""
+    """Return the torch device for `auto`, `cpu` or `cuda`; an absent GPU that was requested is an error."""
     import torch
 
     if device == "auto":
@@ -132,7 +132,7 @@ class LayerEngine:
 
 
 def network_of(encoder: TextEncoder) -> torch.nn.Module:
-    """Give the PyTorch network of an encoder; XtError when another engine runs it."""
+    """Return the PyTorch network of an encoder; XtError when another engine runs it."""
     if not isinstance(encoder.engine, TorchEngine):
         raise XtError("Only a network in PyTorch gives its layers.", "Name a checkpoint folder by --encoder.")
     return encoder.engine.network
@@ -164,7 +164,7 @@ def encode_layers(
 
 
 def whole_encoder(encoder: TextEncoder, folder: Path) -> TextEncoder:
-    """Give `encoder` with all layers of its checkpoint: with those above the pooled one, where they lie in `folder`.
+    """Return `encoder` with all layers of its checkpoint: with those above the pooled one, where they lie in `folder`.
 
     Its vectors are then those of the last layer, not the checkpoint's own; `encoder` itself is left as it is.
     """

@@ -46,7 +46,7 @@ class Artifact:
         return str(self.manifest["hash"])
 
     def as_parent(self) -> dict[str, str]:
-        """How a folder made from this one names it in its own manifest."""
+        """Return how a folder made from this one names it in its own manifest."""
         return {"kind": self.manifest["kind"], "path": str(self.path), "hash": self.hash}
 
 
@@ -99,7 +99,7 @@ def read_json(path: Path, hint: str = "Make it again.") -> Any:
 
 
 def command_line() -> str:
-    """The command that runs now, as one can type it again."""
+    """Return the command that runs now, as one can type it again."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 

@@ -124,7 +124,7 @@ def end(folder: Path, handle: int) -> None:
 
 
 def held_open(name: str) -> bool:
-    """Whether a file's name is what a network file system keeps of one that was removed while it was open."""
+    """Return whether a file's name is what a network file system keeps of one that was removed while it was open."""
     return Path(name).name.startswith(".nfs")
 
 

@@ -76,7 +76,7 @@ def _span_scores(start: Array, end: Array, inside: npt.NDArray[np.bool_], longes
 
 
 def softmax(logits: Array) -> Array:
-    """Give probabilities over the last axis; -inf gives 0."""
+    """Return the probabilities over the last axis; -inf gives 0."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities: Array = (powers / powers.sum(-1, keepdims=True)).astype(np.float32)
     return probabilities
@@ -85,7 +85,7 @@ def softmax(logits: Array) -> Array:
 def decode(
     task: Task, examples: Sequence[Example], units: Sequence[Unit], logits: Sequence[Any], *, temperature: float = 1.0
 ) -> list[Prediction]:
-    """Say what the logits of the units mean for each example.
+    """Return what the logits of the units mean for each example.
 
     Args:
         task: whose head gave them; of a format that predicts something.
@@ -177,7 +177,7 @@ def _answers(
 
 
 def best_scores(spans: Sequence[Span], units: Sequence[Unit], logits: Sequence[Array]) -> list[Array]:
-    """Give the scores of the `N_BEST` best spans of questions, best first, -inf for want of spans, then that of none.
+    """Return the scores of the `N_BEST` best spans of questions, best first, -inf for want of spans, then that of none.
 
     A span is counted once, by its characters, though two windows hold it. Each of the best overall is among the best of
     the window that scores it highest, so that no more of a window need be looked at.
@@ -213,7 +213,7 @@ def best_scores(spans: Sequence[Span], units: Sequence[Unit], logits: Sequence[A
 def answer_chances(
     task: Task, span: Span, units: Sequence[Unit], logits: Sequence[Array], *, temperature: float = 1.0
 ) -> tuple[float, float]:
-    """Give the probability of a found answer, and that of none.
+    """Return the probability of a found answer, and that of none.
 
     Over every span of at most `LONGEST_ANSWER` tokens of every window, a span that two windows share counted once (by
     the higher score), and "none" where the task allows it. For an answer of none both are the same.

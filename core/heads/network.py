@@ -27,7 +27,7 @@ HEADS_FILE = "heads.safetensors"
 
 
 def has_segments(encoder: nn.Module) -> bool:
-    """Say whether an encoder tells two texts apart by segment (token_type_ids)."""
+    """Return whether an encoder tells two texts apart by segment (token_type_ids)."""
     config: Any = encoder.config
     return int(getattr(config, "type_vocab_size", 1) or 1) > 1
 
@@ -77,13 +77,13 @@ class ClassHead(nn.Module):
         self.score = Scorer(dim, len(task.labels), dropout)
 
     def forward(self, states: States, *, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (batch, labels); the summed cross-entropy when `labels` (batch,) are given."""
+        """Return the logits (batch, labels), and with `labels` (batch,) the summed cross-entropy."""
         logits = self.score(states.pooled)
         return logits, None if labels is None else F.cross_entropy(logits, labels, reduction="sum")
 
 
 class RegressionHead(nn.Module):
-    """Gives a number for two texts that were read together, in the units of the task's scores."""
+    """Scores two texts that were read together, in the units of the task's scores."""
 
     mean: Tensor
     deviation: Tensor
@@ -95,26 +95,28 @@ class RegressionHead(nn.Module):
         self.register_buffer("deviation", torch.tensor(1.0))
 
     def fit_scale(self, mean: float, deviation: float) -> None:
-        """Say what the scores of the training data are like, so that the network starts near their mean."""
+        """Return what the scores of the training data are like, so that the network starts near their mean."""
         self.mean.fill_(mean)
         self.deviation.fill_(max(deviation, 1e-6))
 
     def forward(self, states: States, *, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Scores (batch,); the summed squared error, in standard deviations, when `labels` (batch,) are given."""
+        """Return the scores (batch,), and with `labels` (batch,) the summed squared error in standard deviations."""
         standard = self.score(states.pooled)[:, 0]
         loss = None if labels is None else ((standard - (labels - self.mean) / self.deviation) ** 2).sum()
         return standard * self.deviation + self.mean, loss
 
 
 class ChoiceHead(nn.Module):
-    """Gives each prompt with one of its choices a score; softmax over the choices of a prompt."""
+    """Scores each prompt with one of its choices; softmax over the choices of a prompt."""
 
     def __init__(self, task: Task, dim: int, dropout: float) -> None:
         super().__init__()
         self.score = Scorer(dim, 1, dropout)
 
     def forward(self, states: States, *, choices: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (batch, choices), -inf where a prompt has fewer; the summed loss if `labels` (batch,) are given.
+        """Return the logits (batch, choices), -inf where a prompt has fewer.
+
+        With `labels` (batch,) also the summed loss.
 
         choices (batch, choices): the row of `states` of each choice, -1 where there is none.
         """
@@ -132,7 +134,9 @@ class SpanHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: States, *, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (rows, 2, tokens), -inf at padding; the summed mean loss of both ends if `labels` (rows, 2) are given.
+        """Return the logits (rows, 2, tokens), -inf at padding.
+
+        With `labels` (rows, 2) also the summed mean loss of both ends.
 
         Both labels are 0, the first special token, for a window without the answer (Devlin et al. 2019, section 4.3).
         """
@@ -153,7 +157,7 @@ class TaggingHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: States, *, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (rows, tokens, labels); the summed cross-entropy over tokens whose `labels` are not `IGNORED`."""
+        """Return the logits (rows, tokens, labels), and with `labels` the cross-entropy summed where not `IGNORED`."""
         logits = self.out(self.dropout(states.tokens))
         if labels is None:
             return logits, None
@@ -170,7 +174,10 @@ class MlmHead(nn.Module):
         self.bias: nn.Parameter | None = None
 
     def forward(self, states: States, *, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (hidden tokens, vocabulary) and their summed cross-entropy; `labels` (rows, tokens) or `IGNORED`."""
+        """Return the logits (hidden tokens, vocabulary) and their summed cross-entropy.
+
+        `labels` (rows, tokens) or `IGNORED`.
+        """
         assert states.embeddings is not None
         hidden = labels != IGNORED
         features = self.norm(F.gelu(self.dense(states.tokens[hidden])))
@@ -210,11 +217,11 @@ class ContrastiveHead(nn.Module):
         self.temperature = 0.05
 
     def vectors(self, pooled: Tensor, images: Tensor | None) -> dict[str, Tensor]:
-        """What the loss is computed from: vectors of unit length (rows, dim)."""
+        """Return what the loss is computed from: vectors of unit length (rows, dim)."""
         return {"texts": F.normalize(pooled, dim=-1)}
 
     def loss(self, *, texts: Tensor, parts: Tensor, owners: Tensor | None = None) -> Tensor:
-        """Give the mean loss of a batch.
+        """Return the mean loss of a batch.
 
         texts (rows, dim); parts (rows,): 0 anchor, 1 positive, 2 hard negative; the n-th positive is the n-th
         anchor's. Anchors are told apart against all positives and hard negatives, positives against all anchors.
@@ -249,7 +256,10 @@ class ImageTextHead(nn.Module):
         self.offset = nn.Parameter(torch.tensor(-10.0), requires_grad=loss == "siglip")
 
     def vectors(self, pooled: Tensor, images: Tensor | None) -> dict[str, Tensor]:
-        """What the loss is computed from: texts and images (rows, dim) of unit length in one space, and the scale."""
+        """Return what the loss is computed from.
+
+        These are texts and images (rows, dim) of unit length in one space, and the scale.
+        """
         found = {"texts": F.normalize(self.text(pooled), dim=-1)}
         if images is not None:
             found["images"] = self.see(images)
@@ -261,7 +271,10 @@ class ImageTextHead(nn.Module):
         return F.normalize(self.image(images), dim=-1)
 
     def loss(self, *, texts: Tensor, images: Tensor, log_scale: Tensor, offset: Tensor, owners: Tensor) -> Tensor:
-        """Give the mean loss of a batch; owners (rows,): which image it is, the same image twice being no negative."""
+        """Return the mean loss of a batch.
+
+        `owners` (rows,) is which image it is: the same image twice is no negative.
+        """
         same = owners[:, None] == owners[None, :]
         logits = texts @ images.T * log_scale.exp().clamp(max=100.0)  # (rows, rows)
         if self.kind == "siglip":

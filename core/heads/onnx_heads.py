@@ -99,7 +99,7 @@ class Reply:
     """The best span of qa, also where none is preferred to it."""
 
     def told(self, *, details: bool = False) -> dict[str, Any]:
-        """Give the answer as JSON has it; with `details` also `logits` (`details`, -inf: null), and `span` of qa."""
+        """Return the answer as JSON has it; with `details` also `logits` (`details`, -inf: null), and `span` of qa."""
         if not details:
             return self.answer
         more: dict[str, Any] = {} if self.span is None else {"span": self.span}
@@ -253,7 +253,7 @@ class HeadModel:
         return found
 
     def unit_logits(self, read: Read, results: Sequence[Any]) -> list[Any]:
-        """Give the logits of each unit, as `xt.core.heads.decode.decode` takes them, from those of `read.rows`."""
+        """Return the logits of each unit, as `xt.core.heads.decode.decode` takes them, from those of `read.rows`."""
         at = 0
         logits: list[Any] = []
         for unit in read.units:
@@ -263,7 +263,7 @@ class HeadModel:
         return logits
 
     def replies(self, read: Read, results: Sequence[Any], *, details: bool = False) -> list[Reply]:
-        """Say what the logits of `read.rows` mean, in the order of the inputs.
+        """Return what the logits of `read.rows` mean, in the order of the inputs.
 
         details: whether the replies to questions also hold what they can be calibrated by, which takes a while.
         """

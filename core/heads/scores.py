@@ -32,7 +32,7 @@ def exact_match(predicted: str, answer: str) -> float:
 def token_f1(
     predicted: str, answer: str, *, normalize: Callable[[str], str] = normalize_answer, nothing: float = 1.0
 ) -> float:
-    """SQuAD's F1 of the bags of words, 0 to 1, after `normalize`.
+    """Return SQuAD's F1 of the bags of words, 0 to 1, after `normalize`.
 
     nothing: what it is when nothing is left of either, as of "the" and of "a": 1 in SQuAD's evaluate-v2.0.py, 0 in
     evaluate-v1.1.py and in MLQA's script.
@@ -83,7 +83,10 @@ def _accuracy(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dic
 
 
 def _squad(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dict[str, float]:
-    """The best over the accepted answers, averaged over questions; a question without answer wants the empty text."""
+    """Return the best over the accepted answers, averaged over questions.
+
+    A question without answer wants the empty text.
+    """
     golds = [e.answers or ("",) for e in examples]
     return {
         "f1": float(np.mean([max(token_f1(v, g) for g in gold) for v, gold in zip(values, golds, strict=True)])),
@@ -94,7 +97,7 @@ def _squad(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dict[s
 
 
 def _span_f1(task: Task, examples: Sequence[Any], values: Sequence[Any]) -> dict[str, float]:
-    """Micro F1 of spans over all sentences; a word that was not read counts as O."""
+    """Return the micro F1 of spans over all sentences; a word that was not read counts as O."""
     right = predicted = gold = 0
     names = [*task.labels, "O"]  # -1, a word that was not read, is the last
     for example, value in zip(examples, values, strict=True):
@@ -131,7 +134,9 @@ def score(task: Task, examples: Sequence[Example], values: Sequence[Any]) -> dic
 
 
 def majority(task: Task, examples: Sequence[Any]) -> tuple[float, str]:
-    """Give the metric of always choosing the most frequent label, and that label; (0.0, "no baseline") without labels.
+    """Return the metric of always choosing the most frequent label, and that label.
+
+    Without labels it is (0.0, "no baseline").
 
     For span F1 the most frequent label is nearly always O, which finds no span.
     """

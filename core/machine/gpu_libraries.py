@@ -131,7 +131,7 @@ def _find(name: str, folders: Iterable[Path]) -> Path | None:
 
 
 def _opens(name: str) -> bool:
-    """Whether the linker finds a library by itself (a package's that was loaded before counts as well)."""
+    """Return whether the linker finds a library by itself (a package's that was loaded before counts as well)."""
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -214,7 +214,7 @@ def cuda_major(file: Path | None = None) -> int | None:
 
 
 def driver_problem(driver: str, cuda: int | None) -> str:
-    """Say that a driver (`570.86.15`) is too old for a CUDA version; empty when it is not, or is not known.
+    """Return a note that a driver (`570.86.15`) is too old for a CUDA version; empty when it is not, or is not known.
 
     >>> driver_problem("570.86.15", 13)
     'driver 570.86.15 is too old: CUDA 13 needs 580.65.06 or newer'

@@ -19,7 +19,9 @@ GRPC_EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is this machine: a loopback name or address, its own name, or an address of one of its interfaces.
+    """Return whether a host is this machine.
+
+    This machine is a loopback name or address, its own name, or an address of one of its interfaces.
 
     >>> is_this_machine("127.0.0.1"), is_this_machine("[::1]"), is_this_machine("localhost"), is_this_machine("8.8.8.8")
     (True, True, True, False)
@@ -36,7 +38,7 @@ def is_this_machine(host: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _is_own(address: str) -> bool:
-    """Whether an address belongs to an interface of this machine: then a socket can be bound to it."""
+    """Return whether an address belongs to an interface of this machine: then a socket can be bound to it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -123,7 +123,7 @@ def _rows(table: Mapping[str, Any], names: list[str]) -> list[dict[str, Any]]:
 
 
 def _methods(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str | None, str, str], Any]]:
-    """Give every calibration method: the encoder (None: a head), the direction or task, its name; and what it holds."""
+    """Return every calibration method: encoder (None: a head), direction or task, name, and what it holds."""
     encoders = document.get("encoders")
     holders = [(str(e.get("name")), e) for e in encoders or () if isinstance(e, Mapping)]
     for encoder, holder in [*holders, (None, document)]:

@@ -72,8 +72,8 @@ def classify(
         english: English examples to fit zero-shot calibrators on, none of which is a test example or its translation
             (a dev set); without them, cross-fitted on the English test examples.
         notes: what a reader of the report should know of the examples.
-        progress: told of every language before it is read.
-        calibrating: told of every step of the calibration before it is made.
+        progress: called for every language before it is read.
+        calibrating: called for every step of the calibration before it is made.
     """
     head = head_for(task, heads.tasks)
     rows: dict[str, dict[str, Any]] = {}
@@ -109,7 +109,7 @@ def classify(
 
 
 def _notes(task: Task, data: Examples, found: Mapping[str, Outcomes]) -> list[str]:
-    """Say what of the examples is not as it should be, in words."""
+    """Return what of the examples is not as it should be, in words."""
     notes = []
     for code, examples in data.items():
         rows: Sequence[Any] = examples
@@ -288,7 +288,7 @@ def write(
 
 
 def calibration_file(task: Task, result: Classified) -> dict[str, Any]:
-    """Give what calibration.json holds: the temperature that an export of the head takes, and all calibrators."""
+    """Return what calibration.json holds: the temperature that an export of the head takes, and all calibrators."""
     calibrators = result.calibrators
     whole: Mapping[str, Any] = next((calibrators[kind] for kind in WHOLE if kind in calibrators), {})
     chosen = next((whole[scope] for scope in ("zero-shot", "pooled") if scope in whole), None)

@@ -58,7 +58,7 @@ class HeadEngine(Protocol):
         ...
 
     def temperature(self, task: Task) -> float:
-        """Give what divides the logits of that head before its softmax; 1 for a checkpoint."""
+        """Return what divides the logits of that head before its softmax; 1 for a checkpoint."""
         ...
 
 
@@ -149,7 +149,7 @@ class Heads:
         return predict(self.model, self.inputs, replace(task, name=head_for(task, self.tasks)), examples)
 
     def temperature(self, task: Task) -> float:
-        """Give 1: a checkpoint has no temperature."""
+        """Return 1: a checkpoint has no temperature."""
         return 1.0
 
 

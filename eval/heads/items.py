@@ -45,7 +45,7 @@ def check(task: Task, language: str, examples: Sequence[Any], answers: Sequence[
 
 
 def outcomes(task: Task, language: str, examples: Sequence[Any], answers: Sequence[Prediction]) -> Outcomes:
-    """Give what of one language's answers can be calibrated; empty for formats without probabilities."""
+    """Return what of one language's answers can be calibrated; empty for formats without probabilities."""
     check(task, language, examples, answers)
     if task.format in ("pair", "single", "choice"):
         return _labels(task, language, examples, answers)

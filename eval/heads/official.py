@@ -41,7 +41,7 @@ def _marks() -> dict[int, None]:
 
 
 def mlqa_normalize(text: str, language: str) -> str:
-    """Give an answer as MLQA compares it: lower case, without punctuation and the language's articles, words apart.
+    """Return an answer as MLQA compares it: lower case, without punctuation and the language's articles, words apart.
 
     Chinese is cut into single characters, other scripts in it at blanks ("mixed segmentation"). As
     mlqa_evaluation_v1.py of Lewis et al. 2020 (arXiv 1910.07475, section 4.1).
@@ -62,7 +62,7 @@ def mlqa_normalize(text: str, language: str) -> str:
 
 
 def two_letters(code: str) -> str:
-    """Give a language's two-letter code, or the code itself where the table has none.
+    """Return a language's two-letter code, or the code itself where the table has none.
 
     >>> two_letters("cmn"), two_letters("deu")
     ('zh', 'de')

@@ -27,7 +27,7 @@ Examples = Mapping[str, Sequence[Example]]
 
 
 def find(name: str) -> Task | None:
-    """Give the task that heads answer under a name, or FORMAT:PATH for own data; None for parallel text."""
+    """Return the task that heads answer under a name, or FORMAT:PATH for own data; None for parallel text."""
     form, colon, _ = name.partition(":")
     if colon and form in sources.OWN_METRICS:
         row = sources.own_task(name)
@@ -59,7 +59,7 @@ class Target:
 
 
 def read(task: Task, *, data_dir: Path | None = None, selection: str = "all", head: Task | None = None) -> Target:
-    """Read the test examples of a task (its dev examples when it has no test part) in the languages asked for.
+    """Read the test examples of a task (its dev examples when it has no test part) in the requested languages.
 
     A preset such as `all` means the languages in the data folder; when none is there, those of the table, which are
     then looked for on the hub. Of a user's own files the languages are those that the rows name, and the
@@ -131,7 +131,7 @@ def _read_own(task: Task, selection: str, head: Task | None) -> Target:
     Of a folder that is test.*, or dev.* where there is none; of a file with a column `split` the rows that say test, or
     dev where none does; of any other file all of it.
 
-    Where no row names one, and a single language is asked for, they are taken to be in that language, and a note of
+    Where no row names one, and a single language is requested, they are taken to be in that language, and a note of
     `facts` says so. Other notes say what was left out.
     """
     if head is not None:

@@ -36,7 +36,7 @@ class PairProbability:
         return np.asarray(1 / (1 + np.exp(-np.clip(logits, -700, 700))))
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json keeps it."""
+        """Return it as calibration.json keeps it."""
         names = ("score", "cosine", "gap", "foreign_around", "english_around")
         values = {"centre": self.centre, "spread": self.spread, "weights": self.weights}
         kept = {name: [float(x) for x in value] for name, value in values.items()}

@@ -307,7 +307,7 @@ def mine(part: MiningSet, hoods: Neighbourhoods, *, margin: str = "ratio") -> Mi
 
 
 def has_copies(part: MiningSet) -> bool:
-    """Whether a text of either side is there more than once."""
+    """Return whether a text of either side is there more than once."""
     return any(Copies.find(side.texts).extra for side in (part.foreign, part.english))
 
 
@@ -340,7 +340,7 @@ def mine_texts(part: MiningSet, hoods: Neighbourhoods, *, margin: str = "ratio")
 
 
 def scored(right: npt.NDArray[np.bool_], gold: int) -> dict[str, float]:
-    """Precision, recall and F1 of the pairs extracted; with none, 0 as BUCC's scorer has it."""
+    """Return the precision, recall and F1 of the pairs extracted; with none, 0 as BUCC's scorer has it."""
     found = int(right.sum())
     precision, recall = (found / len(right) if len(right) else 0.0), found / gold
     f1 = 2 * precision * recall / (precision + recall) if found else 0.0

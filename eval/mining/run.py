@@ -42,14 +42,14 @@ class MiningData:
     """Language -> why there is nothing to mine in it."""
 
     def describe(self) -> dict[str, Any]:
-        """As the report shows it."""
+        """Return it as the report shows it."""
         sentences = sum(len(s.ids) for t in self.tasks for p in (t.dev, t.test) for s in (p.foreign, p.english))
         told = {"name": self.name, "title": self.title, "description": self.source, "licence": self.licence}
         return {**told, "languages": len(self.tasks), "sentences": sentences}
 
 
 def is_mining(task: str) -> bool:
-    """Whether a name means mining."""
+    """Return whether a name means mining."""
     return task.startswith(PREFIX) or task in ("bucc", "tatoeba-mining")
 
 
@@ -108,7 +108,7 @@ def evaluate_mining(
         fdr: the share of wrong pairs that is allowed for among discoveries.
         truncate: cut texts that are too long, and count them, instead of stopping.
         left_out: languages that were not read, and why; kept with the notes.
-        progress: told of every language before it is encoded.
+        progress: called for every language before it is encoded.
     """
     if margin not in MARGINS:
         raise unknown("margin", margin, MARGINS)
@@ -223,14 +223,14 @@ def _repeated(row: Mapping[str, Any]) -> str:
 
 
 def _at_best(dev: Mined, test: Mined) -> dict[str, Any]:
-    """The figures of test at the threshold that is best on dev."""
+    """Return the figures of test at the threshold that is best on dev."""
     threshold = mining.best_threshold(dev)
     f1 = mining.at_threshold(dev, threshold)["f1"]
     return {"threshold": threshold, **mining.at_threshold(test, threshold), "dev_f1": f1}
 
 
 def _telling(progress: Progress | None, done: int, total: int, language: str) -> Progress:
-    """Give what tells of the work inside one language."""
+    """Return what reports the progress inside one language."""
 
     def tell(part: int, whole: int, what: str) -> None:
         if progress:

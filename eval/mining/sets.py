@@ -167,7 +167,7 @@ def find_mining(folder: Path) -> dict[str, dict[str, tuple[Path, Path, Path]]]:
 
 
 def read_mining(folder: Path, selection: str = "all", left_out: dict[str, str] | None = None) -> list[MiningTask]:
-    """Read the languages asked for of a folder in BUCC's layout (`find_mining`).
+    """Read the requested languages of a folder in BUCC's layout (`find_mining`).
 
     A language whose gold file is empty is an error; with `left_out` it is put there, with the reason, and not read.
     """
@@ -238,7 +238,7 @@ def mining_set_from_bitext(bitext: Bitext, seed: int) -> MiningTask:
 def read_tatoeba_mining(
     data_dir: Path | None, selection: str = "all", seed: int = 0, left_out: dict[str, str] | None = None
 ) -> list[MiningTask]:
-    """Make mining sets of the Tatoeba languages asked for; with `left_out` one that is too small is put there."""
+    """Make mining sets of the requested Tatoeba languages; with `left_out` one that is too small is put there."""
     tasks = []
     for pairs in read_tatoeba(data_dir, selection):
         try:

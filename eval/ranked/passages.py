@@ -62,7 +62,7 @@ def sentences(text: str, *, ordinals: bool = False) -> list[Span]:
 
 
 def _trim(text: str, ends: Sequence[int]) -> list[Span]:
-    """Give the spans between some ends, without the spaces at either side; empty ones are left out."""
+    """Return the spans between some ends, without the spaces at either side; empty ones are left out."""
     spans, start = [], 0
     for end in [*ends, len(text)]:
         piece = text[start:end]
@@ -92,7 +92,7 @@ def proportional(text: str, shares: Sequence[float]) -> list[Span]:
 
 
 def read_xquad_r(data_dir: Path | None, selection: str = "all") -> Collection:
-    """Read XQuAD-R: LAReQA's files (`xquad-r/en.json`) where they are there for all languages asked for, else XQuAD's.
+    """Read XQuAD-R: LAReQA's files (`xquad-r/en.json`) where they are there for all requested languages, else XQuAD's.
 
     A question's right candidates are the sentences, one in each of the languages read, in which its answer starts.
     """
@@ -133,7 +133,7 @@ def _paragraphs(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _breaks(code: str, i: int, data: Mapping[str, Any], files: Mapping[str, Path]) -> list[Span]:
-    """Give the sentences of paragraph i: the published ones, else cut; Thai by its English counterpart."""
+    """Return the sentences of paragraph i: the published ones, else cut; Thai by its English counterpart."""
     where, paragraph = data[code][i]
     text = paragraph["context"]
     if "sentence_breaks" in paragraph:
@@ -251,12 +251,12 @@ def _plain(text: str) -> str:
 
 
 def describe_entity(row: Mapping[str, Any]) -> str:
-    """Give an entity's text: the sentences of its description."""
+    """Return an entity's text: the sentences of its description."""
     return _plain(" ".join(row["description"][s["start"] : s["end"]] for s in row["sentence_spans"]))
 
 
 def describe_mention(context: Mapping[str, Any], span: Mapping[str, Any]) -> str | None:
-    """Give a mention's text: itself, a colon, its sentence with the mention in braces; None outside every sentence.
+    """Return a mention's text: itself, a colon, its sentence with the mention in braces; None outside every sentence.
 
     >>> article = {"text": "Yes. A tower in Paris fell.", "sentence_spans": [{"start": 0, "end": 4},
     ...     {"start": 5, "end": 27}]}

@@ -44,7 +44,7 @@ CANDIDATES = 100
 BATCH = 4096
 """Texts that are encoded between two reports of progress."""
 REPEATS = 1000
-LEAST = 10
+MIN_QUERIES = 10
 """Fewer queries than this give no interval: their resamples say nothing of what others would give."""
 Floats = npt.NDArray[np.float64]
 
@@ -200,7 +200,7 @@ class Ranked:
 
 
 def cut_measures(names: Sequence[str], documents: int, *, cut: bool) -> tuple[str, ...]:
-    """Check the measures against the number of documents: one that looks further is cut if asked, else refused.
+    """Check the measures against the number of documents: one that looks further is cut on request, else refused.
 
     >>> cut_measures(["nDCG@10", "R@100"], 50, cut=True)
     ('nDCG@10', 'R@50')
@@ -220,7 +220,7 @@ def cut_measures(names: Sequence[str], documents: int, *, cut: bool) -> tuple[st
 
 
 def roles(encoder: Any) -> tuple[str | None, str | None]:
-    """Give the prefixes of queries and documents: `query` and `passage` where the encoder knows them, else its own."""
+    """Return the prefixes of queries and documents: `query` and `passage` where the encoder has them, else its own."""
     inner = encoder if hasattr(encoder, "spec") else getattr(encoder, "encoder", None)  # a cache wraps one
     known = getattr(getattr(inner, "spec", None), "prefixes", {})
     return ("query" if "query" in known else None), ("passage" if "passage" in known else None)
@@ -243,7 +243,7 @@ def rank_collection(
         names: measures as `ir_measures` writes them.
         cut: measure at the number of documents where a measure looks further, instead of stopping.
         truncate: cut documents that are too long, and count them, instead of stopping (passages often are).
-        progress: told of every so many texts.
+        progress: called for every so many texts.
     """
     names = cut_measures(names, len(collection.documents.ids), cut=cut)
     of_query, of_document = roles(encoder)
@@ -312,7 +312,7 @@ def rank_texts(
 
 
 def _relevant(collection: Collection, copies: Copies) -> list[npt.NDArray[np.int64]]:
-    """The candidates that hold a document relevant to each query."""
+    """Return the candidates that hold a document relevant to each query."""
     where = {name: i for i, name in enumerate(collection.documents.ids)}
     return [
         np.unique([copies.of[where[d]] for d, score in collection.judgements[name].items() if score > 0])
@@ -407,8 +407,11 @@ def per_query(collection: Collection, places: npt.NDArray[np.int64], names: Sequ
 
 
 def interval(values: Floats, *, repeats: int = REPEATS, seed: int = 0) -> list[float] | None:
-    """95 % bootstrap interval of a mean over queries (percentiles of resampled means); None below `LEAST` queries."""
-    if len(values) < LEAST:
+    """Return the 95 % bootstrap interval of a mean over queries (percentiles of resampled means).
+
+    It is None below `MIN_QUERIES` queries.
+    """
+    if len(values) < MIN_QUERIES:
         return None
     rng = np.random.default_rng(seed)
     drawn = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(repeats)]

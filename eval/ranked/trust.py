@@ -55,7 +55,7 @@ def calibrate(
         temperature: the softmax temperature of the encoder's own training, where known.
         calibrate_on: what the maps are fitted on (see `xt.calibration.search.calibrate`).
         given: direction -> method -> calibrator of another report, to apply here as they are.
-        calibrating: told of every step before it is made.
+        calibrating: called for every step before it is made.
 
     A language in which a query has no document to be compared with is left out, and named in the notes.
     """

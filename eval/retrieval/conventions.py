@@ -23,7 +23,7 @@ CONVENTIONS = {
 
 
 def weighted_f1(ranking: Ranking) -> float:
-    """Give scikit-learn's `f1_score(average="weighted")` of the answers, every sentence a class of its own.
+    """Return scikit-learn's `f1_score(average="weighted")` of the answers, every sentence a class of its own.
 
     A sentence found by its own query has recall 1 and precision 1 / (queries that it answers), so F1 2 / (1 + them).
     """
@@ -36,7 +36,7 @@ def weighted_f1(ranking: Ranking) -> float:
 def figures(
     ranking: Ranking, vectors: Encodings, direction: str, pool: int | None, documents: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Give what both conventions add to a language's row: `f1`, and with `pool` the accuracy in pools of that size.
+    """Return what both conventions add to a language's row: `f1`, and with `pool` the accuracy in pools of that size.
 
     `documents`: the texts of the candidates; equal ones are one in the pools, which no benchmark prescribes. A language
     with fewer candidates than the pool has None for it.
@@ -54,7 +54,7 @@ def figures(
 def section(
     rows: Mapping[str, Mapping[str, Any]], direction: str, resources: Mapping[str, str], pool: int | None
 ) -> dict[str, Any]:
-    """Give what a direction's section has beside its rows: the convention, groups, and the means in equal pools."""
+    """Return what a direction's section has beside its rows: the convention, groups, and the means in equal pools."""
     out: dict[str, Any] = {
         "convention": CONVENTIONS[direction],
         "f1": groups.with_all({c: r["f1"] for c, r in rows.items()}, resources),

@@ -113,7 +113,7 @@ def sweep(
         resources: the resource class of each language.
         own: the layer that the encoder itself pools.
         count: how many layers the network has.
-        progress: told of every language before it is encoded.
+        progress: called for every language before it is encoded.
     """
     found = accuracies(encode_layers, corpus, progress=progress)
     ways = {

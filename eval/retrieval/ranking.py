@@ -103,7 +103,7 @@ def id_of(english: str) -> str:
 
 
 def fold_of(english: str) -> int:
-    """Give the fold of a sentence pair by its English side, so that no sentence is in two folds in any language."""
+    """Return the fold of a sentence pair by its English side, so that no sentence is in two folds in any language."""
     digest = hashlib.sha256(id_of(english).encode()).digest()
     return int.from_bytes(digest[:4], "big") % FOLDS
 
@@ -157,7 +157,7 @@ def by_text(bitext: Bitext, direction: str, ranking: Ranking) -> dict[str, Any]:
 
 
 def scores_of(ranking: Ranking) -> dict[str, Any]:
-    """Accuracy at 1 with its 95 % interval (Wilson), and mean reciprocal rank (0 below the top candidates).
+    """Return the accuracy at 1 with its 95 % interval (Wilson), and mean reciprocal rank (0 below the top candidates).
 
     Answers are judged by their place, as XTREME and MTEB do: a copy of the right sentence is wrong.
     """

@@ -85,7 +85,7 @@ def calibrate_sides(
         asked: which calibrations.
         jobs: processes; the numbers are the same. With more than one the caller's main module must be guarded by
             `if __name__ == "__main__"`, as multiprocessing has it; small corpora (`LARGE`) take one all the same.
-        calibrating: told of every task that is done.
+        calibrating: called for every task that is done.
     """
     if sum(len(r.gold) for side in both.values() for r in side.values()) < LARGE:
         jobs = 1
@@ -127,7 +127,7 @@ def _tasks(
     sources: Sequence[str],
     asked: Asked,
 ) -> Iterator[tuple[str, Task]]:
-    """Give what is to be done for a direction once its fits are made."""
+    """Return what is to be done for a direction once its fits are made."""
     yield "none of these", partial(_missing, both[way], sources, made.predicted)
     if asked.shots:
         yield "shots", partial(shots.of_search, both[way], other[way], asked.shots, known=made.known)
@@ -179,7 +179,7 @@ class _Team:
         self.given += 1
 
     def results(self) -> Iterator[tuple[Key, Any]]:
-        """Give keys and results as tasks are done, until none is left."""
+        """Yield keys and results as tasks are done, until none is left."""
         while True:
             self._hand_out()
             if self._finished.empty() and (mine := self._take()):
@@ -208,7 +208,7 @@ class _Team:
             key, task = chosen
             try:
                 future = self._pool.submit(_one_thread, task)
-            except RuntimeError as error:  # the pool is broken or closed; whoever reads the results is told
+            except RuntimeError as error:  # the pool is broken or closed; whoever reads the results gets the error
                 future = Future()
                 future.set_exception(error)
             future.add_done_callback(partial(self._done, key))
@@ -228,7 +228,7 @@ class _Team:
 
 @contextmanager
 def _team(jobs: int) -> Iterator[_Team]:
-    """Give a team of `jobs` processes, this one among them. XtError when one of the others is killed."""
+    """Return a team of `jobs` processes, this one among them. XtError when one of the others is killed."""
     if jobs == 1:
         yield _Team(None, 0)
         return

@@ -94,7 +94,7 @@ def export_head(
         name: the model's name on the server.
         options: precision, temperature, threshold.
         force: replace an existing model.
-        report: told of every stage.
+        report: called with a line for every stage.
 
     Raises:
         CheckFailed: a stage is not near enough to PyTorch; nothing is written.
@@ -199,7 +199,7 @@ class Head:
         }
 
     def complete(self, version: Path, precision: str, provider: str) -> Content:
-        """See `Subject`: the golden answers and the temperature, fitted to the graph where one is asked for."""
+        """See `Subject`: the golden answers and the temperature, fitted to the graph where one is requested."""
         row = bare_task(self.task)
         network = OnnxHead(version / "model.onnx", provider=provider, precision=precision)
         model = HeadModel(self.task, self.inputs, network)
@@ -257,7 +257,7 @@ class TorchHead:
 
 
 def _open(resolved: Resolved, task: str) -> tuple[MultiTaskModel, Task]:
-    """Load the checkpoint with its heads, and return the row of the task that is asked for."""
+    """Load the checkpoint with its heads, and return the row of the task that is requested."""
     from xt.core.encoder.torch_engine import load_network
     from xt.core.heads.network import load_heads
 
@@ -276,7 +276,7 @@ def _open(resolved: Resolved, task: str) -> tuple[MultiTaskModel, Task]:
 
 
 def head_module(model: MultiTaskModel, task: Task) -> torch.nn.Module:
-    """Encoder and head as one module: (input_ids, attention_mask[, token_type_ids]) -> {"logits"}."""
+    """Return encoder and head as one module: (input_ids, attention_mask[, token_type_ids]) -> {"logits"}."""
     from transformers import PreTrainedModel
 
     encoder: Any = model.encoder

@@ -115,7 +115,7 @@ def measure(
 
 
 def _apart(a: Reply, b: Reply) -> float:
-    """Largest difference of two replies' probabilities."""
+    """Return the largest difference of two replies' probabilities."""
     return float(np.abs(a.numbers - b.numbers).max())
 
 

@@ -82,7 +82,7 @@ def fit_temperature(model: HeadModel, examples: Sequence[Example]) -> dict[str, 
 
 
 def _labelled(model: HeadModel, examples: Sequence[Example]) -> tuple[list[Array], npt.NDArray[np.int64]]:
-    """Give the logits of every gold label, each with its position: a row an example, a word, or an end of a span."""
+    """Return the logits of every gold label, each with its position: a row an example, a word, or an end of a span."""
     read = Read(list(examples), model.inputs.units(model.task, examples))
     results = model.logits(read.rows)
     rows: list[Array] = []

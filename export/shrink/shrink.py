@@ -33,7 +33,7 @@ ID_FIELDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cl
 
 
 def corpus_texts(corpus: Iterable[Bitext]) -> list[tuple[str, str]]:
-    """Give parallel text as (language, text), English sentences under "eng", each once."""
+    """Return parallel text as (language, text), English sentences under "eng", each once."""
     rows = [(b.language, text) for b in corpus for text in b.foreign]
     return list(dict.fromkeys([*rows, *((ENGLISH, text) for b in corpus for text in b.english)]))
 
@@ -113,7 +113,7 @@ def shrink(
 
 
 def _texts(languages: Sequence[str], corpus: Iterable[tuple[str, str]] | None) -> dict[str, list[str]]:
-    """Gather the texts of the languages asked for: code as the corpus spells it -> its texts."""
+    """Gather the texts of the requested languages: code as the corpus spells it -> its texts."""
     if corpus is None:
         raise XtError("Pruning the vocabulary needs texts of its languages.", "Give a corpus.")
     by_language: dict[str, list[str]] = {}
@@ -208,7 +208,7 @@ def _prune(
 
 
 def _config_ids(config: Any, pieces: set[int]) -> set[int]:
-    """Give the ids that config.json names, as far as the tokenizer has them, and those the positions count from.
+    """Return the ids that config.json names, as far as the tokenizer has them, and those the positions count from.
 
     Where positions start behind the padding token's id, all ids up to it stay, so that it keeps its number.
     """

@@ -41,7 +41,7 @@ class Pruned:
     """(pieces,) ascending: the old id of each new one."""
 
     def open(self) -> Pieces:
-        """Give the tokenizer itself, padding and truncation off; XtError when it lacks an id that it should have."""
+        """Return the tokenizer itself, padding and truncation off; XtError when it lacks an id that it should have."""
         from tokenizers import Tokenizer
 
         try:
@@ -66,7 +66,7 @@ def encode(tokenizer: Pieces, texts: Sequence[str], *, special: bool = True) -> 
 
 
 def used_ids(tokenizer: Pieces, texts: Sequence[str], prefixes: Iterable[str]) -> set[int]:
-    """Give the ids of all pieces that `texts` consist of, behind each of `prefixes`."""
+    """Return the ids of all pieces that `texts` consist of, behind each of `prefixes`."""
     found: set[int] = set()
     for prefix in prefixes:
         for ids in encode(tokenizer, [prefix + text for text in texts]):
@@ -138,14 +138,14 @@ def prune(
 
 
 def vocabulary(document: Mapping[str, Any]) -> dict[str, int]:
-    """Give piece -> id of a tokenizer.json, tokens added behind the model's own included."""
+    """Return piece -> id of a tokenizer.json, tokens added behind the model's own included."""
     listed = document["model"]["vocab"]
     own = dict(listed) if isinstance(listed, dict) else {piece: i for i, (piece, _) in enumerate(listed)}
     return {**own, **{token["content"]: token["id"] for token in document.get("added_tokens") or []}}
 
 
 def _characters(pieces: Mapping[str, int], written_in: set[str], *, bytes_too: bool) -> set[int]:
-    """Give the ids of the pieces without which an unseen word would hold unknown characters."""
+    """Return the ids of the pieces without which an unseen word would hold unknown characters."""
     found = set()
     for piece, number in pieces.items():
         body = piece
@@ -162,18 +162,18 @@ def _characters(pieces: Mapping[str, int], written_in: set[str], *, bytes_too: b
 
 
 def _byte_level(document: Mapping[str, Any]) -> bool:
-    """Whether the characters of pieces stand for bytes: then all of them are needed, whatever the script."""
+    """Return whether the characters of pieces stand for bytes: then all of them are needed, whatever the script."""
     return '"ByteLevel"' in json.dumps([document.get("pre_tokenizer"), document.get("normalizer")])
 
 
 def _pairs(model: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Give the merges of a BPE model, best first; older files keep a pair as one string."""
+    """Return the merges of a BPE model, best first; older files keep a pair as one string."""
     listed = (m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"])
     return [(a, b) for a, b in listed]
 
 
 def _merged_from(ids: Iterable[int], pieces: Mapping[str, int], model: Mapping[str, Any]) -> set[int]:
-    """Give the ids of all pieces that merging makes on the way to those in `ids`."""
+    """Return the ids of all pieces that merging makes on the way to those in `ids`."""
     rank = {pair: i for i, pair in enumerate(_pairs(model))}
     names = {number: piece for piece, number in pieces.items()}
     found: set[int] = set()
@@ -190,7 +190,7 @@ def _merged_from(ids: Iterable[int], pieces: Mapping[str, int], model: Mapping[s
 
 
 def _of_processor(processor: Mapping[str, Any] | None, pieces: Mapping[str, int]) -> set[int]:
-    """Give the ids that the post-processor adds around a text."""
+    """Return the ids that the post-processor adds around a text."""
     if processor is None:
         return set()
     if processor["type"] == "Sequence":
@@ -239,7 +239,7 @@ def _renumber(document: dict[str, Any], new: Mapping[int, int], pieces: Mapping[
 
 
 def unknown_id(document: Mapping[str, Any]) -> int | None:
-    """Give the id that stands for what a tokenizer does not know; None when there is none."""
+    """Return the id that stands for what a tokenizer does not know; None when there is none."""
     model = document["model"]
     if model.get("type") == "Unigram":
         return None if model.get("unk_id") is None else int(model["unk_id"])

@@ -39,7 +39,7 @@ class Tls:
     """The client's certificate chain, where the server asks for one."""
 
     def options(self) -> dict[str, Any]:
-        """As tritonclient takes them."""
+        """Return it as tritonclient takes them."""
         names = {"root_certificates": self.ca, "private_key": self.key, "certificate_chain": self.certificate}
         for file in names.values():
             if file is not None:
@@ -50,7 +50,7 @@ class Tls:
         return {"ssl": True, **{name: str(file) for name, file in names.items() if file is not None}}
 
     def credentials(self) -> Any:
-        """As a channel of gRPC takes them."""
+        """Return it as a channel of gRPC takes them."""
         import grpc
 
         files = {k: Path(v).read_bytes() for k, v in self.options().items() if k != "ssl"}

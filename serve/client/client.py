@@ -48,9 +48,9 @@ class Options:
 class Client:
     """A connection to a served model.
 
-    A long list goes out as several requests under way at once. What a lost or restarting server left unanswered is
-    sent again until the deadline, what it had no room for as often as `retries` says, after pauses that grow; what it
-    refused is not.
+    A long list goes out as several concurrent requests. What a lost or restarting server left unanswered is sent again
+    until the deadline; what a full one turned away, as often as `retries` says, after growing pauses; what it refused,
+    never.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Client:
 
         Raises:
             InvalidRequest: a text or option that the server does not take; it names the text.
-            ServerFull: it had no room, however often it was asked.
+            ServerFull: it stayed full through all retries.
             DeadlinePassed: no answer in `timeout_seconds`.
             Unreachable: the connection was lost and did not come back.
         """

@@ -22,14 +22,16 @@ LONGEST_PAUSE_SECONDS = 2.0
 LOST_PAUSE_SECONDS = 1.0
 """The longest mean pause while a server is lost: it is noticed about so soon that it is back."""
 FULL = re.compile(r"queue is full|is full|maximum queue size", re.IGNORECASE)
-"""What a model of xt, and Triton's own scheduler, say of a queue without room."""
+"""What a model of xt, and Triton's own scheduler, say of a full queue."""
 REFUSED_CONNECTION = re.compile(
     r"SSL_ERROR_SSL|CERTIFICATE_VERIFY|WRONG_VERSION_NUMBER|not in peer certificate|proxy returned response code 4"
 )
 """What stays so however often it is tried: TLS on one end alone, a certificate that is not trusted, a proxy's no."""
 
 
-NOWHERE = "Start one with `xt serve REPO`, or check the address: it is the gRPC port. With TLS, give --tls-ca (tls=)."
+START_HINT = (
+    "Start one with `xt serve REPO`, or check the address: it is the gRPC port. With TLS, give --tls-ca (tls=)."
+)
 
 
 class Unreachable(XtError):
@@ -41,7 +43,7 @@ class BadConnection(Unreachable):
 
 
 class ServerFull(XtError):
-    """The server has no room for the request now; the same request may be sent again later."""
+    """The server is full; the same request may be sent again later."""
 
 
 class DeadlinePassed(XtError):
@@ -61,7 +63,9 @@ class Restricted(XtError):
 
 
 def explain(error: Exception, url: str, model: str | None, rows: Sequence[int] | None = None) -> XtError:
-    """Say what an error of tritonclient means. `rows` are the places, in the whole list, of the texts of the request.
+    """Return what an error of tritonclient means.
+
+    `rows` are the places, in the whole list, of the texts of the request.
 
     Triton answers a restricted call, a lost connection, a server that is not ready and a full queue with one code,
     UNAVAILABLE; the words differ.
@@ -100,7 +104,7 @@ def explain(error: Exception, url: str, model: str | None, rows: Sequence[int] |
 
 
 def _lost(message: str, first: str, url: str) -> Unreachable:
-    """Say what became of a connection: it does not fit, nothing answers, or the server is not ready."""
+    """Return what became of a connection: it does not fit, nothing answers, or the server is not ready."""
     through = proxies.hint(proxies.grpc_proxy(url), url.rpartition(":")[0])
     if REFUSED_CONNECTION.search(message):
         reason = next((line for line in re.split(r";|\n", message) if REFUSED_CONNECTION.search(line)), first)
@@ -112,7 +116,7 @@ def _lost(message: str, first: str, url: str) -> Unreachable:
     if re.search(r"connect|[Ss]ocket|resol|recvmsg|Broken pipe|GOAWAY|handshake|proxy", message):
         return Unreachable(
             f"No server answers at {url} ({first}).",
-            through or NOWHERE,
+            through or START_HINT,
         )
     return Unreachable(f"The server at {url} is not ready ({first}).", "Send it again later, or read its log.")
 
@@ -129,12 +133,17 @@ def _renumber(message: str, rows: Sequence[int] | None) -> tuple[str, str]:
 
 
 def may_retry(error: XtError) -> bool:
-    """Whether the same request may succeed when sent again: encoding changes nothing, so a lost answer may be."""
+    """Return whether the same request may succeed when sent again.
+
+    Encoding changes nothing, so one whose answer was lost may be.
+    """
     return isinstance(error, (ServerFull, Unreachable)) and not isinstance(error, BadConnection)
 
 
 def pauses(retries: int | None, longest: float = LONGEST_PAUSE_SECONDS) -> Iterator[float]:
-    """Seconds to wait before each retry: doubling, and spread so that callers refused together come back apart.
+    """Yield the seconds to wait before each retry.
+
+    They double, and are spread so that callers refused together come back apart.
 
     retries: how many; None: without end. longest: the longest mean.
     """
@@ -171,7 +180,7 @@ class Tries:
         return self._end - time.monotonic()
 
     def pause(self, error: XtError, *, siblings: bool = False) -> float | None:
-        """Seconds to wait before the request is sent again; None: give up.
+        """Return the seconds to wait before the request is sent again; None: give up.
 
         siblings: whether other requests of the same call are under way, whose answers make room.
         """

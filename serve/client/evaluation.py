@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 
 class EvaluationClient:
-    """A client for evaluations of hours: sends again what the server had no room for, and what a lost server left."""
+    """A client for evaluations of hours.
+
+    Sends again what the server refused because it was full, and what a lost server left.
+    """
 
     def __init__(
         self,

@@ -36,15 +36,15 @@ class TritonHttp:
             connection.close()
 
     def is_ready(self, timeout: float) -> bool:
-        """Whether the server and all its models are ready."""
+        """Return whether the server and all its models are ready."""
         return self.ask("GET", "/v2/health/ready", timeout)[0] == 200
 
     def is_live(self, timeout: float) -> bool:
-        """Whether the server lives, also while it loads models."""
+        """Return whether the server lives, also while it loads models."""
         return self.ask("GET", "/v2/health/live", timeout)[0] == 200
 
     def is_triton(self, timeout: float) -> bool:
-        """Whether what answers there is Triton."""
+        """Return whether what answers there is Triton."""
         status, page = self.ask("GET", "/v2", timeout)
         return status == 200 and b"triton" in page  # the metrics port answers what it does not know with an empty page
 

@@ -38,7 +38,7 @@ class Served:
 
 
 def by_xt(config: Mapping[str, Any]) -> bool:
-    """Whether a model's configuration (JSON of the protobuf) was written by xt."""
+    """Return whether a model's configuration (JSON of the protobuf) was written by xt."""
     return "xt" in config.get("parameters", {})
 
 

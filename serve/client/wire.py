@@ -44,7 +44,7 @@ class Vectors:
     """What encoding gives, in the order of the texts."""
 
     vectors: npt.NDArray[Any]
-    """(texts, dim), of the type asked for."""
+    """(texts, dim), of the requested type."""
     tokens: npt.NDArray[np.int32]
     """(texts,) tokens that were read, special tokens and prefix included."""
     truncated: npt.NDArray[np.bool_]
@@ -158,7 +158,7 @@ def token_ids(rows: Sequence[npt.NDArray[np.int64]]) -> Tensor:
 
 
 def encode_parameters(prefix: str | None, truncate: bool, dimensions: int | None) -> dict[str, Any]:
-    """Return the request parameters of an encoder; what is not asked for is left to the model."""
+    """Return the request parameters of an encoder; what is not requested is left to the model."""
     with refused_as_invalid():
         parameters: dict[str, Any] = {"truncate": True} if flag(truncate, "truncate") else {}
         if prefix is not None:

@@ -73,9 +73,9 @@ def create_app(
         lost_seconds: how long a request waits for a Triton that is lost or restarting before it is answered 503.
         tls: the files of an encrypted connection to Triton.
         admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does; "": none is sent.
-        hosts: names that callers may call it by (the header Host); others are told 421. None: any.
+        hosts: names that callers may call it by (the header Host); others get 421. None: any.
     """
-    # A caller who is refused for want of room knows at once, and knows better than the gateway whether to come back.
+    # A caller who is turned away by a full server knows better than the gateway whether to come back.
     client = AsyncClient(
         triton_url,
         timeout_seconds=timeout_seconds,

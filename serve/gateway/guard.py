@@ -25,9 +25,9 @@ BODY_SECONDS = 30.0
 SILENT_SECONDS = 10.0
 """How long it may send nothing meanwhile."""
 RUNNING = 1024
-"""Requests under way at once; more are told 503, probes and the page apart."""
+"""Requests under way at once; more get 503, probes and the page apart."""
 HELD_BYTES = 256 * 2**20
-"""Of bodies in memory at once; with more, only bodies of up to SMALL_BYTES are taken, others are told 503."""
+"""Of bodies in memory at once; with more, only bodies of up to SMALL_BYTES are taken, others get 503."""
 SMALL_BYTES = 2**16
 PATH_CHARACTERS = 200
 """Of a path in the log."""
@@ -64,7 +64,7 @@ def trace_of(headers: list[tuple[bytes, bytes]]) -> str:
 def caller_of(scope: Scope, *, by_token: bool) -> str:
     """Return an opaque name of who sends a request, by which Triton shares its work: of token and address together.
 
-    The token alone would make one caller of all who have it, and without `by_token`, where none is asked for, it is the
+    The token alone would make one caller of all who have it, and without `by_token`, where none is requested, it is the
     caller's to choose; so is the second half of an IPv6 address. The name says nothing to anybody else: each gateway
     has a secret of its own.
     """

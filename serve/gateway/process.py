@@ -57,7 +57,7 @@ class GatewayProcess(Listening):
             host: the address to listen on.
             port: the port.
             access_log: a file that gets a line for each request, or "-": this process' stderr.
-            report: told when the gateway is started anew, and its faults.
+            report: called with a line when the gateway is restarted, and for its faults.
             options: see `create_app`.
         """
         super().__init__(host, port, options.get("token"))

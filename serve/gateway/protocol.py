@@ -88,7 +88,7 @@ class BoundedProtocol(H11Protocol):
             self._refuse(503, "server_busy", "The gateway has too many connections; try again later.")
 
     def is_waiting(self) -> bool:
-        """Whether it has sent no whole head of a request that is not answered yet."""
+        """Return whether it has sent no whole head of a request that is not answered yet."""
         return self.cycle is None or self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:

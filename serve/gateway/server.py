@@ -70,7 +70,7 @@ class Listening(Startable):
         return address(self.host, self.port)
 
     def alive(self) -> bool:
-        """Whether it answers, or will again."""
+        """Return whether it answers, or will again."""
         return self._thread is not None and self._thread.is_alive()
 
 

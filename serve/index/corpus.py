@@ -52,7 +52,7 @@ class Document:
         return shown(self.to_json())
 
     def to_json(self) -> dict[str, str]:
-        """As an index keeps it; title and language are left out where they are empty."""
+        """Return it as an index keeps it; title and language are left out where they are empty."""
         optional = {"title": self.title, "language": self.language}
         return {"id": self.id, "text": self.text, **{k: v for k, v in optional.items() if v}}
 
@@ -76,7 +76,7 @@ class CorpusLog:
         self.first.setdefault(what, where)
 
     def notes(self) -> list[str]:
-        """Say in words what was not read.
+        """Return in words what was not read.
 
         >>> CorpusLog(skipped=["a.md"], empty=2, first={"empty": "c.tsv, line 4"}).notes()
         ['1 file not read: a.md', '2 documents without title and text left out (the first: c.tsv, line 4)']
@@ -92,7 +92,7 @@ class CorpusLog:
         return notes
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest keeps it; nothing where everything was read."""
+        """Return it as a manifest keeps it; nothing where everything was read."""
         facts = {"files": self.skipped, "blank_lines": self.blank, "empty_documents": self.empty}
         return {name: value for name, value in facts.items() if value}
 

@@ -163,7 +163,7 @@ def refuse_target(out: Path, source: Path, *, force: bool, inputs: Sequence[Path
 
 
 def make_plan(source: Path, identity: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Give all that decides the vectors: shards of the same plan may be used again."""
+    """Return all that decides the vectors: shards of the same plan may be used again."""
     return {
         "input": fingerprint(source),
         "encoder": identity,
@@ -176,7 +176,7 @@ def make_plan(source: Path, identity: dict[str, Any], settings: Settings) -> dic
 
 
 def work_folder(out: Path) -> Path:
-    """Where finished shards of `out` wait."""
+    """Return where finished shards of `out` wait."""
     return out.parent / f".{out.name}.shards"
 
 
@@ -256,7 +256,7 @@ def _write(target: Path, content: bytes) -> None:
 
 
 def npy(array: npt.NDArray[Any]) -> bytes:
-    """Give an array as the content of a .npy file (`np.save` to a full disk does not say that it is full)."""
+    """Return an array as the content of a .npy file (`np.save` to a full disk does not say that it is full)."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
@@ -280,7 +280,7 @@ def encode_batch(encoder: EncoderOfSpec, batch: Sequence[Document], settings: Se
 
 
 def shards_of(artifact: Artifact) -> Iterator[tuple[npt.NDArray[np.float32], bytes]]:
-    """Give the vectors of each shard of an encoded corpus as float32, and its documents' lines."""
+    """Return the vectors of each shard of an encoded corpus as float32, and its documents' lines."""
     for shard in artifact.facts["shards"]:
         vectors = np.load(artifact.path / shard["vectors"], allow_pickle=False)
         lines = (artifact.path / shard["documents"]).read_bytes()

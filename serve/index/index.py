@@ -33,10 +33,10 @@ COPIES_FILE = "copies.npy"
 MAX_K = 100
 """Most documents that one query may ask for."""
 NO_SCORE = -1.0
-"""The score of an answer's empty place: an approximate index may find fewer documents than were asked for."""
+"""The score of an answer's empty place: an approximate index may find fewer documents than were requested."""
 GOLDEN_K = 5
 KEPT_IDS = 1024
-"""Candidates of several documents whose ids are kept in memory once they were asked for."""
+"""Candidates of several documents whose ids are kept in memory once they were requested."""
 GOLDEN_TOLERANCE = 0.02
 """How far a cosine may be from what it was on the machine that installed the index (int8 graphs differ by machine)."""
 Rows = npt.NDArray[np.int64]
@@ -257,7 +257,7 @@ def answer(
 
 
 def depth(table: CalibrationTable | None) -> int:
-    """How many candidates to search for, so that any `k` and the calibration are served by one search."""
+    """Return how many candidates to search for, so that any `k` and the calibration are served by one search."""
     return max(MAX_K, table.candidates if table else 0)
 
 
@@ -297,7 +297,7 @@ def retrieve(
 
 
 def check_k(k: object) -> int:
-    """Give `k`, or raise XtError that names the limit."""
+    """Return `k`, or raise XtError that names the limit."""
     return whole_number(k, "k", 1, MAX_K)
 
 

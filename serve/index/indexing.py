@@ -96,7 +96,7 @@ def refuse_index(out: Path, source: Path, *, force: bool, inputs: Sequence[Path]
 
 
 def factory(kind: str, count: int) -> str:
-    """Give FAISS's factory string for a kind of index over `count` vectors; any other string is one already.
+    """Return FAISS's factory string for a kind of index over `count` vectors; any other string is one already.
 
     >>> factory("flat", 5), factory("ivf", 10_000), factory("hnsw", 5), factory("OPQ16,IVF64,PQ16x4fs", 5)
     ('Flat', 'IVF256,Flat', 'HNSW32', 'OPQ16,IVF64,PQ16x4fs')
@@ -120,7 +120,7 @@ def build_index(
         out: the folder to write.
         kind: flat (exact), ivf, hnsw, or a FAISS factory string.
         force: replace `out`.
-        report: told of every stage.
+        report: called with a line for every stage.
     """
     require("faiss", extra="cpu", purpose="Indexing")
     refuse_existing(out, force=force, kind="index", inputs=[encoded.path])
@@ -171,12 +171,12 @@ def build_index(
 
 
 def _each(lines: bytes) -> list[bytes]:
-    """The lines of a shard's documents, each with its end."""
+    """Return the lines of a shard's documents, each with its end."""
     return [line + b"\n" for line in lines.split(b"\n")[:-1]]  # JSON escapes what else would end a line
 
 
 def _spread(count: int, most: int) -> Rows:
-    """Rows of 0..count-1, evenly chosen, at most so many."""
+    """Return rows of 0..count-1, evenly chosen, at most so many."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 

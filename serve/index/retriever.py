@@ -127,9 +127,9 @@ def install(
 def recalibrate(
     repository: Path, name: str, table: CalibrationTable, *, report: Callable[[str], None] = lambda line: None
 ) -> Artifact:
-    """Give an installed retriever another calibration, as its next version; index and encoder stay.
+    """Install another calibration in a retriever, as its next version; index and encoder stay.
 
-    `report` is told where the texts that it was fitted on differ from those of the index.
+    `report` is called where the texts that it was fitted on differ from those of the index.
 
     Raises XtError when `repository/name` is no retriever, or its scores are too rough for probabilities.
     """
@@ -173,7 +173,7 @@ def retrievers(repository: Path) -> list[str]:
 
 
 def identity_of(retriever: Artifact) -> dict[str, Any]:
-    """Give the encoder of an installed retriever, as `read_calibration` compares it."""
+    """Return the encoder of an installed retriever, as `read_calibration` compares it."""
     parent: dict[str, str] = next((p for p in retriever.manifest["parents"] if p.get("kind") == "model"), {})
     return {**model_identity(retriever), "hash": parent.get("hash", "")}
 
@@ -205,7 +205,7 @@ def _check_scores(indexed: Artifact) -> None:
 
 
 def _warn_of_corpus(table: CalibrationTable, default: str | None, prefix: str, report: Callable[[str], None]) -> None:
-    """Say where the texts that a calibration was fitted on differ from those of the index.
+    """Warn where the texts that a calibration was fitted on differ from those of the index.
 
     Args:
         table: the calibration; one of ranked retrieval knows the prefix of its documents, parallel text has the
@@ -229,7 +229,7 @@ def _warn_of_corpus(table: CalibrationTable, default: str | None, prefix: str, r
 
 
 def _next_version(target: Path) -> int:
-    """Give the number after that of an installed model; 1 when there is none."""
+    """Return the number after that of an installed model; 1 when there is none."""
     if not (target / MANIFEST).is_file():
         return 1
     numbers = [name.split("/")[0] for name in read_manifest(target)["files"]]

@@ -72,7 +72,7 @@ class VectorCache:
 
 
 def weight(key: Hashable, vector: Vectors) -> int:
-    """Bytes that an entry takes: its key's text or token ids, its vector, and `ENTRY_BYTES`."""
+    """Return the bytes that an entry takes: its key's text or token ids, its vector, and `ENTRY_BYTES`."""
     parts = key if isinstance(key, tuple) else (key,)
     # Python keeps a text with one character beyond Latin-1 in two or four bytes a character
     texts = sum(len(p) if isinstance(p, bytes) else 4 * len(p) for p in parts if isinstance(p, (str, bytes)))

@@ -74,7 +74,7 @@ class ServedEncoder(ServedModel):
         self.pb.Logger.log_info(f"{self.name}: golden vectors agree (cosine at least {worst:.6f})")
         self.engine_budget = self.encoder.token_budget
         self.engine_workers = self.encoder.workers
-        self.engine_beside = self.encoder.has_room
+        self.engine_extra_pass = self.encoder.allows_extra_pass
         self.buckets = self.encoder.buckets
         self.speed = self.encoder.warm_up()
         self.pb.Logger.log_info(f"{self.name}: {self.speed:.0f} tokens/s")
@@ -82,7 +82,7 @@ class ServedEncoder(ServedModel):
         self.cache = VectorCache(self.settings.cache_megabytes * 1_000_000)
 
     def measured_speed(self) -> float:
-        """Give the tokens a second of the warm-up."""
+        """Return the tokens a second of the warm-up."""
         return self.speed
 
     def read(self, request: Any) -> tuple[list[Ids], list[int], Plan]:
@@ -215,10 +215,10 @@ class ServedEncoder(ServedModel):
 
     def run(self, rows: list[Ids]) -> Vectors:
         """Run one micro-batch."""
-        return self.encoder.forward(rows, beside=self.has_company())
+        return self.encoder.forward(rows, concurrent=self.is_concurrent())
 
     def answer(self, request: Any, context: Plan, results: list[Any]) -> list[Any]:
-        """Put the rows in the request's order and give the outputs that it asked for."""
+        """Put the rows in the request's order and give the outputs that it requested."""
         n = len(context.keys)
         vectors = np.empty((n, self.encoder.spec.dim), np.float32)
         tokens = np.empty((n, 1), np.int32)

@@ -94,7 +94,7 @@ class Order(Generic[E]):
         self._tickets = count()
 
     def put(self, entry: E, cost: int) -> None:
-        """Give an entry its tag by the cost of its next row; one that waits already keeps its start."""
+        """Tag an entry by the cost of its next row; one that waits already keeps its start."""
         if entry.ticket < 0:
             entry.start = max(self.now, entry.charged)
         entry.finish = entry.start + cost
@@ -300,7 +300,7 @@ class FairQueue:
                     return
 
     def _jobs_of(self, width: int, first: Job, among: tuple[bool, ...]) -> Iterator[Job]:
-        """The jobs with rows of a width: `first`, then the others by their turn."""
+        """Return the jobs with rows of a width: `first`, then the others by their turn."""
         if width in first.waiting:
             yield first
         others = [job for light in among for job in self._queues[light].get(width, ()) if job is not first]
@@ -310,7 +310,7 @@ class FairQueue:
         return sum(len(job.waiting[width]) for light in among for job in self._queues[light].get(width, ()))
 
     def _fits(self, rows: int, width: int, wider: int, length: int, most: int) -> bool:
-        """Whether a micro-batch of `rows` rows, `width` wide, takes one of `length` tokens that makes it `wider`."""
+        """Return whether a micro-batch of `rows` rows, `width` wide, takes a row of `length` tokens, then `wider`."""
         padded = wider * (rows + 1)
         if padded > most:
             return False
@@ -333,7 +333,7 @@ class FairQueue:
         self.tokens -= tokens
 
     def _settle(self, job: Job) -> None:
-        """Give a job its place again after rows left, or none when none is left; `_settle_flow` comes next."""
+        """Place a job again after rows left, or none when none is left; `_settle_flow` comes next."""
         flow = job.flow
         assert flow is not None
         if job.waiting:

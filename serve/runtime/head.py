@@ -42,7 +42,7 @@ class ServedHead(ServedModel):
         self.pb.Logger.log_info(f"{self.name}: {self.speed:.0f} tokens/s")
 
     def measured_speed(self) -> float:
-        """Give the tokens a second of the warm-up."""
+        """Return the tokens a second of the warm-up."""
         return self.speed
 
     def read(self, request: Any) -> tuple[list[Row], list[int], Read]:
@@ -62,7 +62,7 @@ class ServedHead(ServedModel):
         return self.head.logits(rows, self.settings.token_budget)
 
     def answer(self, request: Any, context: Read, results: list[Any]) -> list[Any]:
-        """Give the outputs that the model's format has."""
+        """Return the outputs that the model's format has."""
         details = self.parameters(request, PARAMETERS).get("details", False)
         replies = self.head.replies(context, results, details=details)
         found = {

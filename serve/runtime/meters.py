@@ -50,7 +50,7 @@ class Meters:
             self._counts[name, label] = self._counts.get((name, label), 0) + value
 
     def get(self, name: str, label: str = "") -> float:
-        """Give a counter's value."""
+        """Return a counter's value."""
         with self._lock:
             return self._counts.get((name, label), 0)
 

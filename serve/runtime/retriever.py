@@ -79,7 +79,7 @@ class ServedRetriever(ServedModel):
         cosine = check_golden(self.encoder, folder, artifact)
         self.engine_budget = self.encoder.token_budget
         self.engine_workers = self.encoder.workers
-        self.engine_beside = self.encoder.has_room
+        self.engine_extra_pass = self.encoder.allows_extra_pass
         self.buckets = self.encoder.buckets
         self.encoder.warm_up()
         self.index = Index(version_folder)
@@ -132,12 +132,15 @@ class ServedRetriever(ServedModel):
         return firsts, [len(row) for row in firsts], plan
 
     def run(self, rows: list[Ids]) -> npt.NDArray[np.float64]:
-        """Vectors of the queries, and the best candidates of each: (2, depth), cosines over document rows."""
-        vectors = self.encoder.forward(rows, beside=self.has_company())
+        """Return the vectors of the queries, and the best candidates of each.
+
+        (2, depth), cosines over document rows.
+        """
+        vectors = self.encoder.forward(rows, concurrent=self.is_concurrent())
         return np.stack(self.index.search(vectors, self.depth), axis=1, dtype=np.float64)  # exact for rows below 2^53
 
     def answer(self, request: Any, context: Plan, results: list[Any]) -> list[Any]:
-        """Documents and probabilities of each query."""
+        """Return the documents and probabilities of each query."""
         found = [
             results[context.places[key]] if entry is None else entry.vector
             for key, entry in zip(context.keys, context.entries, strict=True)

@@ -39,12 +39,12 @@ LOAD_SECONDS = 2.0
 LIGHT_LOAD = 0.005
 """Load of light jobs, in workers, from which large jobs are run in small micro-batches: about one in four seconds."""
 RESERVE_LOAD = 0.2
-"""From here on a worker is kept for them: passes beside all workers would be too few."""
+"""From here on a worker is kept for them: extra passes would be too few."""
 RESERVE_CHECK_SECONDS = 0.1
 
 
 class Overloaded(XtError):
-    """There is no room for the job: try again later."""
+    """The queue is full: try again later."""
 
 
 class Expired(XtError):
@@ -86,8 +86,8 @@ class Scheduler:
     A micro-batch starts with a row of the job whose turn it is, and is filled with rows of like length of whatever jobs
     wait; it never waits for more. Turns are fair: callers share the passes, and a caller's jobs its share, by tokens,
     so that a short job overtakes the rows of long ones. While light jobs come, the passes of large ones are kept small,
-    and one worker of several is kept free of passes that cannot be. With `beside`, a light job that finds all workers
-    busy with large ones runs at once, on a thread of its own.
+    and one worker of several is kept free of passes that cannot be. With `extra_pass`, a light job that finds all
+    workers busy with large ones runs at once, on a thread of its own.
 
     What waits is bounded by tokens, by time and by requests. When that much waits, a job is still taken if under fair
     sharing less than the bound is run before it, and large ones in small number; so the queue of one caller locks
@@ -104,7 +104,7 @@ class Scheduler:
         workers: int = 1,
         buckets: Buckets | None = None,
         max_waiting_seconds: float | None = None,
-        beside: bool = False,
+        extra_pass: bool = False,
     ) -> None:
         """Start the worker threads.
 
@@ -117,7 +117,7 @@ class Scheduler:
             workers: micro-batches under way at once.
             buckets: put only rows of one width into a micro-batch, and as many as these say.
             max_waiting_seconds: with so much work waiting, at the speed of the last micro-batches, the queue is full.
-            beside: run light jobs on one thread more while all workers run large ones; `run` then asks `is_beside`.
+            extra_pass: run light jobs on an extra thread while all workers run large ones; see `is_extra_pass`.
         """
         for name, value in (
             ("token_budget", token_budget),
@@ -148,7 +148,7 @@ class Scheduler:
         self._lately = (0.0, 0.0)
         """Tokens run and the seconds of one worker that they took, the newest micro-batches counting most."""
         self._running = 0
-        """Micro-batches under way, on the workers and beside them."""
+        """Micro-batches under way, on the workers and extra."""
         self._busy = 0
         """Workers with one."""
         self._large = 0
@@ -162,8 +162,8 @@ class Scheduler:
         self._threads = [
             threading.Thread(target=self._work_on, name=f"xt-worker-{i}", daemon=True) for i in range(workers)
         ]
-        if beside:
-            self._threads.append(threading.Thread(target=self._work_beside, name="xt-worker-beside", daemon=True))
+        if extra_pass:
+            self._threads.append(threading.Thread(target=self._work_extra, name="xt-worker-extra", daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -179,13 +179,13 @@ class Scheduler:
 
     @property
     def alone(self) -> bool:
-        """Whether the one micro-batch that runs now is all there is to do; for `run` to ask."""
+        """Whether the one micro-batch that runs now is all there is to do; for `run` to read."""
         return self._running == 1 and not self._queue.jobs
 
     @property
-    def is_beside(self) -> bool:
-        """Whether this thread runs a light job beside all workers; for `run` to ask."""
-        return getattr(self._here, "beside", False)
+    def is_extra_pass(self) -> bool:
+        """Whether this thread runs a light job while all workers are busy; for `run` to read."""
+        return getattr(self._here, "extra", False)
 
     @property
     def waiting_seconds(self) -> float:
@@ -197,7 +197,7 @@ class Scheduler:
         return waiting * seconds / tokens / self._workers if tokens else 0.0
 
     def reserve(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> Reservation:
-        """Return room for a large job that has to be read first; `submit` or `release` gives it back.
+        """Return a reservation for a large job that has to be read first; `submit` or `release` frees it.
 
         Raises Overloaded as `check_room` does: what would be refused after it was read is refused before.
         """
@@ -209,7 +209,7 @@ class Scheduler:
             return place
 
     def release(self, place: Reservation) -> None:
-        """Give back the room of a job that will not come."""
+        """Free what was reserved for a job that will not come."""
         with self._lock:
             self._release(place)
 
@@ -282,7 +282,7 @@ class Scheduler:
             )
 
     def _takes_large(self, caller: str | None, tokens: int) -> bool:
-        """Whether the full queue takes a large job more of this caller."""
+        """Return whether the full queue takes a large job more of this caller."""
         queue = self._queue
         reserved = [place for place in self._reserved if place.large]
         if tokens <= queue.light_tokens or queue.large + len(reserved) >= ALL_LARGE_JOBS:
@@ -416,9 +416,9 @@ class Scheduler:
                     self._lately = (KEPT * self._lately[0] + tokens, KEPT * self._lately[1] + ended - since)
                 since = ended
 
-    def _work_beside(self) -> None:
+    def _work_extra(self) -> None:
         """Run light jobs that find all workers busy with large ones: of others one is free soon."""
-        self._here.beside = True
+        self._here.extra = True
         while True:
             with self._lock:
                 while True:

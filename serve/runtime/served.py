@@ -98,8 +98,8 @@ class ServedModel:
     """Tokens of a forward pass that suit the engine; `load` may set it. After `load`, `settings.token_budget` holds."""
     engine_workers: int = 1
     """Forward passes at once that suit the engine; likewise."""
-    engine_beside: bool = False
-    """Whether a short forward pass may run beside those; likewise."""
+    engine_extra_pass: bool = False
+    """Whether one more, short forward pass may run concurrently with those; likewise."""
     buckets: Buckets | None = None
     """The shapes of forward passes, where each holds rows of one width only; `load` may set it."""
 
@@ -115,7 +115,7 @@ class ServedModel:
     def read(self, request: Any) -> tuple[list[Any], list[int], Any]:
         """Decode and tokenise a request: rows to run, their lengths in tokens, and what `answer` needs to know.
 
-        Raises XtError, naming the field and the limit, for what the client must mend. May be called on any thread.
+        Raises XtError, naming the field and the limit, for what the client must correct. May be called on any thread.
         """
         raise NotImplementedError
 
@@ -124,30 +124,30 @@ class ServedModel:
         raise NotImplementedError
 
     def answer(self, request: Any, context: Any, results: list[Any]) -> list[Any]:
-        """Give the output tensors of a request: `context` is what `read` gave, `results` one a row, in its order."""
+        """Return the output tensors of a request: `context` is what `read` gave, `results` one a row, in its order."""
         raise NotImplementedError
 
     def rehearse(self) -> tuple[list[Any], list[int]]:
-        """Give rows of one full micro-batch and their lengths, from which the speed is measured; none: not measured."""
+        """Return rows of a full micro-batch and their lengths, to measure the speed by; none: it is not measured."""
         return [], []
 
     def measured_speed(self) -> float:
-        """Give the tokens a second that the model runs, where `load` measured them; 0: `rehearse` is timed."""
+        """Return the tokens a second that the model runs, where `load` measured them; 0: `rehearse` is timed."""
         return 0.0
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
-        """Give the tokens, padding included, that `run` computes for rows of these lengths."""
+        """Return the tokens, padding included, that `run` computes for rows of these lengths."""
         if self.buckets is None:
             return max(lengths) * len(lengths)
         width = bucket(max(lengths))
         return self.buckets.rows(len(lengths), width, self.engine_budget) * width
 
     def row_length(self, row: Any) -> int:
-        """Give the tokens of a row, for the counts."""
+        """Return the tokens of a row, for the counts."""
         return len(row)
 
     def is_light(self, request: Any) -> bool:
-        """Whether `read` takes so little time that `execute` may do it itself."""
+        """Return whether `read` takes so little time that `execute` may do it itself."""
         inputs = request.inputs()
         return all(_rows(tensor) <= LIGHT_TEXTS for tensor in inputs) and sum(map(_size, inputs)) <= LIGHT_BYTES
 
@@ -182,7 +182,7 @@ class ServedModel:
             workers=self.settings.workers,
             buckets=self.buckets,
             max_waiting_seconds=None if self.settings.max_waiting_tokens else WAITING_SECONDS,
-            beside=self.engine_beside,
+            extra_pass=self.engine_extra_pass,
         )
         self._reader = _Thread("xt-reader", self.settings.max_waiting_requests)
         self._large_reader = _Thread("xt-large-reader", self.settings.max_waiting_requests)
@@ -266,22 +266,22 @@ class ServedModel:
         self.meters.add("xt_padded_tokens_total", self.padded_tokens(lengths))
         return results
 
-    # What a subclass's `run` may ask
+    # What a subclass's `run` may call
 
-    def has_company(self) -> bool:
-        """Whether this micro-batch is one of several that each have their share of the cores.
+    def is_concurrent(self) -> bool:
+        """Return whether this micro-batch runs concurrently with others, each on its share of the cores.
 
-        A short one that runs beside those of all workers is not: the engine's other way to run takes it, at once.
+        An extra, short one is not: it runs at once, on all cores.
         """
         scheduler: Scheduler | None = getattr(self, "scheduler", None)  # none while the speed is measured at load
-        return scheduler is not None and not scheduler.alone and not scheduler.is_beside
+        return scheduler is not None and not scheduler.alone and not scheduler.is_extra_pass
 
     # What a subclass's `read` may use
 
     def parameters(self, request: Any, known: Mapping[str, type]) -> dict[str, Any]:
-        """Give a request's parameters; XtError for one that is not `known` or of another type (bool, int, str).
+        """Return a request's parameters; XtError for one that is not `known` or of another type (bool, int, str).
 
-        Any request may name its caller, with whose other requests it then shares. That is no part of what is asked for.
+        Any request may name its caller, with whose other requests it then shares. That is no part of what is requested.
         """
         found = json.loads(request.parameters() or "{}")
         if "caller" in found and not _is_caller(found.pop("caller")):
@@ -295,7 +295,7 @@ class ServedModel:
         return dict(found)
 
     def texts(self, request: Any) -> list[str]:
-        """Give the texts of the input `text`.
+        """Return the texts of the input `text`.
 
         XtError where it is missing, for too many and for what is not UTF-8; what else is no text is for the tokenizer
         to say.
@@ -306,7 +306,7 @@ class ServedModel:
         return texts
 
     def more_texts(self, request: Any, name: str) -> list[str] | None:
-        """Give the texts of another STRING input, or None when the request has no such input; XtError likewise."""
+        """Return the texts of another STRING input, or None when the request has no such input; XtError likewise."""
         tensor = self.pb.get_input_tensor_by_name(request, name)
         return None if tensor is None else decode(tensor.as_numpy().ravel().tolist(), name, self.settings.max_texts)
 
@@ -342,7 +342,7 @@ def _rows(tensor: Any) -> int:
 
 
 def _size(tensor: Any) -> int:
-    """Give the bytes of a tensor's texts; `BYTES_A_TOKEN` of each token id."""
+    """Return the bytes of a tensor's texts; `BYTES_A_TOKEN` of each token id."""
     values = tensor.as_numpy()
     if values.dtype == np.object_:
         return sum(map(len, values.ravel()))
@@ -354,7 +354,7 @@ def _is_caller(value: object) -> bool:
 
 
 def caller_of(request: Any) -> str | None:
-    """Give the name of a request's caller; None for none, and for one that `ServedModel.parameters` will refuse."""
+    """Return the name of a request's caller; None for none, and for one that `ServedModel.parameters` will refuse."""
     text = request.parameters()
     if not text or '"caller"' not in text:
         return None
@@ -363,7 +363,7 @@ def caller_of(request: Any) -> str | None:
 
 
 def _deadline(request: Any) -> float | None:
-    """Give the moment (time.monotonic) by which a request wants its answer, None when it can wait."""
+    """Return the moment (time.monotonic) by which a request wants its answer, None when it can wait."""
     micros = request.timeout()
     return time.monotonic() + micros / 1e6 if micros else None
 
@@ -450,7 +450,7 @@ class _Exchange:
             model.meters.add("xt_seconds_total", self.job.started - self.job.submitted, "queue")
 
     def fail(self, error: Exception, *, invalid: bool = False) -> None:
-        """Send an error: what the client must mend, what it may try again, or our own."""
+        """Send an error: what the client must correct, what it may try again, or our own."""
         if self.place is not None:
             self.model.scheduler.release(self.place)
         codes = self.model.pb.TritonError

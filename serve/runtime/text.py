@@ -146,7 +146,7 @@ class ServedText(ServedEncoder):
                 self.pb.Logger.log_info(f"{self.name}: golden vectors agree (cosine at least {worst:.6f})")
                 self.failure = None
                 break
-            except XtError as error:  # other vectors than at export: this cannot mend itself
+            except XtError as error:  # other vectors than at export: this does not go away
                 self.failure = error
                 self.pb.Logger.log_error(f"{self.name}: {error}")
                 break

@@ -114,7 +114,10 @@ def _read(file: Path) -> str:
 
 
 def follow(pipe: BinaryIO, log: BoundedLog, report: Callable[[str], None] | None = None) -> threading.Thread:
-    """Start a thread that writes to `log` what comes through `pipe` until its end; `report` is told each line too."""
+    """Start a thread that writes to `log` what comes through `pipe` until its end.
+
+    `report` is called with each line too.
+    """
     try:
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     except OSError:  # this user's share of pipe memory is used up

@@ -233,11 +233,11 @@ class TritonServer(Startable):
         trust_code: bool = False,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Check the repository and note what is asked for; `start` starts it.
+        """Check the repository and note what is requested; `start` starts it.
 
         Args:
             repository: the folder that `xt export` wrote; every model in it is loaded.
-            http_host: the address that Triton's HTTP listens on; it has no TLS and asks nobody who they are.
+            http_host: the address that Triton's HTTP listens on; it has no TLS and authenticates nobody.
             grpc_host: the address that gRPC listens on.
             metrics_host: the address that the metrics are on, over HTTP.
             ports: HTTP, gRPC and metrics; free ones by default.
@@ -249,7 +249,7 @@ class TritonServer(Startable):
             exit_seconds: how long the requests in flight are waited for at the end.
             start_seconds: how long every start, also one anew, may take until all models are ready; 0: no limit.
             trust_code: run also code that no release of xt wrote: see `xt.serve.triton.model_code`.
-            report: told when something was done that was not asked for, such as a restart.
+            report: called with a line for what was not requested, such as a restart.
         """
         self.repository = repository.resolve()
         self.http_host, self.grpc_host, self.metrics_host = http_host, grpc_host, metrics_host
@@ -512,7 +512,7 @@ class TritonServer(Startable):
             self._logging.join(2)
 
     def alive(self) -> bool:
-        """Whether the server process runs."""
+        """Return whether the server process runs."""
         return self._process is not None and self._process.poll() is None
 
     def wait(self) -> int:

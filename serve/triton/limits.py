@@ -83,7 +83,7 @@ def _stack(limits: tuple[int, int], memory: int, *, strict: bool) -> int:
 
 
 def _is_strict() -> bool:
-    """Whether reserved address space counts as used."""
+    """Return whether reserved address space counts as used."""
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         return True
     try:

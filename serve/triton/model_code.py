@@ -99,7 +99,7 @@ def _folders(folder: Path, names: set[str]) -> list[str]:
 
 
 def _of_config(folder: Path) -> Iterator[str]:
-    """Say what in a model's config.pbtxt could make Triton run something else than xt's code and graphs."""
+    """Return what in a model's config.pbtxt could make Triton run something else than xt's code and graphs."""
     from xt.serve.triton import model_config
 
     try:

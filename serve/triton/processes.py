@@ -34,7 +34,7 @@ class ModelProcess:
     started: int
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether it still runs."""
         return process_start(self.pid) == self.started
 
 
@@ -131,7 +131,7 @@ def end_orphans(prefix: str) -> list[ModelProcess]:
 
 
 def _has_server(pid: int) -> bool:
-    """Whether the parent of a process is a Triton server, which ends its model processes itself."""
+    """Return whether the parent of a process is a Triton server, which ends its model processes itself."""
     try:
         parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
         return Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")[0].endswith(b"tritonserver")

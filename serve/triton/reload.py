@@ -36,7 +36,7 @@ class Reloaded:
     changed: bool
 
     def to_json(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """Return it as one JSON object."""
         return asdict(self)
 
 
@@ -147,7 +147,7 @@ def _checked(folder: Path, *, trust_code: bool) -> Artifact:
 
 
 def _renew(folder: Path) -> None:
-    """Give the model's files today's date: Triton reloads only what is younger than what it serves.
+    """Set the date of the model's files to now: Triton reloads only what is younger than what it serves.
 
     So a version that was put aside and is put back would otherwise be taken for the one that serves.
     """

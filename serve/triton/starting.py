@@ -71,7 +71,7 @@ class Patience:
         self._next = self._start + PROGRESS_SECONDS
 
     def lasts(self, what: Callable[[], str]) -> bool:
-        """Whether to wait on; reports `what` is waited for when it is time to."""
+        """Return whether to wait on; reports `what` is waited for when it is time to."""
         now = self._clock()
         passed = now - self._start
         if passed >= self.seconds:
@@ -102,5 +102,5 @@ def progress(seconds: float, report: Callable[[str], None], what: str) -> Iterat
 
 
 def too_slow(seconds: float) -> str:
-    """Say what to do when a start took longer than its limit."""
+    """Return what to do when a start took longer than its limit."""
     return f"Give it more than {seconds:g} s by {OPTION} (0: no limit), or free the machine of other work."

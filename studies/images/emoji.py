@@ -1,7 +1,7 @@
 """An image-text set from what packages ship: pictures of emoji, and their CLDR short names in many languages.
 
 It is a stand-in at smoke scale: drawn pictures instead of photographs, names of one to four words instead of captions,
-and, unless a network is asked for, descriptors computed by hand instead of a vision tower. What it is good for: every
+and, unless a network is requested, descriptors computed by hand instead of a vision tower. What it is good for: every
 step of image-text training and its evaluation runs on real pictures and real words of 37 languages, offline.
 
 Pictures: any colour font that Pillow draws (bitmaps as Noto Color Emoji, COLR version 0 as OpenMoji), or a folder of
@@ -87,7 +87,7 @@ def code_points(text: str) -> str:
 
 
 def is_picture(text: str) -> bool:
-    """Whether a text is one pictographic emoji: no flag, skin tone, keycap, letter or part of another emoji.
+    """Return whether a text is one pictographic emoji: no flag, skin tone, keycap, letter or part of another emoji.
 
     >>> [is_picture(t) for t in ("🐶", "👩‍🚒", "❤", "🇫🇷", "🏴‍☠️", "👍🏽", "1️⃣", "🅰", "{", "🦰")]
     [True, True, True, False, False, False, False, False, False, False]
@@ -211,7 +211,7 @@ class Pictures(Protocol):
     facts: dict[str, Any]
 
     def draw(self, name: str) -> Image | None:
-        """Give the picture (RGBA, CANVAS x CANVAS) of the emoji with these code points; None where there is none."""
+        """Return the picture (RGBA, CANVAS x CANVAS) of the emoji with these code points; None where there is none."""
         ...
 
 
@@ -327,7 +327,7 @@ def layout_features(picture: Image) -> list[Floats]:
 
 
 def network_features(pictures: Iterable[Image]) -> Floats:
-    """Give the last pooling of open_nsfw for each picture on white: (pictures, 1024), of unit length."""
+    """Return the last pooling of open_nsfw for each picture on white: (pictures, 1024), of unit length."""
     wheel, name, digest = NETWORK_WHEEL
     try:
         path = Path(str(metadata.distribution(wheel).locate_file(name)))
@@ -357,7 +357,7 @@ def network_features(pictures: Iterable[Image]) -> Floats:
 
 
 def describe(pictures: Sequence[Image], features: str) -> list[Floats]:
-    """Compute the descriptors asked for: blocks of shape (pictures, ...)."""
+    """Compute the requested descriptors: blocks of shape (pictures, ...)."""
     blocks: list[Floats] = []
     if features in ("layout", "both"):
         blocks += [np.stack(part) for part in zip(*map(layout_features, pictures), strict=True)]
@@ -414,7 +414,7 @@ def build(
         features: a key of `FEATURES`.
         dim: dimensions of the vectors, at most.
         force: replace `out`.
-        report: is told what happens.
+        report: called with lines on what happens.
     """
     refuse_existing(out, force=force, kind=KIND, inputs=[p for p in (font, annotations) if p is not None])
     if features not in FEATURES:
@@ -481,7 +481,7 @@ def _features_facts(features: str) -> dict[str, Any]:
 def _captions(
     ids: Sequence[str], splits: Sequence[str], texts: dict[str, dict[str, str]]
 ) -> tuple[dict[str, dict[str, list[CaptionExample]]], dict[str, int], dict[str, int]]:
-    """Give the captions by split and language; how many names of several images were dropped; how many are English."""
+    """Return the captions by split and language, and how many names were dropped, and how many are English."""
     captions: dict[str, dict[str, list[CaptionExample]]] = {split: {} for split in SPLITS}
     ambiguous: dict[str, int] = {}
     untranslated: dict[str, int] = {}

@@ -79,7 +79,7 @@ def retrieve(
         folder: image vectors and captions, as `xt.core.data.images.load_image_text` reads them.
         split: `test` or `dev`.
         codes: the languages; None: all that the folder has.
-        progress: told when the captions are encoded.
+        progress: called when the captions are encoded.
     """
     found = load_image_text(folder)
     task = head_of(heads, folder.resolve().name.replace(".", "-"))

@@ -16,7 +16,7 @@ import pytest
 from xt.bench import http as bench_http
 from xt.bench import load, machine, plot, session
 from xt.bench import measure as bench
-from xt.bench.load import Answer, Deck, Seen, closed_loop, open_loop, poisson
+from xt.bench.load import Answer, Seen, TextPool, closed_loop, open_loop, poisson
 from xt.core.data.bitext import Bitext
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
@@ -86,12 +86,12 @@ def in_virtual_time(work):
 
 
 def closed(fake, callers, seconds, *, warm_up=0.0, batch=1, texts=1000, lengths=None):
-    requests = Deck(texts, lengths).requests(fake, batch)
+    requests = TextPool(texts, lengths).requests(fake, batch)
     return in_virtual_time(closed_loop(fake, requests, callers=callers, seconds=seconds, warm_up=warm_up))
 
 
 def opened(fake, arrivals, seconds, *, warm_up=0.0, most_links=256):
-    requests = Deck(1000).requests(fake, 1)
+    requests = TextPool(1000).requests(fake, 1)
     return in_virtual_time(
         open_loop(fake, requests, arrivals=arrivals, seconds=seconds, warm_up=warm_up, most_links=most_links)
     )
@@ -195,20 +195,20 @@ def test_arrivals_are_poisson():
 
 
 def test_every_text_is_dealt_once_before_any_comes_again_over_all_measurements():
-    deck = Deck(5)
+    pool = TextPool(5)
     fake = Fake(0)
-    first = deck.requests(fake, 2)
+    first = pool.requests(fake, 2)
     assert [next(first).payload for _ in range(2)] == [[0, 1], [2, 3]]
-    second = deck.requests(fake, 1)
+    second = pool.requests(fake, 1)
     assert [next(second).payload for _ in range(3)] == [[4], [0], [1]]
-    assert deck.dealt == 7
+    assert pool.sampled == 7
     with pytest.raises(XtError, match="A request of 6 texts needs as many; the corpus has 5"):
-        deck.requests(fake, 6)
+        pool.requests(fake, 6)
 
 
 def test_repeated_texts_are_told():
     fake = Fake(0.01, together=True)
-    target = bench.Target("e", "m", fake, Deck(3))
+    target = bench.Target("e", "m", fake, TextPool(3))
     row = target.measure(bench.Load(callers=1), 0.2, warm_up=0.0)
     sent = len(fake.asked)
     assert row.repeated == pytest.approx((sent - 3) / sent)

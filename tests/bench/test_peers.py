@@ -31,8 +31,8 @@ def test_an_engine_of_this_environment_is_measured_in_a_process_of_its_own(name,
     assert row.mode == "in process"
     assert (row.batch, row.concurrency) == (3, 3)
     calls = row.requests
-    dealt = [lengths[i % 4] for i in range(3 * calls)]
-    assert row.tokens_per_second * row.seconds == pytest.approx(sum(dealt))
+    sampled = [lengths[i % 4] for i in range(3 * calls)]
+    assert row.tokens_per_second * row.seconds == pytest.approx(sum(sampled))
     assert row.sentences_per_second * row.seconds == pytest.approx(3 * calls)
     assert row.repeated == pytest.approx(max(0, 3 * calls - 4) / (3 * calls))
     first = 3 * calls
@@ -157,7 +157,7 @@ def test_a_way_this_machine_lacks_is_listed_and_the_others_are_measured(monkeypa
     def lacks(*_: int) -> None:
         raise RuntimeError("no such instruction")
 
-    monkeypatch.setitem(gemm.WAYS, "lacking", lacks)
+    monkeypatch.setitem(gemm.METHODS, "lacking", lacks)
     rows = gemm.measure([(8, 16, 16)], 0.01, 1)
     assert "RuntimeError: no such instruction" in next(r for r in rows if r["way"] == "lacking")["unavailable"]
     assert any(r.get("gops", 0) > 0 for r in rows)

@@ -211,7 +211,7 @@ def test_a_server_that_is_told_to_end_answers_what_is_in_flight(tiny_repository,
 
 
 def test_a_full_disk_at_export_leaves_the_old_version_serving(tiny_repository, reference, tmp_path):
-    """The repository lies on a disk with room for one model and a half."""
+    """The repository lies on a disk with space for one model and a half."""
     size = sum(p.stat().st_size for p in (tiny_repository / "encoder").rglob("*") if p.is_file())
     disk = tmp_path / "disk"
     disk.mkdir()

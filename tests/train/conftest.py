@@ -24,7 +24,7 @@ from xt.core.files.artifact import sha256
 from xt.core.heads.inputs import Inputs
 from xt.train import prepare
 from xt.train.config import TrainConfig
-from xt.train.data import TaskData, load, wanted
+from xt.train.data import TaskData, load, task_requests
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SAMPLES = tuple(name for name in tasks.names("intermediate") if tasks.get(name).sample)
@@ -152,7 +152,7 @@ def load_data(tiny: Path, **settings: Any) -> list[TaskData]:
     resolved = from_folder(tiny)
     inputs = Inputs(tiny / "tokenizer.json", resolved.spec, max_length=config.max_length)
     tokenizer = sha256(tiny / "tokenizer.json")
-    return [load(config, w, inputs, tokenizer, lambda line: None) for w in wanted(config, target=False)]
+    return [load(config, w, inputs, tokenizer, lambda line: None) for w in task_requests(config, target=False)]
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,8 @@ from xt.train import prepare as preparing
 from xt.train.batches import StepBatch, StepBatches, hide, targets
 from xt.train.data import TaskData
 from xt.train.prepare import prepare
+from xt.train.process_group import ProcessGroup
 from xt.train.sampling import schedule
-from xt.train.team import Team
 
 WORDS = "good morning world the cat sleeps today we eat bread and cheese house is very big".split()
 ALL = [f for f in FORMATS if f not in RETRIEVED]
@@ -116,7 +116,7 @@ def test_the_parts_of_all_processes_are_the_whole_batch(
     data: dict[str, TaskData], inputs: Inputs, format: str, size: int
 ) -> None:
     whole = batches(data, inputs, format)
-    parts = [batches(data, inputs, format, team=Team(rank, size)) for rank in range(size)]
+    parts = [batches(data, inputs, format, group=ProcessGroup(rank, size)) for rank in range(size)]
     assert len(whole) == 12
     for step in range(12):
         one, shares = whole[step], [part[step] for part in parts]
@@ -131,7 +131,7 @@ def test_the_parts_of_all_processes_are_the_whole_batch(
 
 @pytest.mark.parametrize("format", ALL)
 def test_totals_and_tokens_are_those_of_the_whole_batch(data: dict[str, TaskData], inputs: Inputs, format: str) -> None:
-    part = batches(data, inputs, format, team=Team(1, 2))
+    part = batches(data, inputs, format, group=ProcessGroup(1, 2))
     for step in range(12):
         units = [data[format].prepared.unit(int(i)) for i in part.plan[step][1]]
         assert part[step].tokens == sum(len(row) for unit in units for row in unit.rows)
@@ -189,7 +189,7 @@ def test_captions_get_the_vectors_of_their_images(data: dict[str, TaskData], inp
         assert isinstance(example, CaptionExample)
         captions[tuple(inputs.units(data["image-text"].task, [example])[0].rows[0])].add(example.image)
     seen = 0
-    for batch in batches(data, inputs, "image-text", team=Team(1, 2)):
+    for batch in batches(data, inputs, "image-text", group=ProcessGroup(1, 2)):
         for micro in batch.micro:
             assert micro["images"].dtype.is_floating_point
             for at, owner in enumerate(micro["owners"].tolist()):

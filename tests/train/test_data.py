@@ -18,7 +18,7 @@ from xt.core.heads.inputs import Inputs
 from xt.train import data as loading
 from xt.train import prepare as preparing
 from xt.train.config import TrainConfig
-from xt.train.data import TaskData, images_of, load, positives, wanted
+from xt.train.data import TaskData, images_of, load, positives, task_requests
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +42,8 @@ def config(**change: Any) -> TrainConfig:
 def loaded(inputs: Inputs, tokenizer: str = "hash", **change: Any) -> TaskData:
     """The only intermediate task of a configuration, with its data."""
     made = config(**change)
-    [want] = wanted(made, target=False)
-    return load(made, want, inputs, tokenizer, said.append)
+    [request] = task_requests(made, target=False)
+    return load(made, request, inputs, tokenizer, said.append)
 
 
 said: list[str] = []
@@ -138,7 +138,7 @@ def test_data_without_a_positive_label_are_no_contrastive_data(tmp_path: Path, n
     rows = [{**row, "text": row["first"]} for row in pair_rows(4)]
     file = write(tmp_path / "mine.jsonl", rows)
     with pytest.raises(XtError, match="has no label that makes two texts belong together"):
-        wanted(config(contrastive=(name.format(file),)), target=False)
+        task_requests(config(contrastive=(name.format(file),)), target=False)
 
 
 def own_pairs(folder: Path) -> Path:
@@ -174,7 +174,7 @@ def test_a_positive_label_that_is_not_named_or_not_there_is_told_with_the_labels
     tmp_path: Path, labels: dict[str, str], told: str
 ) -> None:
     with pytest.raises(XtError, match=told):
-        wanted(config(contrastive=(f"pair:{own_pairs(tmp_path)}",), **labels), target=False)
+        task_requests(config(contrastive=(f"pair:{own_pairs(tmp_path)}",), **labels), target=False)
 
 
 def test_own_data_are_named_alike_for_every_setting(tmp_path: Path, inputs: Inputs) -> None:
@@ -245,8 +245,8 @@ def test_plain_text_may_have_any_name(tmp_path: Path, inputs: Inputs, name: str)
 def test_a_file_called_train_is_named_by_its_folder(tmp_path: Path) -> None:
     write(tmp_path / "mine/train.jsonl", OWN["single"])
     for name in (tmp_path / "mine/train.jsonl", tmp_path / "mine"):
-        [want] = wanted(config(intermediate=(f"single:{name}",)), target=False)
-        assert want.task.name == "mine"
+        [request] = task_requests(config(intermediate=(f"single:{name}",)), target=False)
+        assert request.task.name == "mine"
 
 
 def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
         write(tmp_path / folder / "mine.jsonl", OWN["single"])
     names = tuple(f"single:{tmp_path / folder / 'mine.jsonl'}" for folder in ("a", "b"))
     with pytest.raises(XtError, match="Two tasks are called mine"):
-        wanted(config(intermediate=names), target=False)
+        task_requests(config(intermediate=names), target=False)
 
 
 # --- languages ---
@@ -278,7 +278,7 @@ def test_rows_are_trained_on_in_every_language_they_name(tmp_path: Path, inputs:
     assert german.log.languages.keys() == {"deu"}
     assert len(loaded(inputs, intermediate=(name,), languages="High-Resource").prepared) == len(german.prepared)
     assert german.log.left_out["und"] + german.dev_log.left_out["und"] == 100
-    with pytest.raises(XtError, match=r"no training examples in the languages asked for; it has: (und|deu) \d+, "):
+    with pytest.raises(XtError, match=r"no training examples in the requested languages; it has: (und|deu) \d+, "):
         loaded(inputs, intermediate=(name,), languages="fra")
 
 
@@ -325,9 +325,9 @@ def test_what_is_trained_on_and_what_is_held_out_share_no_text(data_dir: Path, i
     from xt.core.data.sources import examples
 
     made = config(intermediate=(name,), data_dir=data_dir, dev_limit=10**6)
-    [want] = wanted(made, target=False)
-    data = load(made, want, inputs, "hash", said.append)
-    trained = [e for s in want.train for e in examples(s, ReadLog())]
+    [request] = task_requests(made, target=False)
+    data = load(made, request, inputs, "hash", said.append)
+    trained = [e for s in request.train for e in examples(s, ReadLog())]
     assert data.prepared.facts["examples"] == len(trained)
     assert not {group(e) for e in trained} & {group(e) for e in data.dev}
     assert len(data.dev) == pytest.approx(0.2 * (len(data.dev) + len(trained)), rel=0.25)
@@ -355,8 +355,8 @@ def test_named_files_of_a_table_task_win(data_dir: Path, tmp_path: Path, inputs:
     data = loaded(inputs, intermediate=("rte",), data=files, data_dir=data_dir)
     assert (len(data.prepared), len(data.dev), data.note) == (100, 30, "")
     phase = config(target="rte", data=files)
-    [want] = wanted(phase, target=True)
-    assert ids(load(phase, want, inputs, "hash", said.append)) == ids(data)
+    [request] = task_requests(phase, target=True)
+    assert ids(load(phase, request, inputs, "hash", said.append)) == ids(data)
 
 
 def test_a_limit_takes_so_many_and_always_the_same(tmp_path: Path, inputs: Inputs) -> None:

@@ -317,11 +317,11 @@ from pathlib import Path
 from xt.core.heads.inputs import Inputs
 from xt.core.encoder.spec import EncoderSpec
 from xt.train.config import TrainConfig
-from xt.train.data import load, wanted
+from xt.train.data import load, task_requests
 file, tokenizer = map(Path, sys.argv[1:])
 config = TrainConfig("x", Path("y"), intermediate=(f"pair:{file}",))
 inputs = Inputs(tokenizer, EncoderSpec("t", 32, max_length=64))
-data = load(config, wanted(config, target=False)[0], inputs, "", lambda line: None)
+data = load(config, task_requests(config, target=False)[0], inputs, "", lambda line: None)
 print(json.dumps([len(data.prepared), len(data.dev), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """
 

@@ -131,9 +131,9 @@ def test_two_processes_give_what_one_gives_and_can_be_killed(
 def test_more_processes_than_examples_are_refused(tiny: Path, files: Files, tmp_path: Path) -> None:
     from xt.core.encoder.torch_engine import load_network
     from xt.core.errors import XtError
-    from xt.train.team import Team
+    from xt.train.process_group import ProcessGroup
 
     _, values = settings(tiny, files, tmp_path)
     config = TrainConfig(encoder=str(tiny), out=tmp_path / "x", **values)
     with pytest.raises(XtError, match="6 is less than one example for each of 7 processes"):
-        loop.train_from_network(config, load_network(tiny), None, [], run=Run("cpu", team=Team(0, 7)))  # type: ignore[arg-type]
+        loop.train_from_network(config, load_network(tiny), None, [], run=Run("cpu", group=ProcessGroup(0, 7)))  # type: ignore[arg-type]

@@ -235,7 +235,7 @@ def test_without_resume_an_interrupted_training_is_refused_and_force_begins_anew
 
 
 def test_a_replacement_that_was_interrupted_goes_on(tiny: Path, tmp_path: Path) -> None:
-    """The old folder is complete, but it is not what was asked for."""
+    """The old folder is complete, but it is not what was requested."""
     out = tmp_path / "x"
     loop.train(config(tiny, out, steps=1))
     interrupted(tiny, out, 5, force=True)

@@ -243,7 +243,7 @@ class Worker:
         self.ways.append(way)
         return np.stack([ids[:, 0], np.full(len(ids), ids.shape[1])], axis=1).astype(np.float32)
 
-    def forward_beside(self, ids, mask):
+    def forward_single_thread(self, ids, mask):
         return self.forward(ids, mask, "beside")
 
 
@@ -260,7 +260,7 @@ def test_many_micro_batches_run_beside_each_other_and_few_one_by_one(tokenizer, 
 
 def test_an_error_of_one_worker_is_raised(tokenizer):
     class Broken(Worker):
-        def forward_beside(self, ids, mask):
+        def forward_single_thread(self, ids, mask):
             raise ValueError("a shape that does not fit")
 
     encoder = TextEncoder(EncoderSpec(name="w", dim=2, max_length=64), tokenizer, Broken())
@@ -274,7 +274,7 @@ def test_alone_and_beside_others_the_real_graph_gives_the_same_bits(tiny_reposit
         pytest.skip("one core, or no OpenVINO: there is one way only")
     ids, _ = encoder.tokenizer(sentences)
     for row in ids[:20]:
-        assert encoder.forward([row]).tobytes() == encoder.forward([row], beside=True).tobytes()
+        assert encoder.forward([row]).tobytes() == encoder.forward([row], concurrent=True).tobytes()
     together = encoder.encode_ids(ids, 64)
     assert len(list(micro_batches([len(r) for r in ids], 64, encoder.buckets))) >= 2 * encoder.workers
     assert together.tobytes() == np.concatenate([encoder.forward([row]) for row in ids]).tobytes()

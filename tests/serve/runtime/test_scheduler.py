@@ -470,9 +470,9 @@ def test_while_short_jobs_come_large_ones_are_run_in_small_passes(make, network)
 
 def test_a_short_job_is_run_at_once_beside_workers_that_all_run_large_ones(make, network):
     where = []
-    scheduler = make(token_budget=512, workers=2, beside=True, max_waiting_tokens=10**6)
+    scheduler = make(token_budget=512, workers=2, extra_pass=True, max_waiting_tokens=10**6)
     run = scheduler.run
-    scheduler.run = lambda rows: (where.append((rows[0][0], scheduler.is_beside)), run(rows))[1]
+    scheduler.run = lambda rows: (where.append((rows[0][0], scheduler.is_extra_pass)), run(rows))[1]
     network.go.clear()
     large = Call(scheduler, "large", [512] * 6)
     assert network.entered.acquire(timeout=5)
@@ -489,7 +489,7 @@ def test_a_short_job_is_run_at_once_beside_workers_that_all_run_large_ones(make,
 
 
 def test_without_large_jobs_nothing_is_run_beside_the_workers(make, network):
-    scheduler = make(token_budget=64, workers=1, beside=True)
+    scheduler = make(token_budget=64, workers=1, extra_pass=True)
     network.go.clear()
     calls = [Call(scheduler, str(i), [64]) for i in range(3)]
     assert network.entered.acquire(timeout=5)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """Which process this is, of how many."""
 
     rank: int = 0
@@ -23,8 +23,8 @@ class Team:
     state: Any = None
 
     @classmethod
-    def join(cls, device: str) -> Team:
-        """Join the processes that the environment names (RANK, WORLD_SIZE, ...); a team of one without them."""
+    def join(cls, device: str) -> ProcessGroup:
+        """Join the processes that the environment names (RANK, WORLD_SIZE, ...); a group of one without them."""
         state = PartialState(cpu=device == "cpu")
         return cls(int(state.process_index), int(state.num_processes), state)
 
@@ -50,7 +50,7 @@ class Team:
                 self.wait()
 
     def from_main(self, value: T) -> T:
-        """Give every process what the main one has."""
+        """Return what the main process has, on every process."""
         if self.size == 1:
             return value
         holder = [value]
@@ -66,7 +66,7 @@ class Team:
         return float(total)
 
     def gather(self, rows: Tensor) -> list[Tensor]:
-        """Give every process the rows (n, ...) of all, in the order of their ranks; n may differ between them."""
+        """Return the rows (n, ...) of all processes, on each, by their ranks; n may differ between them."""
         if self.size == 1:
             return [rows]
         counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
