@@ -99,7 +99,7 @@ def encode(
     json: Json = False,
 ) -> None:
     """Encode image files once with a frozen vision tower, for image-text training and evaluation."""
-    from xt.core.data.images import encode_images
+    from xt.studies.images.encode import encode_images
 
     counter = Counter("images")
     _show(encode_images(folder, vision, out, batch=batch, device=device, force=force, progress=counter), json)

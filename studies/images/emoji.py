@@ -27,9 +27,10 @@ import numpy.typing as npt
 
 from xt.core import languages
 from xt.core.data.examples import CaptionExample
-from xt.core.data.images import CAPTIONS, IMAGES, KIND, SPLITS, on_white, split_of, write_captions
+from xt.core.data.images import CAPTIONS, IMAGES, KIND, SPLITS, split_of
 from xt.core.errors import XtError, require, unknown
 from xt.core.files.artifact import new_artifact, refuse_existing, sha256
+from xt.studies.images.encode import on_white, write_captions
 
 if TYPE_CHECKING:
     from PIL.Image import Image

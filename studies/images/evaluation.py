@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from xt.core.data.examples import CaptionExample
-from xt.core.data.images import load_image_text, retrieval_by_language
+from xt.core.data.images import Array, load_image_text
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError
 from xt.core.heads.inputs import chunks
@@ -27,7 +28,87 @@ from xt.eval.task_requests import Requests
 from xt.serve.options import EncoderLocation
 
 FORMAT = "image-text"
+CUTOFFS = (1, 10)
+"""The k of the recalls."""
+REPEATS = 1000
+"""Resamples of the images behind an interval."""
 MEASURES = ("recall@1", "recall@10", "mrr")
+
+
+def _unit(vectors: Array, what: str) -> npt.NDArray[np.float64]:
+    vectors = np.asarray(vectors, np.float64)
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise XtError(f"The {what} vectors are {vectors.shape}, or not finite.", "Expected finite (rows, dim).")
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
+def _ranks(text: npt.NDArray[np.float64], images: npt.NDArray[np.float64], gold: npt.NDArray[np.int64]) -> Array:
+    """Rank of each text's own image, from 1; a tie counts against it, so that constant vectors win nothing."""
+    ranks = np.empty(len(text))
+    for start in range(0, len(text), 1024):
+        rows = slice(start, start + 1024)
+        scores = text[rows] @ images.T  # (texts, images)
+        own = np.take_along_axis(scores, gold[rows, None], axis=1)
+        ranks[rows] = (scores >= own).sum(1)
+    return ranks
+
+
+def _interval(values: Array, counts: Array, draws: Array) -> list[float]:
+    """Return the 95 % interval of the mean over captions.
+
+    `values` and `counts` (images,) are sums and numbers of an image's captions.
+    """
+    total = draws @ counts
+    means = (draws @ values)[total > 0] / total[total > 0]
+    return [float(x) for x in np.quantile(means, (0.025, 0.975))]
+
+
+def retrieval_by_language(
+    text_vectors: Array, image_vectors: Array, captions: Sequence[CaptionExample], *, seed: int = 0
+) -> dict[str, Any]:
+    """Score how well each language's texts find their image by cosine: recall@1, recall@10 and MRR, all 0 to 1.
+
+    text_vectors (captions, dim) go with `captions`, image_vectors (all images, dim) with their `image`. The candidates
+    are the images that any of the captions has, the same in every language: pass the held-out captions. Ties count
+    against the right image. Intervals (95 %) are percentiles over resamples of the images, the candidates staying.
+
+    Returns `images` (candidates), `chance` of each measure, `languages` with measures and `_ci` of each, and `mean`
+    over languages.
+
+    >>> pair = [CaptionExample("a", "dog", 0), CaptionExample("b", "cat", 1)]
+    >>> found = retrieval_by_language(np.eye(2), np.eye(2), pair)
+    >>> found["languages"]["eng"]["recall@1"], found["chance"]["recall@1"], found["chance"]["mrr"]
+    (1.0, 0.5, 0.75)
+    """
+    if not captions or len(text_vectors) != len(captions):
+        raise XtError(f"{len(text_vectors)} text vectors for {len(captions)} captions.", "Give one for each caption.")
+    text, images = _unit(text_vectors, "text"), _unit(image_vectors, "image")
+    if text.shape[1] != images.shape[1]:
+        raise XtError(f"Texts have {text.shape[1]} dims, images {images.shape[1]}.", "Project them into one space.")
+    rows = np.array([c.image for c in captions], np.int64)
+    if rows.min() < 0 or rows.max() >= len(images):
+        raise XtError(f"A caption has image {rows.max()}; there are {len(images)} image vectors.", "Pass them all.")
+    candidates, gold = np.unique(rows, return_inverse=True)
+    n = len(candidates)
+    ranks = _ranks(text, images[candidates], gold.astype(np.int64))
+    measures: dict[str, Array] = {f"recall@{k}": (ranks <= k).astype(np.float64) for k in CUTOFFS}
+    measures["mrr"] = 1.0 / ranks
+    chance = {f"recall@{k}": min(1.0, k / n) for k in CUTOFFS} | {"mrr": float((1.0 / np.arange(1, n + 1)).mean())}
+    # Every language with the same resamples: differences between languages are then not theirs.
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=REPEATS).astype(np.float64)
+    found: dict[str, dict[str, Any]] = {}
+    codes = np.array([c.language for c in captions])
+    for code in sorted(set(codes)):
+        own = codes == code
+        counts = np.bincount(gold[own], minlength=n).astype(np.float64)
+        row: dict[str, Any] = {"captions": int(own.sum())}
+        for name, values in measures.items():
+            row[name] = float(values[own].mean())
+            sums = np.bincount(gold[own], weights=values[own], minlength=n).astype(np.float64)
+            row[f"{name}_ci"] = _interval(sums, counts, draws)
+        found[str(code)] = row
+    mean = {name: float(np.mean([row[name] for row in found.values()])) for name in measures}
+    return {"images": n, "chance": chance, "languages": found, "mean": mean}
 
 
 def head_of(heads: Heads, name: str) -> Task:
