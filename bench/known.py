@@ -66,7 +66,10 @@ def _kind(path: Path) -> str | None:
 
 
 def prepared_folder(checkpoint: Path) -> Path:
-    """Where the peers' files of a checkpoint are kept: they take a minute to make. Other weights, another folder."""
+    """Return where the peers' files of a checkpoint are kept: they take a minute to make.
+
+    Other weights, another folder.
+    """
     files = [p for p in sorted(checkpoint.iterdir()) if p.is_file()]
     state = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     folder = cache_folder() / "peers" / hashlib.sha256(repr(state).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ import numpy as np
 
 from xt.bench import http
 from xt.bench.endpoints import find_endpoints
-from xt.bench.load import Deck, Endpoint, Seen, closed_loop, open_loop, poisson, run
+from xt.bench.load import Endpoint, Seen, TextPool, closed_loop, open_loop, poisson, run
 from xt.bench.machine import Meter
 from xt.core.arguments import as_list
 from xt.core.characters import compose, is_empty
@@ -340,7 +340,7 @@ def triton_target(
         engine=f"triton {facts['precision']}",
         model=name,
         endpoint=endpoint,
-        deck=Deck(len(texts)),
+        pool=TextPool(len(texts)),
         input=options.kind,
         protocol=protocol,
         pids=endpoints.pids,

@@ -28,7 +28,7 @@ from xt.core.heads.inputs import Inputs
 from xt.core.machine.facts import machine_facts
 from xt.core.reporter import Reporter
 from xt.train.config import TrainConfig
-from xt.train.data import TaskData, load, wanted
+from xt.train.data import TaskData, load, task_requests
 from xt.train.loop import build, make_plan
 from xt.train.run import Run
 from xt.train.trainer import fit
@@ -157,7 +157,7 @@ def execute(study: Settings, *, reporter: Reporter = Reporter()) -> dict[str, An
             save_every=0,
         )
         try:
-            data = load(config, wanted(config, target=False)[0], inputs, tokenizer, reporter.say)
+            data = load(config, task_requests(config, target=False)[0], inputs, tokenizer, reporter.say)
         except XtError as error:
             reporter.say(f"{name}: left out, {error.message.splitlines()[0]}")
             continue

@@ -65,7 +65,7 @@ def _lineage(parent: dict[str, str]) -> set[str]:
 
 
 def install_calibration(repository: Path, report: Path, *, say: Say) -> None:
-    """Give every retriever of a repository the calibration of a report, if it is of its encoder."""
+    """Return every retriever of a repository the calibration of a report, if it is of its encoder."""
     for name in retrievers(repository):
         identity = identity_of(open_artifact(repository / name, kind="model"))
         recalibrate(repository, name, read_calibration(report, identity, report=say), report=say)

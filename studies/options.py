@@ -44,7 +44,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class QuickstartOptions:
-    """Everything that one run of `xt quickstart` is asked."""
+    """All settings of one run of `xt quickstart`."""
 
     out: Annotated[Path, Flag("Folder of all that is made; what is complete is kept.")] = Path("quickstart")
     ask: Annotated[str | None, Flag("A question, in any language, to answer from the bundled English sentences.")] = (

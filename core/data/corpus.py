@@ -27,7 +27,7 @@ class Corpus:
     """Files of its folder that hold no sentences of it."""
 
     def describe(self) -> dict[str, Any]:
-        """As the report shows it."""
+        """Return it as the report shows it."""
         return {
             "name": self.name,
             "title": self.title,
@@ -38,7 +38,7 @@ class Corpus:
         }
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the texts of each language: its sentences and their English sides, a line each."""
+        """Return SHA-256 of the texts of each language: its sentences and their English sides, a line each."""
         return {
             f"{self.name}, {b.language}": hashlib.sha256(
                 "\n".join(f"{f}\t{e}" for f, e in zip(b.foreign, b.english, strict=True)).encode(
@@ -50,7 +50,7 @@ class Corpus:
 
 
 def is_folder(task: str) -> bool:
-    """Whether the user means a folder rather than a task of the table."""
+    """Return whether the user means a folder rather than a task of the table."""
     return os.sep in task or task == "." or Path(task).is_dir()
 
 

@@ -36,7 +36,7 @@ class ReportFolder:
         return self.artifact.path
 
     def to_json(self) -> dict[str, Any]:
-        """As `xt eval --json` prints it."""
+        """Return it as `xt eval --json` prints it."""
         return {"path": str(self.path), **self.report.to_json()}
 
     @cached_property

@@ -222,7 +222,7 @@ def _start(work: Path, plan: dict[str, Any], report: Callable[[str], None]) -> N
 def _shard(
     work: Path, number: int, batch: list[Document], encoder: EncoderOfSpec, settings: Settings
 ) -> dict[str, Any]:
-    """Give a shard's entry of the manifest, encoding it unless it is whole already; its entry is written last."""
+    """Return a shard's entry of the manifest, encoding it unless it is whole already; its entry is written last."""
     entry = work / f"shard-{number:05d}.json"
     if entry.is_file():
         value = dict(read_json(entry))

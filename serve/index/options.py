@@ -12,7 +12,7 @@ from xt.serve.options import CalibrationChoice, CorpusEncoding, EncoderLocation,
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """Everything that one run of `xt encode` is asked."""
+    """All settings of one run of `xt encode`."""
 
     source: Annotated[
         Path,
@@ -31,7 +31,7 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """Everything that one run of `xt index` is asked."""
+    """All settings of one run of `xt index`."""
 
     corpus: Annotated[
         Path,
@@ -48,7 +48,7 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Everything that one run of `xt search` is asked."""
+    """All settings of one run of `xt search`."""
 
     folder: Annotated[Path, Flag("An index folder, or an installed retriever.", positional=True, metavar="INDEX")]
     query: Annotated[str, Flag("What to look for, in any language.", positional=True)]

@@ -19,7 +19,7 @@ from xt.serve.index.options import EncodeOptions, IndexOptions, SearchOptions
 def encode(options: EncodeOptions, *, reporter: Reporter = Reporter()) -> Artifact:
     """Encode a corpus into shards of vectors; return their folder."""
     location, source, out = options.location, options.source, options.out
-    location.server.tls()  # what is wrong with it is told before any work
+    location.server.tls()  # what is wrong with it is reported before any work
     refuse_target(out, source, force=options.force, inputs=named_paths(location.encoder))
     identified = location.open().identified()
     settings = options.encoding.settings(identified.encoder.spec.prefixes, options.dtype)
@@ -28,10 +28,10 @@ def encode(options: EncodeOptions, *, reporter: Reporter = Reporter()) -> Artifa
 
 
 def index(options: IndexOptions, *, reporter: Reporter = Reporter()) -> Artifact:
-    """Make the index that is asked for, or open the one that is there to be installed."""
+    """Make the index that is requested, or open the one that is there to be installed."""
     location, target, calibration = options.location, options.target, options.calibration
     corpus, out = options.corpus, options.out
-    location.server.tls()  # what is wrong with it is told before any work
+    location.server.tls()  # what is wrong with it is reported before any work
     kind = read_manifest(corpus)["kind"] if (corpus / MANIFEST).is_file() else "corpus"
     read = named_paths(location.encoder, calibration.calibration)
     if kind == "index":

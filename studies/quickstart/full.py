@@ -35,7 +35,7 @@ MODELS = ("base", "trained")
 
 @dataclass(frozen=True)
 class Settings:
-    """What one run is asked to do."""
+    """The settings of one run."""
 
     out: Path
     steps: int = STEPS
@@ -150,7 +150,7 @@ def measure(settings: Settings, url: str, base: Resolved, corpus: Corpus) -> lis
 
 
 def notes(base: Resolved) -> list[str]:
-    """What a reader must know to judge the numbers."""
+    """Return what a reader must know to judge the numbers."""
     found = [
         "The training sets are samples written for xt, a few hundred examples: they show that the pipeline works, not "
         "what intermediate training can do.",

@@ -43,7 +43,7 @@ class Result:
     report: Report
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return it as `--json` prints it."""
         return {
             "path": str(self.page.parent),
             "page": str(self.page),

@@ -22,7 +22,7 @@ DIRECTION = DIRECTIONS[0]
 
 @dataclass(frozen=True)
 class Settings:
-    """What one run is asked to do."""
+    """The settings of one run."""
 
     out: Path
     ask: str = QUESTION

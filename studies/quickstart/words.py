@@ -11,7 +11,7 @@ from xt.studies.quickstart.settings import DIRECTION
 
 
 def notes(base: Resolved) -> list[str]:
-    """Say what a reader must know to judge the numbers."""
+    """Return what a reader must know to judge the numbers."""
     found = [
         "The training sets are samples written for xt, a few hundred examples, and few steps were made: they show that "
         "training works, not what it can do. The trained encoder is measured on its tasks in PyTorch; the retrieval on "
