@@ -34,7 +34,7 @@ def doctor(data_dir: DataDir = None, json: Json = False) -> None:
     """Say what is there (Python, packages, GPU, Triton, hub, cache, data) and what to do about what is missing."""
     from dataclasses import asdict
 
-    from xt.cli.diagnosis import examine
+    from xt.serve.diagnosis import examine
 
     findings = examine(data_dir)
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
@@ -57,41 +57,23 @@ def check(
     json: Json = False,
 ) -> None:
     """Check that a folder is complete and undamaged, and say what it is (exit code 3 if it is damaged)."""
-    from xt.core.errors import CheckFailed
-    from xt.core.files.artifact import MANIFEST, damaged_files, read_manifest
-    from xt.core.files.replacing import some
-    from xt.serve.triton.model_code import HINT, strangers, untrusted
+    from xt.serve.checking import check_folder, refuse_problems
 
-    folders, code = [folder], []
-    if not (folder / MANIFEST).is_file() and (models := sorted(p.parent for p in folder.glob("*/config.pbtxt"))):
-        folders = models
-        code = [f"{folder / name}: no folder that xt wrote" for name in strangers(folder)]
-        folders = [path for path in models if path.name not in strangers(folder)]
-    documents, damaged = [], []
-    for path in folders:
-        manifest = read_manifest(path)
-        problems = damaged_files(path, manifest)
-        unknown = untrusted(path) if manifest["kind"] == "model" else []
-        code += [f"{path}: {p}" for p in unknown]
-        damaged += [f"{path}: {p}" for p in problems]
-        size = sum(f["bytes"] for f in manifest["files"].values()) / 1e6
+    folders, others = check_folder(folder)
+    for found in folders:
+        manifest, parents = found.manifest, found.manifest["parents"]
         rows = [
             ["kind", manifest["kind"]],
             ["made", f"{manifest['created']} by xt {manifest['xt_version']}"],
             ["command", manifest["command"]],
-            ["parents", ", ".join(f"{p['kind']} {p['path']}" for p in manifest["parents"]) or "none"],
-            ["content", f"{len(manifest['files'])} files, {size:.1f} MB, hash {manifest['hash'][:16]}"],
-            ["state", "; ".join(problems) or "complete, every file as written"],
-            *([["code", "; ".join(unknown) or "as a release of xt wrote it"]] if manifest["kind"] == "model" else []),
+            ["parents", ", ".join(f"{p['kind']} {p['path']}" for p in parents) or "none"],
+            ["content", f"{len(manifest['files'])} files, {found.megabytes:.1f} MB, hash {manifest['hash'][:16]}"],
+            ["state", "; ".join(found.problems) or "complete, every file as written"],
         ]
-        table(str(path), ["", ""], rows)
-        shown = {
-            k: manifest[k] for k in ("kind", "created", "xt_version", "command", "seed", "parents", "hash", "facts")
-        }
-        documents.append({"path": str(path), "problems": problems, "code": unknown, **shown})
+        if manifest["kind"] == "model":
+            rows.append(["code", "; ".join(found.code) or "as a release of xt wrote it"])
+        table(str(found.path), ["", ""], rows)
     if json:
+        documents = [found.to_json() for found in folders]
         emit(documents[0] if len(documents) == 1 else documents)
-    if damaged:
-        raise CheckFailed(f"Damaged: {some(damaged + code)}.", "Copy or make the folder again.")
-    if code:
-        raise CheckFailed(f"What may run as code and is not xt's: {some(code)}.", HINT)
+    refuse_problems(folders, others)

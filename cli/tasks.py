@@ -103,25 +103,13 @@ def tasks(
 
 def check(spec: str, encoder: str | None, json: bool) -> None:
     """Check a user's own data and print what was found; CheckFailed where a training would refuse them."""
-    from xt.core.data.own_data import check_own, ruler
-    from xt.core.data.sources import own_task
-    from xt.core.errors import CheckFailed, XtError
+    from xt.core.data.own_data import check_named, refuse_own
 
-    if not spec.startswith("image-text:"):
-        own_task(spec)  # what is wrong with it is said before a tokenizer is opened
-    try:
-        measure = ruler(encoder)
-    except XtError as error:
-        if encoder is not None:
-            raise
-        measure = None
-        say(f"lengths are not counted: {error.message} Name a tokenizer by --encoder.")
-    found = check_own(spec, measure, max_length=MAX_LENGTH)
+    found = check_named(spec, encoder, max_length=MAX_LENGTH, say=say)
     show_own(found)
     if json:
         emit(found)
-    if found["problems"]:
-        raise CheckFailed(f"A training would refuse {spec}: {'; '.join(found['problems'])}.", "See docs/own-data.md.")
+    refuse_own(spec, found)
 
 
 def show_own(found: dict[str, Any]) -> None:

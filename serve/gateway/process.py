@@ -50,7 +50,7 @@ class GatewayProcess(Listening):
         report: Callable[[str], None] = lambda line: None,
         **options: Any,
     ) -> None:
-        """Take where to listen, and the options of `xt.serve.gateway.app.create_app`.
+        """Take where to listen, and those of `xt.serve.gateway.options.GatewayOptions`.
 
         Args:
             triton_url: HOST:PORT of Triton's gRPC endpoint.
@@ -58,7 +58,7 @@ class GatewayProcess(Listening):
             port: the port.
             access_log: a file that gets a line for each request, or "-": this process' stderr.
             report: called with a line when the gateway is restarted, and for its faults.
-            options: see `create_app`.
+            options: see `GatewayOptions`.
         """
         super().__init__(host, port, options.get("token"))
         check_target(access_log)

@@ -78,7 +78,7 @@ class Gateway(Listening):
     """A running gateway, in a thread of this process; use it as a context manager."""
 
     def __init__(self, triton_url: str, *, host: str = "127.0.0.1", port: int, **options: Any) -> None:
-        """Take where to listen, and the options of `xt.serve.gateway.app.create_app`.
+        """Take where to listen, and those of `xt.serve.gateway.options.GatewayOptions`.
 
         On the loopback address without a token only this machine's own names for itself are answered: a page of
         another site could else read the answers under a name that it points here.
@@ -89,8 +89,9 @@ class Gateway(Listening):
         if host in LOCAL_HOSTS and not options.get("token"):
             options.setdefault("hosts", LOOPBACK_NAMES)
         from xt.serve.gateway.app import create_app
+        from xt.serve.gateway.options import GatewayOptions
 
-        self._app = create_app(triton_url, **options)
+        self._app = create_app(triton_url, GatewayOptions(**options))
         self._server: Any = None
 
     def start(self) -> None:

@@ -40,39 +40,48 @@ class Reloaded:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ServerAccess:
+    """How a server is told what to load; what is None is known of a server that this user started on this machine."""
+
+    repository: Path | None = None
+    """The folder that it serves."""
+    admin_key: str | None = None
+    """Opens its model control; None: also taken from XT_ADMIN_KEY."""
+    http_port: int | None = None
+    """Over which it is told."""
+    tls: Tls | None = None
+    """The files of an encrypted connection, over which it is then told by gRPC; HTTP has none."""
+
+
 def reload(
     url: str,
     model: str | None = None,
     *,
-    repository: Path | None = None,
-    admin_key: str | None = None,
-    http_port: int | None = None,
+    access: ServerAccess = ServerAccess(),
     trust_code: bool = False,
     force: bool = False,
     start_seconds: float = START_SECONDS,
     report: Callable[[str], None] = lambda line: None,
-    tls: Tls | None = None,
 ) -> Reloaded:
     """Check the folder of `model` on disk and have the server at `url` serve it.
 
     Args:
         url: HOST:PORT of the server's gRPC endpoint.
         model: its name; may be left out when the repository holds one.
-        repository: the folder that the server serves; known for a server that this user started on this machine.
-        admin_key: opens the server's model control; likewise known, or taken from XT_ADMIN_KEY.
-        http_port: the server's HTTP port, over which it is told; likewise known.
+        access: the server's folder, key, port and encryption, as far as they are not known here.
         trust_code: load also code that no release of xt wrote: see `xt.serve.triton.model_code`.
         force: load again also when the same content serves already.
         start_seconds: how long the new version may take to load; 0: no limit.
         report: gets a line every half minute of waiting.
-        tls: the files of an encrypted connection, over which the server is then told by gRPC; HTTP has none.
 
     Raises XtError when the folder is incomplete, damaged, holds such code or gives other vectors than at export, and
     when the server refuses it. In each of these cases the old version goes on serving.
     """
     check_limit(start_seconds)
     state = server_state.find(url)
-    key = admin_key or server_state.admin_key(url)
+    key, tls = access.admin_key or server_state.admin_key(url), access.tls
+    repository, http_port = access.repository, access.http_port
     if state is not None:
         repository, http_port = repository or Path(state.repository), http_port or state.http
     needed = {"--repository": repository, "--admin-key": key, "--http-port": http_port if tls is None else True}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from xt.cli import diagnosis
 from xt.core.encoder.onnx_engine import open_graph
 from xt.core.errors import XtError
 from xt.core.machine import gpu_libraries
 from xt.core.machine.gpu_libraries import Library
+from xt.serve import diagnosis
 
 CC = shutil.which("cc") or shutil.which("gcc")
 needs_compiler = pytest.mark.skipif(CC is None, reason="there is no C compiler")

@@ -21,7 +21,7 @@ from xt.serve.client.errors import BadConnection, Unreachable
 from xt.serve.client.heads import TritonHeads
 from xt.serve.triton.launcher import Tls as ServerTls
 from xt.serve.triton.launcher import TritonServer
-from xt.serve.triton.reload import reload
+from xt.serve.triton.reload import ServerAccess, reload
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +115,13 @@ def _has_mteb():
 
 
 def test_reload_is_told_over_the_encrypted_connection(encrypted, tls, flags):
-    assert reload(encrypted.url, force=True, tls=tls, http_port=1).changed  # nothing listens on that port
+    assert reload(
+        encrypted.url, force=True, access=ServerAccess(tls=tls, http_port=1)
+    ).changed  # nothing listens on that port
     shown = json.loads(run("reload", "--url", encrypted.url, *flags, "--again", "--json").stdout)
     assert shown["model"] == "encoder"
     with pytest.raises(XtError, match="refused the admin key"):
-        reload(encrypted.url, force=True, tls=tls, admin_key="k" * 20)
+        reload(encrypted.url, force=True, access=ServerAccess(tls=tls, admin_key="k" * 20))
 
 
 @pytest.mark.parametrize("case", ["no TLS", "no certificate of its own", "other authority"])

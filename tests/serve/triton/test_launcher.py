@@ -21,7 +21,7 @@ from xt.core.files.artifact import MANIFEST, new_artifact, read_manifest
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.triton import launcher
 from xt.serve.triton.launcher import Ports, TritonServer, free_ports
-from xt.serve.triton.reload import reload
+from xt.serve.triton.reload import ServerAccess, reload
 
 
 def processes(prefix: str) -> dict[int, str]:
@@ -294,7 +294,7 @@ def test_a_server_runs_without_a_place_to_note_its_state(tiny_repository, monkey
         assert len([line for line in said if "was not noted" in line and "XT_CACHE" in line]) == 1
         with pytest.raises(XtError, match="its state is not known here"):
             reload(server.url)
-        found = reload(server.url, repository=tiny_repository, admin_key=server.admin_key, http_port=server.ports.http)
+        found = reload(server.url, access=ServerAccess(tiny_repository, server.admin_key, server.ports.http))
         assert found.after == read_manifest(tiny_repository / "encoder")["hash"]
     assert nothing_is_left(server.prefix)
 

@@ -19,7 +19,7 @@ from xt.core.files.artifact import MANIFEST, new_artifact, read_manifest
 from xt.serve.triton import server_state
 from xt.serve.triton.launcher import TritonServer, free_ports
 from xt.serve.triton.processes import model_processes
-from xt.serve.triton.reload import reload
+from xt.serve.triton.reload import ServerAccess, reload
 
 SOAK = runpy.run_path(str(Path(__file__).parents[1] / "soak.py"))
 Callers, TEXTS = SOAK["Callers"], SOAK["sentences"](64)
@@ -168,12 +168,12 @@ def test_a_server_that_is_not_known_here_asks_for_what_is_missing(repository, mo
         reload(f"127.0.0.1:{port}")
     assert "--repository, --admin-key, --http-port" in error.value.hint
     with pytest.raises(XtError, match="did not answer"):
-        reload(f"127.0.0.1:{port}", repository=repository, admin_key="k" * 20, http_port=port)
+        reload(f"127.0.0.1:{port}", access=ServerAccess(repository, "k" * 20, port))
 
 
 def test_a_wrong_key_is_refused(repository):
     with TritonServer(repository) as server, pytest.raises(XtError, match="refused the admin key"):
-        reload(server.url, admin_key="k" * 20, force=True)
+        reload(server.url, access=ServerAccess(admin_key="k" * 20), force=True)
 
 
 def test_the_command_says_what_served_and_what_serves(repository, other_model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xt.cli.diagnosis import examine
+from xt.serve.diagnosis import examine
 
 
 def cache_finding():
