@@ -22,7 +22,7 @@ from xt.bench.measure import Row, Target, _row
 from xt.core.errors import XtError, unknown
 from xt.core.machine.cores import WAITING, usable_cores
 from xt.core.machine.proxies import read_url
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 from xt.serve.triton.starting import START_SECONDS, Patience, Startable, too_slow
 
 WORKER = Path(__file__).with_name("worker.py")

@@ -135,7 +135,7 @@ def _gpu_libraries() -> list[Finding]:
 
 
 def _triton() -> Finding:
-    from xt.serve.triton.launcher import find_wheel
+    from xt.serve.triton.wheel import find_wheel
 
     libc = " ".join(platform.libc_ver())
     try:

@@ -378,7 +378,7 @@ def test_the_serving_path_imports_nothing_that_the_images_lack():
     models = [m for p in sorted((ROOT / "model_repository").glob("*/1/model.py")) for m in
               re.findall(r"^from (xt\.[\w.]+) import", p.read_text(), re.MULTILINE)]  # fmt: skip
     modules = sorted({*models, "xt.serve.triton.launcher", "xt.serve.gateway.server", "xt.serve.client.client",
-                      "xt.serve.gateway.app", "xt.cli.main", "xt.cli.serve"})  # fmt: skip
+                      "xt.serve.gateway.app", "xt.cli.main", "xt.serve.run"})  # fmt: skip
     assert {"xt.core.served_encoder", "xt.core.served_head", "xt.core.served_retriever", "xt.core.served_text"} < {
         *modules
     }

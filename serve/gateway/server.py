@@ -10,7 +10,7 @@ from typing import Any
 
 from xt.core.errors import XtError, require
 from xt.serve.gateway.guard import LOOPBACK_NAMES
-from xt.serve.triton.launcher import check_port, family, reachable
+from xt.serve.triton.addresses import check_port, family, reachable
 from xt.serve.triton.limits import raise_open_files
 from xt.serve.triton.server_state import LOCAL_HOSTS
 from xt.serve.triton.starting import Startable

@@ -7,16 +7,13 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -24,6 +21,7 @@ from xt.core.errors import XtError
 from xt.core.files.artifact import read_manifest
 from xt.serve.client.http import ERRORS, TritonHttp
 from xt.serve.triton import server_state
+from xt.serve.triton.addresses import Hosts, Ports, Tls, check_port, evhtp, free_ports, reachable
 from xt.serve.triton.bounded_log import BoundedLog, follow
 from xt.serve.triton.limits import UMASK, child_limits, prepare_child
 from xt.serve.triton.model_code import open_models, refuse_code
@@ -39,6 +37,7 @@ from xt.serve.triton.processes import (
 )
 from xt.serve.triton.starting import START_SECONDS, Patience, Startable, check_limit, too_slow
 from xt.serve.triton.watch import Watch
+from xt.serve.triton.wheel import Wheel, find_wheel
 
 EXIT_SECONDS = 30
 """How long a server that is told to end waits for the requests in flight."""
@@ -54,152 +53,6 @@ RESTRICTED = "model-repository,shared-memory,logging,trace,statistics"
 LOCKED = f"{RESTRICTED},inference,metadata,model-config"
 """The same where HTTP is locked: health alone stays open."""
 LOADED = re.compile(r"successfully loaded '([^']+)'")
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The three ports of a server."""
-
-    http: int
-    grpc: int
-    metrics: int
-
-
-@dataclass(frozen=True)
-class Tls:
-    """TLS of the gRPC endpoint; with `root` clients must show a certificate that it signed."""
-
-    cert: Path
-    key: Path
-    root: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Raise XtError when a file is missing or is no PEM file."""
-        for option, file in (("--grpc-cert", self.cert), ("--grpc-key", self.key), ("--grpc-root-cert", self.root)):
-            try:
-                if file is not None and b"-----BEGIN " not in file.read_bytes():
-                    raise XtError(f"{option} {file} is no PEM file.", "Expected text that holds -----BEGIN ...-----.")
-            except OSError as error:
-                raise XtError(f"{option} {file} cannot be read: {error.strerror}.", "Check the path.") from error
-
-    @classmethod
-    def of_flags(cls, cert: Path | None, key: Path | None, root: Path | None) -> Tls | None:
-        """Return what the three flags ask for; None when none is given. Raises XtError for half of a pair."""
-        if cert is None and key is None:
-            if root is not None:
-                raise XtError("--grpc-root-cert was given without --grpc-cert and --grpc-key.", "Give all three.")
-            return None
-        if cert is None or key is None:
-            given, missing = ("--grpc-key", "--grpc-cert") if cert is None else ("--grpc-cert", "--grpc-key")
-            raise XtError(f"{given} was given without {missing}.", "TLS needs the certificate and its key.")
-        return cls(cert, key, root)
-
-    def arguments(self) -> list[str]:
-        """Return Triton's flags."""
-        files = [f"--grpc-server-cert={self.cert.resolve()}", f"--grpc-server-key={self.key.resolve()}"]
-        if self.root is None:
-            return ["--grpc-use-ssl=true", *files]
-        # Triton turns TLS on by the first flag and asks for the client's certificate by the second.
-        return ["--grpc-use-ssl=true", "--grpc-use-ssl-mutual=true", *files, f"--grpc-root-cert={self.root.resolve()}"]
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """Where the wheel's parts lie."""
-
-    binary: Path
-    libraries: Path
-    python_backend: Path
-    stub: Path
-    libpython: Path
-
-
-def find_wheel() -> Wheel:
-    """Find Triton in the `nvidia-pytriton` wheel. Raises XtError that says what is missing."""
-    site = next((Path(p) for p in sys.path if (Path(p) / "pytriton" / "tritonserver").is_dir()), None)
-    if site is None:
-        raise XtError(
-            "There is no Triton server: the package 'nvidia-pytriton' is not installed.",
-            "It comes with xt on Linux x86-64 (glibc 2.35 or newer). Elsewhere serve the repository with a container.",
-        )
-    server = site / "pytriton" / "tritonserver"
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
-    if not stub.is_file():
-        known = ", ".join(sorted(p.name for p in (server / "python_backend_stubs").iterdir()))
-        raise XtError(f"The Triton wheel has no Python backend for Python {version} (it has {known}).", "Use one.")
-    return Wheel(
-        binary=server / "bin" / "tritonserver",
-        libraries=site / "nvidia_pytriton.libs",
-        python_backend=server / "backends" / "python",
-        stub=stub,
-        libpython=find_libpython(),
-    )
-
-
-def find_libpython() -> Path:
-    """Find the folder of this Python's shared library, which Triton's Python backend loads."""
-    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-    candidates = [
-        sysconfig.get_config_var("LIBDIR"),
-        f"{sys.base_prefix}/lib",
-        f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}",
-        "/usr/lib64",
-        "/usr/local/lib",
-    ]
-    for folder in candidates:
-        if folder and (Path(folder) / name).exists():
-            return Path(folder)
-    raise XtError(
-        f"Triton's Python backend needs {name}, which this Python ({sys.base_prefix}) lacks.",
-        "Install it (Debian: apt install libpython3-dev), or use a Python built with --enable-shared (uv's are).",
-    )
-
-
-def free_ports(count: int = 3) -> list[int]:
-    """Ask the system for free loopback ports."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
-
-
-def family(host: str) -> socket.AddressFamily:
-    """Return the kind of an address: IPv6 where it holds a colon."""
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def reachable(host: str) -> str:
-    """Return the address by which this machine reaches what listens on `host`.
-
-    >>> reachable("0.0.0.0"), reachable("192.0.2.7")
-    ('127.0.0.1', '192.0.2.7')
-    """
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-
-
-def _evhtp(host: str) -> str:
-    """Return an address as Triton's HTTP library takes it."""
-    return f"ipv6:{host}" if ":" in host else host
-
-
-def check_port(host: str, port: int, option: str) -> None:
-    """Raise XtError when a port cannot be listened on."""
-    if not 1 <= port <= 65535:
-        raise XtError(f"{option} {port} is no port.", "Choose one from 1 to 65535.")
-    with socket.socket(family(host)) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind((host, port))
-        except OSError as error:
-            raise XtError(
-                f"Port {port} on {host} cannot be used: {error.strerror}.",
-                f"Choose another by {option}, or stop what listens there.",
-            ) from error
 
 
 class TritonServer(Startable):
@@ -219,9 +72,7 @@ class TritonServer(Startable):
         self,
         repository: Path,
         *,
-        http_host: str = "127.0.0.1",
-        grpc_host: str = "127.0.0.1",
-        metrics_host: str = "127.0.0.1",
+        hosts: Hosts = Hosts(),
         ports: Ports | None = None,
         environment: Mapping[str, str] | None = None,
         admin_key: str | None = None,
@@ -237,9 +88,7 @@ class TritonServer(Startable):
 
         Args:
             repository: the folder that `xt export` wrote; every model in it is loaded.
-            http_host: the address that Triton's HTTP listens on; it has no TLS and authenticates nobody.
-            grpc_host: the address that gRPC listens on.
-            metrics_host: the address that the metrics are on, over HTTP.
+            hosts: the addresses to listen on.
             ports: HTTP, gRPC and metrics; free ones by default.
             environment: variables for the server and its models.
             admin_key: opens model control, logs, traces, statistics and shared memory; a random one by default.
@@ -252,7 +101,7 @@ class TritonServer(Startable):
             report: called with a line for what was not requested, such as a restart.
         """
         self.repository = repository.resolve()
-        self.http_host, self.grpc_host, self.metrics_host = http_host, grpc_host, metrics_host
+        self.hosts = hosts
         self.ports = ports or Ports(*free_ports())
         self.prefix = new_prefix()
         self.admin_key = server_state.check_key(admin_key or secrets.token_urlsafe(32), "the server")
@@ -282,19 +131,19 @@ class TritonServer(Startable):
     @property
     def url(self) -> str:
         """HOST:PORT of the gRPC endpoint, as `--url` takes it."""
-        host = reachable(self.grpc_host)
+        host = reachable(self.hosts.grpc)
         return f"{f'[{host}]' if ':' in host else host}:{self.ports.grpc}"
 
     @property
     def metrics_url(self) -> str:
         """Where Prometheus reads."""
-        host = reachable(self.metrics_host)
+        host = reachable(self.hosts.metrics)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.ports.metrics}/metrics"
 
     def start(self) -> None:
         """Start the server and wait until every model is ready."""
         wheel = find_wheel()
-        hosts = (self.http_host, self.grpc_host, self.metrics_host)
+        hosts = (self.hosts.http, self.hosts.grpc, self.hosts.metrics)
         for option, host, port in zip(OPTIONS, hosts, self._all_ports(), strict=True):
             check_port(host, port, option)
         if len(set(self._all_ports())) < 3:
@@ -360,13 +209,13 @@ class TritonServer(Startable):
     def _note_state(self) -> None:
         hashes = {name: str(read_manifest(self.repository / name)["hash"]) for name in self.models}
         problem = server_state.note_server(
-            self.grpc_host,
+            self.hosts.grpc,
             vars(self.ports),
             self.admin_key,
             self.repository,
             hashes,
-            http_host=reachable(self.http_host),
-            metrics_host=reachable(self.metrics_host),
+            http_host=reachable(self.hosts.http),
+            metrics_host=reachable(self.hosts.metrics),
         )
         if problem:
             self.report(problem)
@@ -390,11 +239,11 @@ class TritonServer(Startable):
             f"--exit-timeout-secs={self.exit_seconds}",
             "--disable-auto-complete-config",
             f"--backend-config=python,shm-region-prefix-name={self.prefix}",
-            f"--http-address={_evhtp(self.http_host)}",
+            f"--http-address={evhtp(self.hosts.http)}",
             f"--http-port={http}",
-            f"--grpc-address={f'[{self.grpc_host}]' if ':' in self.grpc_host else self.grpc_host}",
+            f"--grpc-address={f'[{self.hosts.grpc}]' if ':' in self.hosts.grpc else self.hosts.grpc}",
             f"--grpc-port={grpc}",
-            f"--metrics-address={_evhtp(self.metrics_host)}",
+            f"--metrics-address={evhtp(self.hosts.metrics)}",
             f"--metrics-port={metrics}",
             "--allow-gpu-metrics=false",
             "--log-verbose=0",
@@ -451,7 +300,7 @@ class TritonServer(Startable):
 
     def _http(self) -> TritonHttp:
         """Return the server's HTTP, with the admin key."""
-        return TritonHttp(reachable(self.http_host), self.ports.http, self.admin_key)
+        return TritonHttp(reachable(self.hosts.http), self.ports.http, self.admin_key)
 
     def _watch_over(self, wheel: Wheel, watch: Watch) -> None:
         """See the server and its model processes die or hang, and start them anew. Runs until the server is stopped.

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from xt.core.encoder.onnx_engine import load_model
-from xt.serve.triton.launcher import TritonServer, free_ports
+from xt.serve.triton.addresses import free_ports
+from xt.serve.triton.launcher import TritonServer
 
 try:
     from tests.attack import faults, harness, run, stage

@@ -22,7 +22,7 @@ from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.client.prepared import Requests, Rows
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 
 class Fake:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from xt.core.data.bitext import Bitext
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 XT = Path(sys.executable).parent / "xt"
 

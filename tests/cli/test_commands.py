@@ -19,7 +19,7 @@ from tests.documents import different
 from xt.core.files.artifact import open_artifact
 from xt.core.results.folder import read_document
 from xt.serve.client.encoder import TritonEncoder
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 XT = Path(sys.executable).parent / "xt"
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}

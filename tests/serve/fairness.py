@@ -279,7 +279,8 @@ def main(arguments: list[str] | None = None) -> int:
     from xt.core.data.bitext import data_folder
     from xt.serve.client.client import Client
     from xt.serve.gateway.server import Gateway
-    from xt.serve.triton.launcher import TritonServer, free_ports
+    from xt.serve.triton.addresses import free_ports
+    from xt.serve.triton.launcher import TritonServer
 
     data = data_folder(options.data)
     if data is None:

@@ -27,12 +27,13 @@ import numpy as np
 from tests.serve.soak import sentences
 from xt.core.encoder.onnx_engine import load_model
 from xt.serve import AsyncClient, Client
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 LAUNCHER = """
 import signal, sys, time
 from pathlib import Path
-from xt.serve.triton.launcher import Ports, TritonServer
+from xt.serve.triton.addresses import Ports
+from xt.serve.triton.launcher import TritonServer
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 ports = Ports(*map(int, sys.argv[2:5]))
 with TritonServer(Path(sys.argv[1]), ports=ports, restart=True, report=lambda line: print(line, flush=True)) as server:

@@ -8,7 +8,8 @@ import pytest
 from xt.serve import Client
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.gateway.server import Gateway
-from xt.serve.triton.launcher import TritonServer, free_ports
+from xt.serve.triton.addresses import free_ports
+from xt.serve.triton.launcher import TritonServer
 
 
 @pytest.mark.parametrize("exceptions", ["", "elsewhere.example"])

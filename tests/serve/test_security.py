@@ -20,7 +20,8 @@ import tritonclient.grpc as grpc
 
 from xt.core.errors import XtError
 from xt.serve.triton import server_state
-from xt.serve.triton.launcher import Ports, Tls, TritonServer, free_ports
+from xt.serve.triton.addresses import Ports, Tls, free_ports
+from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.processes import model_processes
 
 KEY = "an-admin-key-of-a-test-0123456789"
@@ -316,17 +317,17 @@ def test_locked_http_answers_health_alone_without_the_key(tiny_repository):
 
 
 def test_a_token_is_taken_from_the_environment_or_a_file_and_hidden_where_it_was_typed(tmp_path, monkeypatch):
-    from xt.cli.serve import _token
+    from xt.serve.run import read_token
 
     monkeypatch.setenv(server_state.TOKEN_VARIABLE, "of-the-environment")
     (tmp_path / "token").write_text("of-the-file\n")
-    assert _token(None) == "of-the-environment"
-    assert _token(f"@{tmp_path / 'token'}") == "of-the-file"
+    assert read_token(None, say=print) == "of-the-environment"
+    assert read_token(f"@{tmp_path / 'token'}", say=print) == "of-the-file"
     monkeypatch.delenv(server_state.TOKEN_VARIABLE)
-    assert _token(None) is None
+    assert read_token(None, say=print) is None
     script = (
-        "import os, sys; from xt.cli.serve import _token\n"
-        "assert _token(sys.argv[2]) == sys.argv[2] == os.environ['SAME']\n"
+        "import os, sys; from xt.serve.run import read_token\n"
+        "assert read_token(sys.argv[2], say=print) == sys.argv[2] == os.environ['SAME']\n"
         "print(open(f'/proc/{os.getpid()}/cmdline').read())"
     )
     secret = "a-token-that-was-typed"

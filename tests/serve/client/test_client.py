@@ -19,7 +19,7 @@ from xt.core.errors import XtError
 from xt.serve.client import errors as client_errors
 from xt.serve.client import wire
 from xt.serve.client.models import Served
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
 

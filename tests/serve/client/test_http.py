@@ -12,7 +12,7 @@ import pytest
 from xt.core.files.artifact import open_artifact
 from xt.serve.client.errors import DeadlinePassed, InvalidRequest, Restricted, Unreachable
 from xt.serve.client.http import ERRORS, TritonHttp
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -8,7 +8,7 @@ import pytest
 
 import xt.serve
 from xt.serve.client.metrics import add_up, fetch, model_names, samples
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 
 def test_a_real_page_counts_the_requests_of_each_model(server):

@@ -15,7 +15,7 @@ from xt.serve import AsyncClient, Client
 from xt.serve.client import errors as client_errors
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.client.errors import BadConnection, Patience, ServerFull, Tries, Unreachable, explain
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 
 class Gate:

@@ -19,7 +19,7 @@ from xt.serve.client.address import Tls
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.client.errors import BadConnection, Unreachable
 from xt.serve.client.heads import TritonHeads
-from xt.serve.triton.launcher import Tls as ServerTls
+from xt.serve.triton.addresses import Tls as ServerTls
 from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.reload import ServerAccess, reload
 

@@ -22,7 +22,7 @@ from xt.serve.gateway import guard, process, protocol, server
 from xt.serve.gateway.process import GatewayProcess
 from xt.serve.gateway.server import Gateway
 from xt.serve.triton import server_state
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 NOBODY = "127.0.0.1:9"
 POST = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

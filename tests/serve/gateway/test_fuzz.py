@@ -9,7 +9,7 @@ import random
 import pytest
 
 from xt.serve.gateway.server import Gateway
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 ROUTES = {
     "/v1/embeddings": ("input", "model", "encoding_format", "dimensions", "user", "input_type", "prefix", "truncate"),

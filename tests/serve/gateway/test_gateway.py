@@ -24,7 +24,7 @@ from xt.serve.gateway import stats as gateway_stats
 from xt.serve.gateway.guard import trace_of
 from xt.serve.gateway.models import calibration_of, status_of
 from xt.serve.gateway.server import Gateway
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 TEXTS = ["good morning world", "the cat sleeps today", "guten morgen welt"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from xt.serve.gateway.server import Gateway
-from xt.serve.triton.launcher import free_ports
+from xt.serve.triton.addresses import free_ports
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium, chromium-browser or google-chrome")

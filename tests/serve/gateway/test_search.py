@@ -23,7 +23,8 @@ from xt.serve.index.calibration import model_identity
 from xt.serve.index.encode_files import IdentifiedEncoder, Settings
 from xt.serve.index.indexing import index_corpus
 from xt.serve.index.retriever import install
-from xt.serve.triton.launcher import TritonServer, free_ports
+from xt.serve.triton.addresses import free_ports
+from xt.serve.triton.launcher import TritonServer
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
 MAPPED = Rescaled(

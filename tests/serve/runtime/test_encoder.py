@@ -24,7 +24,8 @@ from xt.core.files.artifact import MANIFEST, new_artifact, read_manifest
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.client.errors import DeadlinePassed, ServerFull
 from xt.serve.client.packed import pack
-from xt.serve.triton.launcher import TritonServer, free_ports
+from xt.serve.triton.addresses import free_ports
+from xt.serve.triton.launcher import TritonServer
 
 WORDS = "good morning world the cat sleeps today guten morgen welt habari za asubuhi bonjour tout le monde".split()
 

@@ -19,8 +19,9 @@ import pytest
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, read_manifest
 from xt.serve.client.encoder import TritonEncoder
-from xt.serve.triton import launcher
-from xt.serve.triton.launcher import Ports, TritonServer, free_ports
+from xt.serve.triton import addresses, launcher, wheel
+from xt.serve.triton.addresses import Hosts, Ports, free_ports
+from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.reload import ServerAccess, reload
 
 
@@ -182,14 +183,14 @@ def test_one_port_twice_is_refused(tiny_repository):
 
 def test_an_address_that_is_not_ours_is_refused(tiny_repository):
     with pytest.raises(XtError, match=r"on 192\.0\.2\.1 cannot be used"):  # TEST-NET-1: no machine has it
-        TritonServer(tiny_repository, grpc_host="192.0.2.1").start()
+        TritonServer(tiny_repository, hosts=Hosts(grpc="192.0.2.1")).start()
 
 
 def test_free_ports_are_different_and_can_be_listened_on():
     ports = free_ports(20)
     assert len(set(ports)) == 20
     for port in ports[:3]:
-        launcher.check_port("127.0.0.1", port, "--x")
+        addresses.check_port("127.0.0.1", port, "--x")
 
 
 def missing(repository: Path) -> None:
@@ -306,14 +307,14 @@ def test_the_environment_that_is_asked_for_reaches_the_server(tiny_repository):
 
 
 def test_the_wheel_is_found_with_a_stub_for_this_python():
-    wheel = launcher.find_wheel()
-    assert os.access(wheel.binary, os.X_OK)
-    assert wheel.stub.parent.name == f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert list(wheel.libpython.glob(f"libpython3.{sys.version_info.minor}.so*"))
+    found = wheel.find_wheel()
+    assert os.access(found.binary, os.X_OK)
+    assert found.stub.parent.name == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert list(found.libpython.glob(f"libpython3.{sys.version_info.minor}.so*"))
 
 
 def test_a_missing_wheel_is_named(monkeypatch):
     monkeypatch.setattr(sys, "path", ["/nowhere"])
     with pytest.raises(XtError, match="'nvidia-pytriton' is not installed") as error:
-        launcher.find_wheel()
+        wheel.find_wheel()
     assert "container" in error.value.hint

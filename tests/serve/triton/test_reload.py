@@ -17,7 +17,8 @@ from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, read_manifest
 from xt.serve.triton import server_state
-from xt.serve.triton.launcher import TritonServer, free_ports
+from xt.serve.triton.addresses import free_ports
+from xt.serve.triton.launcher import TritonServer
 from xt.serve.triton.processes import model_processes
 from xt.serve.triton.reload import ServerAccess, reload
 
