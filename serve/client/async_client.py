@@ -20,7 +20,7 @@ from xt.serve.client.wire import Classified, Found, Vectors
 class AsyncClient:
     """`Client` for asyncio: the same calls, awaited. It connects at the first of them; use it in one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the arguments of `Client`, which users write one by one, and one more
         self,
         url: str,
         model: str | None = None,

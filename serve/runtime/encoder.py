@@ -24,7 +24,8 @@ from xt.core.encoder.text import TextEncoder, Vectors
 from xt.core.errors import XtError
 from xt.serve.client.packed import unpack
 from xt.serve.runtime.cache import Entry, VectorCache
-from xt.serve.runtime.served import ServedModel, check_count
+from xt.serve.runtime.request import check_count
+from xt.serve.runtime.served import ServedModel
 
 Ids = npt.NDArray[np.int64]
 Tokenised = tuple[list[Ids], npt.NDArray[np.bool_]]

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -21,19 +20,13 @@ import numpy.typing as npt
 from xt.core.encoder.buckets import Buckets
 from xt.core.encoder.text import TOKEN_BUDGET
 from xt.core.errors import XtError
+from xt.serve.runtime.admission import Admission, Bounds, Overloaded, Reservation
 from xt.serve.runtime.fair_queue import FairQueue, Job
 
-__all__ = ["Cancelled", "Expired", "Job", "Overloaded", "Reservation", "Scheduler"]
+__all__ = ["Cancelled", "Expired", "Job", "Overloaded", "Scheduler"]
 
-KEPT = 0.9
-"""Share of what was known of the speed that is kept at each micro-batch."""
 CANCEL_CHECK_SECONDS = 0.005
 """A job that waited less is not asked whether its client is still there: the question is a message to the server."""
-LARGE_JOBS = 8
-"""Large jobs that one caller, or all unknown callers together, may have waiting although the queue is full: each of
-them gets its share, instead of one getting all and the others none."""
-ALL_LARGE_JOBS = 64
-"""The same for everybody together: what bounds memory."""
 LOAD_SECONDS = 2.0
 """Over how long the load of light jobs is averaged."""
 LIGHT_LOAD = 0.005
@@ -43,26 +36,12 @@ RESERVE_LOAD = 0.2
 RESERVE_CHECK_SECONDS = 0.1
 
 
-class Overloaded(XtError):
-    """The queue is full: try again later."""
-
-
 class Expired(XtError):
     """The job's deadline passed before its rows were run."""
 
 
 class Cancelled(XtError):
     """The job's client went away before its rows were run."""
-
-
-@dataclass(eq=False)
-class Reservation:
-    """Room for a job that is still being read."""
-
-    caller: str | None
-    tokens: int
-    """As far as they are known before it is read."""
-    large: bool
 
 
 class Load:
@@ -129,9 +108,6 @@ class Scheduler:
                 raise XtError(f"{name} is {value}, expected at least 1.")
         self.run = run
         self.token_budget = token_budget
-        self.max_waiting_tokens = max_waiting_tokens
-        self.max_waiting_requests = max_waiting_requests
-        self.max_waiting_seconds = max_waiting_seconds
         self.buckets = buckets
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -139,14 +115,12 @@ class Scheduler:
         self._idle = threading.Condition(self._lock)
         self._deadline_set = threading.Condition(self._lock)
         self._queue = FairQueue(token_budget, buckets)
-        self._reserved: dict[Reservation, None] = {}
-        """Room of large jobs that are being read."""
-        self._reserved_tokens = 0
+        self._admission = Admission(
+            self._queue, Bounds(max_waiting_tokens, max_waiting_requests, max_waiting_seconds), workers
+        )
         self._deadlines: list[tuple[float, int, Job]] = []
         self._order = count()
         self._workers = workers
-        self._lately = (0.0, 0.0)
-        """Tokens run and the seconds of one worker that they took, the newest micro-batches counting most."""
         self._running = 0
         """Micro-batches under way, on the workers and extra."""
         self._busy = 0
@@ -156,7 +130,6 @@ class Scheduler:
         self._wide = 0
         """Those of them that are not small."""
         self._load = Load()
-        self._closed = False
         self._watch: threading.Thread | None = None
         self._here = threading.local()
         self._threads = [
@@ -190,11 +163,7 @@ class Scheduler:
     @property
     def waiting_seconds(self) -> float:
         """How long what waits now will take, at the speed of the last micro-batches; 0 before the first."""
-        return self._seconds(self._queue.tokens)
-
-    def _seconds(self, waiting: float) -> float:
-        tokens, seconds = self._lately
-        return waiting * seconds / tokens / self._workers if tokens else 0.0
+        return self._admission.seconds(self._queue.tokens)
 
     def reserve(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> Reservation:
         """Return a reservation for a large job that has to be read first; `submit` or `release` frees it.
@@ -202,21 +171,12 @@ class Scheduler:
         Raises Overloaded as `check_room` does: what would be refused after it was read is refused before.
         """
         with self._lock:
-            self._check_room(deadline, caller, tokens)
-            place = Reservation(caller, tokens, large=tokens > self._queue.light_tokens)
-            self._reserved[place] = None
-            self._reserved_tokens += tokens
-            return place
+            return self._admission.reserve(deadline, caller, tokens)
 
     def release(self, place: Reservation) -> None:
         """Free what was reserved for a job that will not come."""
         with self._lock:
-            self._release(place)
-
-    def _release(self, place: Reservation | None) -> None:
-        if place is not None and place in self._reserved:
-            del self._reserved[place]
-            self._reserved_tokens -= place.tokens
+            self._admission.release(place)
 
     def check_room(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> None:
         """Raise Overloaded when a job would be refused now: there is no room, or its deadline cannot be met.
@@ -231,65 +191,7 @@ class Scheduler:
                 an estimate.
         """
         with self._lock:
-            self._check_room(deadline, caller, tokens)
-
-    def _check_room(self, deadline: float | None, caller: str | None, tokens: int) -> None:
-        queue = self._queue
-        if self._closed:
-            raise Overloaded("The model is shutting down.", "Ask another server, or try again.")
-        self._check_requests(caller)
-        waiting = queue.tokens + self._reserved_tokens
-        seconds = self._seconds(waiting)
-        full = waiting >= self.max_waiting_tokens or (
-            self.max_waiting_seconds is not None and seconds >= self.max_waiting_seconds
-        )
-        left = math.inf if deadline is None else deadline - time.monotonic()
-        if not full and seconds + self._seconds(tokens / 2) <= left:
-            return
-        share = queue.share_before(caller, tokens) + sum(min(place.tokens, tokens) for place in self._reserved)
-        seconds = self._seconds(share)
-        if full and not self._takes_large(caller, tokens):
-            if share >= self.max_waiting_tokens:
-                raise Overloaded(
-                    f"The queue is full: {share} tokens wait, {self.max_waiting_tokens} are enough.",
-                    "Try again later.",
-                )
-            if self.max_waiting_seconds is not None and seconds >= self.max_waiting_seconds:
-                raise Overloaded(
-                    f"The queue is full: {seconds:.1f} s of work wait, {self.max_waiting_seconds:.1f} s are enough.",
-                    "Try again later.",
-                )
-        if seconds + self._seconds(tokens / 2) > left:
-            own = self._seconds(tokens)
-            raise Overloaded(
-                f"The deadline cannot be met: {seconds:.2f} s of work wait"
-                + (f", and the request itself takes some {own:.1f} s." if own > left else "."),
-                "Try again later, or allow more time." if own <= left else "Send less at once, or allow more time.",
-            )
-
-    def _check_requests(self, caller: str | None) -> None:
-        """Raise Overloaded when too many jobs wait: of this caller, and beyond twice the bound of anybody."""
-        waiting, most = len(self._queue.jobs), self.max_waiting_requests
-        if waiting < most:
-            return
-        flow = self._queue.flow_of(caller)
-        own = len(flow.jobs) if flow is not None else 0
-        share = most // (len(self._queue.flows) + (not own))
-        if own >= share or waiting >= 2 * most:
-            raise Overloaded(
-                f"The queue is full: {waiting} requests wait, at most {most} may.",
-                "Try again later.",
-            )
-
-    def _takes_large(self, caller: str | None, tokens: int) -> bool:
-        """Return whether the full queue takes a large job more of this caller."""
-        queue = self._queue
-        reserved = [place for place in self._reserved if place.large]
-        if tokens <= queue.light_tokens or queue.large + len(reserved) >= ALL_LARGE_JOBS:
-            return False
-        flow = queue.flow_of(caller)
-        waiting = queue.large_anonymous() if caller is None else flow.large if flow is not None else 0
-        return waiting + sum(place.caller == caller for place in reserved) < LARGE_JOBS
+            self._admission.check(deadline, caller, tokens)
 
     def submit(self, job: Job, place: Reservation | None = None) -> None:
         """Put a job into the queue, into its reserved `place` if it has one.
@@ -305,8 +207,8 @@ class Scheduler:
         if job.deadline is not None and job.deadline <= job.submitted:
             raise _expired()
         with self._lock:
-            self._release(place)
-            self._check_room(job.deadline, job.caller, sum(job.lengths))
+            self._admission.release(place)
+            self._admission.check(job.deadline, job.caller, sum(job.lengths))
             job.results = [None] * len(job.rows)
             job.unanswered = len(job.rows)
             self._queue.put(job)
@@ -323,7 +225,7 @@ class Scheduler:
     def close(self, drain_seconds: float = 0.0) -> None:
         """Take no more jobs, let those that wait be run for at most `drain_seconds`, and refuse the rest."""
         with self._lock:
-            self._closed = True
+            self._admission.closed = True
             self._work.notify_all()
             end = time.monotonic() + drain_seconds
             while self._queue.jobs or self._running:
@@ -353,7 +255,7 @@ class Scheduler:
             with self._lock:
                 while self._deadlines and self._deadlines[0][2].ended:
                     heapq.heappop(self._deadlines)
-                if self._closed and not self._queue.jobs:
+                if self._admission.closed and not self._queue.jobs:
                     return
                 if not self._deadlines:
                     self._deadline_set.wait()
@@ -372,7 +274,7 @@ class Scheduler:
     def _note_idle(self) -> None:
         if not self._queue.jobs and not self._running:
             self._idle.notify_all()
-            if self._closed:
+            if self._admission.closed:
                 self._urgent.notify_all()
 
     def _next(self) -> list[tuple[Job, int]]:
@@ -396,7 +298,7 @@ class Scheduler:
                     if self._queue.jobs:
                         self._work.wait(RESERVE_CHECK_SECONDS)  # kept free: until light jobs come, or come no more
                         continue
-                    if self._closed:
+                    if self._admission.closed:
                         return
                     since = None
                     self._work.wait()
@@ -413,7 +315,7 @@ class Scheduler:
                 with self._lock:
                     self._busy -= 1
                     self._end(pass_, ended)
-                    self._lately = (KEPT * self._lately[0] + tokens, KEPT * self._lately[1] + ended - since)
+                    self._admission.ran(tokens, ended - since)
                 since = ended
 
     def _work_extra(self) -> None:
@@ -426,7 +328,7 @@ class Scheduler:
                     job = None if free else self._queue.urgent()
                     if job is not None:
                         break
-                    if self._closed and not self._queue.jobs:
+                    if self._admission.closed and not self._queue.jobs:
                         return
                     self._urgent.wait()
                 batch = self._queue.take(job, small=True)
@@ -436,9 +338,7 @@ class Scheduler:
             finally:
                 with self._lock:
                     self._end(pass_, time.monotonic())
-                    # It took from the workers' time, which is counted there.
-                    tokens = sum(job.lengths[index] for job, index in batch)
-                    self._lately = (self._lately[0] + tokens, self._lately[1])
+                    self._admission.ran_beside(sum(job.lengths[index] for job, index in batch))
 
     def _begin(self, batch: list[tuple[Job, int]]) -> tuple[float, bool, bool]:
         """Count a micro-batch as under way: when it began, whether it is of a large job, and whether of a wide row."""

@@ -10,24 +10,22 @@ from __future__ import annotations
 import gc
 import json
 import os
-import re
-import threading
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from xt.core.encoder.buckets import Buckets, bucket
 from xt.core.encoder.text import TOKEN_BUDGET
 from xt.core.errors import XtError, unknown
+from xt.serve.runtime.admission import Overloaded
+from xt.serve.runtime.exchange import Exchange, TaskThread
 from xt.serve.runtime.meters import Meters
-from xt.serve.runtime.scheduler import Cancelled, Expired, Job, Overloaded, Reservation, Scheduler
+from xt.serve.runtime.request import BYTES_A_TOKEN, bytes_of, caller_of, deadline_of, decode, is_caller, rows_of
+from xt.serve.runtime.scheduler import Scheduler
 
 WAITING_SECONDS = 2.0
 """Work that may wait where `max_waiting_tokens` is 0: this many seconds, at the speed measured at load and at that of
@@ -35,12 +33,6 @@ the last micro-batches, which share the cores with the reading and answering of 
 LEAST_WAITING_TOKENS = 4096
 LIGHT_TEXTS, LIGHT_BYTES = 4, 8192
 """Requests of up to this are read in `execute`; larger ones on a thread of their own: they hold up none."""
-LARGE_BYTES = 65536
-"""Requests of more than this are read on another thread yet: those between would wait for seconds."""
-BYTES_A_TOKEN = 8
-"""By which the tokens of a text are guessed before it is tokenised: few texts have more bytes in one."""
-CALLER = re.compile(r"[!-~]{1,64}")
-"""What a caller may be called: the parameter `caller` of a request."""
 DRAIN_SECONDS = 8.0
 """Time to answer what waits when the model is unloaded: less than Triton's own exit timeout."""
 
@@ -149,7 +141,7 @@ class ServedModel:
     def is_light(self, request: Any) -> bool:
         """Return whether `read` takes so little time that `execute` may do it itself."""
         inputs = request.inputs()
-        return all(_rows(tensor) <= LIGHT_TEXTS for tensor in inputs) and sum(map(_size, inputs)) <= LIGHT_BYTES
+        return all(rows_of(tensor) <= LIGHT_TEXTS for tensor in inputs) and sum(map(bytes_of, inputs)) <= LIGHT_BYTES
 
     def close(self) -> None:
         """Let go of what `load` opened."""
@@ -184,9 +176,9 @@ class ServedModel:
             max_waiting_seconds=None if self.settings.max_waiting_tokens else WAITING_SECONDS,
             extra_pass=self.engine_extra_pass,
         )
-        self._reader = _Thread("xt-reader", self.settings.max_waiting_requests)
-        self._large_reader = _Thread("xt-large-reader", self.settings.max_waiting_requests)
-        self._sender = _Thread("xt-sender")
+        self._reader = TaskThread("xt-reader", self.settings.max_waiting_requests)
+        self._large_reader = TaskThread("xt-large-reader", self.settings.max_waiting_requests)
+        self._sender = TaskThread("xt-sender")
         self.meters.start(
             pb_utils,
             # Triton keeps one object for two metrics of like labels, and frees it when the first of them goes: while a
@@ -220,18 +212,18 @@ class ServedModel:
                 answers.append(None)
         return answers
 
-    def _admit(self, request: Any) -> _Exchange:
+    def _admit(self, request: Any) -> Exchange:
         """Return the exchange of a request. Raises Overloaded when there is no room for it, or no time.
 
         What is not read at once gets its room now: whoever comes while it is read finds it taken.
         """
-        caller, tokens = caller_of(request), sum(map(_size, request.inputs())) // BYTES_A_TOKEN
-        deadline = _deadline(request)
+        caller, tokens = caller_of(request), sum(map(bytes_of, request.inputs())) // BYTES_A_TOKEN
+        deadline = deadline_of(request)
         if self.is_light(request):
             self.scheduler.check_room(deadline, caller=caller, tokens=tokens)
-            return _Exchange(self, request, deadline, caller)
+            return Exchange(self, request, deadline, caller)
         place = self.scheduler.reserve(deadline, caller=caller, tokens=max(tokens, 1))
-        return _Exchange(self, request, deadline, caller, place)
+        return Exchange(self, request, deadline, caller, place)
 
     def finalize(self) -> None:
         """Answer what waits, then let go."""
@@ -284,7 +276,7 @@ class ServedModel:
         Any request may name its caller, with whose other requests it then shares. That is no part of what is requested.
         """
         found = json.loads(request.parameters() or "{}")
-        if "caller" in found and not _is_caller(found.pop("caller")):
+        if "caller" in found and not is_caller(found.pop("caller")):
             raise XtError("The parameter caller is expected to be 1 to 64 printable ASCII characters without blanks.")
         for name, value in found.items():
             if name not in known:
@@ -309,209 +301,3 @@ class ServedModel:
         """Return the texts of another STRING input, or None when the request has no such input; XtError likewise."""
         tensor = self.pb.get_input_tensor_by_name(request, name)
         return None if tensor is None else decode(tensor.as_numpy().ravel().tolist(), name, self.settings.max_texts)
-
-
-def decode(raw: Sequence[bytes], name: str, max_texts: int) -> list[str]:
-    r"""Decode UTF-8. XtError names the field, the index and the limit.
-
-    >>> decode([b"caf\xc3\xa9"], "text", 8)
-    ['café']
-    """
-    check_count(len(raw), name, max_texts)
-    try:
-        return [value.decode("utf-8") for value in raw]
-    except UnicodeDecodeError:
-        pass
-    for index, value in enumerate(raw):
-        try:
-            value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise XtError(f"{name} {index} is not valid UTF-8: {error.reason} at byte {error.start}.") from None
-    raise AssertionError("unreachable")
-
-
-def check_count(count: int, name: str, max_texts: int) -> None:
-    """Raise XtError when a request brings no texts, or more than the model takes."""
-    if not 1 <= count <= max_texts:
-        raise XtError(f"{name} has {count} texts; a request takes 1 to {max_texts}.", "Send several requests.")
-
-
-def _rows(tensor: Any) -> int:
-    shape = tensor.shape()
-    return int(shape[0]) if len(shape) else 1
-
-
-def _size(tensor: Any) -> int:
-    """Return the bytes of a tensor's texts; `BYTES_A_TOKEN` of each token id."""
-    values = tensor.as_numpy()
-    if values.dtype == np.object_:
-        return sum(map(len, values.ravel()))
-    return int(values.size) * (1 if values.dtype == np.uint8 else BYTES_A_TOKEN)
-
-
-def _is_caller(value: object) -> bool:
-    return isinstance(value, str) and CALLER.fullmatch(value) is not None
-
-
-def caller_of(request: Any) -> str | None:
-    """Return the name of a request's caller; None for none, and for one that `ServedModel.parameters` will refuse."""
-    text = request.parameters()
-    if not text or '"caller"' not in text:
-        return None
-    caller = json.loads(text).get("caller")
-    return caller if _is_caller(caller) else None
-
-
-def _deadline(request: Any) -> float | None:
-    """Return the moment (time.monotonic) by which a request wants its answer, None when it can wait."""
-    micros = request.timeout()
-    return time.monotonic() + micros / 1e6 if micros else None
-
-
-class _Exchange:
-    """One request and its answer."""
-
-    def __init__(
-        self,
-        model: ServedModel,
-        request: Any,
-        deadline: float | None,
-        caller: str | None,
-        place: Reservation | None = None,
-    ) -> None:
-        self.model = model
-        self.request = request
-        self.sender = request.get_response_sender()
-        self.deadline = deadline
-        self.caller = caller
-        self.place = place
-        """Its room while it is read; None: it is read at once."""
-        self.context: Any = None
-        self.job: Job | None = None
-
-    def take(self) -> None:
-        """Read here, or hand over to be read."""
-        try:
-            if self.place is None:
-                self.read()
-            elif sum(map(_size, self.request.inputs())) <= LARGE_BYTES:
-                self.model._reader.put(self.read)
-            else:
-                self.model._large_reader.put(self.read)
-        except Exception as error:
-            self.fail(error)
-
-    def read(self) -> None:
-        """Tokenise and queue."""
-        model = self.model
-        try:
-            if self.deadline is not None and self.deadline <= time.monotonic():
-                raise Expired(
-                    "The request's deadline passed before it was read.", "Try again later, or allow more time."
-                )
-            start = time.perf_counter()
-            try:
-                rows, lengths, self.context = model.read(self.request)
-            except XtError as error:
-                self.fail(error, invalid=True)
-                return
-            finally:
-                model.meters.add("xt_seconds_total", time.perf_counter() - start, "tokenise")
-            self.job = Job(rows, lengths, self.done, self.deadline, self.request.is_cancelled, self.caller)
-            model.scheduler.submit(self.job, self.place)
-        except Exception as error:
-            self.fail(error)
-
-    def done(self, outcome: list[Any] | Exception) -> None:
-        """Take the outcome: the scheduler calls this once.
-
-        Handing an answer to Triton takes longer than a short text's share of a forward pass. While others wait, that is
-        left to another thread, so that the next pass begins; a lone caller is spared the change of threads.
-        """
-        if self.model.scheduler.waiting_requests:
-            self.model._sender.put(lambda: self._answer(outcome))
-        else:
-            self._answer(outcome)
-
-    def _answer(self, outcome: list[Any] | Exception) -> None:
-        model = self.model
-        if isinstance(outcome, Exception):
-            self.fail(outcome)
-            return
-        start = time.perf_counter()
-        try:
-            outputs = model.answer(self.request, self.context, outcome)
-        except Exception as error:
-            self.fail(error)
-            return
-        self._send(model.pb.InferenceResponse(output_tensors=outputs))
-        model.meters.add("xt_seconds_total", time.perf_counter() - start, "post")
-        if self.job is not None and self.job.started is not None:
-            model.meters.add("xt_seconds_total", self.job.started - self.job.submitted, "queue")
-
-    def fail(self, error: Exception, *, invalid: bool = False) -> None:
-        """Send an error: what the client must correct, what it may try again, or our own."""
-        if self.place is not None:
-            self.model.scheduler.release(self.place)
-        codes = self.model.pb.TritonError
-        meters = self.model.meters
-        if isinstance(error, Cancelled):
-            code = codes.CANCELLED
-            meters.add("xt_cancelled_total")
-        elif isinstance(error, (Overloaded, Expired)):
-            code = codes.UNAVAILABLE
-            meters.add("xt_refused_total", 1, "full" if isinstance(error, Overloaded) else "deadline")
-        elif invalid:
-            code = codes.INVALID_ARG
-            meters.add("xt_refused_total", 1, "invalid")
-        else:
-            code = codes.INTERNAL
-            meters.add("xt_refused_total", 1, "error")
-            self.model.pb.Logger.log_error(f"{self.model.name}: {''.join(traceback.format_exception(error)).rstrip()}")
-        message = str(error) if isinstance(error, XtError) else f"{type(error).__name__}: {error}"
-        self._send(self.model.pb.InferenceResponse(output_tensors=[], error=codes(message, code)))
-
-    def _send(self, response: Any) -> None:
-        flags = self.model.pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-        try:
-            self.sender.send(response, flags=flags)
-        except Exception as error:  # the answer could not be handed over: nobody is left to be told but the log
-            self.model.pb.Logger.log_error(f"{self.model.name}: an answer could not be sent: {error}")
-
-
-class _Thread:
-    """A thread that does what it is given, in order; at most `most` tasks wait (0: any number)."""
-
-    def __init__(self, name: str, most: int = 0) -> None:
-        self._most = most
-        self._tasks: deque[Callable[[], None]] = deque()
-        self._some = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    def put(self, task: Callable[[], None]) -> None:
-        with self._some:
-            if self._closed:
-                raise Overloaded("The model is shutting down.", "Ask another server, or try again.")
-            if self._most and len(self._tasks) >= self._most:
-                raise Overloaded(f"The queue is full: {self._most} requests wait to be read.", "Try again later.")
-            self._tasks.append(task)
-            self._some.notify()
-
-    def _work(self) -> None:
-        while True:
-            with self._some:
-                while not self._tasks:
-                    if self._closed:
-                        return
-                    self._some.wait()
-                task = self._tasks.popleft()
-            task()
-
-    def close(self) -> None:
-        """Do what was given before, then end."""
-        with self._some:
-            self._closed = True
-            self._some.notify()
-        self._thread.join()

@@ -20,9 +20,9 @@ from xt.core.encoder.spec import EncoderSpec
 from xt.core.encoder.text import TextEncoder, TextTokenizer, Vectors
 from xt.core.errors import XtError
 from xt.core.files.artifact import Artifact, open_artifact
+from xt.serve.runtime.admission import Overloaded
 from xt.serve.runtime.cache import VectorCache
 from xt.serve.runtime.encoder import Ids, ServedEncoder
-from xt.serve.runtime.scheduler import Overloaded
 from xt.serve.triton.server_state import START_VARIABLE
 
 GRAPH_SECONDS = 900.0

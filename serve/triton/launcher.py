@@ -68,7 +68,7 @@ class TritonServer(Startable):
     question unanswered.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the one way to start a server: of all its options callers give two or three
         self,
         repository: Path,
         *,

@@ -16,7 +16,7 @@ from xt.serve.client.async_client import AsyncClient
 from xt.serve.client.client import Client
 from xt.serve.client.errors import InvalidRequest
 from xt.serve.gateway.guard import caller_of as gateway_caller
-from xt.serve.runtime.served import _size, caller_of
+from xt.serve.runtime.request import bytes_of, caller_of
 
 
 class Request:
@@ -69,9 +69,9 @@ class Tensor:
 
 
 def test_the_size_of_a_request_is_that_of_its_texts():
-    assert _size(Tensor(np.array([[b"abc"], [b"defgh"]], np.object_))) == 8
-    assert _size(Tensor(np.zeros((1, 100), np.uint8))) == 100
-    assert _size(Tensor(np.zeros((2, 10), np.int32))) == 160
+    assert bytes_of(Tensor(np.array([[b"abc"], [b"defgh"]], np.object_))) == 8
+    assert bytes_of(Tensor(np.zeros((1, 100), np.uint8))) == 100
+    assert bytes_of(Tensor(np.zeros((2, 10), np.int32))) == 160
 
 
 def name_of(address, *headers, by_token=True):

@@ -10,8 +10,9 @@ import pytest
 
 from xt.core.encoder.buckets import Buckets, bucket
 from xt.core.errors import XtError
+from xt.serve.runtime.admission import ALL_LARGE_JOBS, LARGE_JOBS
 from xt.serve.runtime.fair_queue import FairQueue
-from xt.serve.runtime.scheduler import ALL_LARGE_JOBS, LARGE_JOBS, Cancelled, Expired, Job, Overloaded, Scheduler
+from xt.serve.runtime.scheduler import Cancelled, Expired, Job, Overloaded, Scheduler
 
 
 class Network:
@@ -574,7 +575,7 @@ def test_what_is_being_read_takes_room_until_it_is_queued_or_given_back(make, ne
     for place in [*read, named]:
         scheduler.release(place)
         scheduler.release(place)  # twice is once
-    assert scheduler._reserved_tokens == 0
+    assert scheduler._admission.reserved_tokens == 0
     network.go.set()
     holder.result()
     assert outcome.wait(10)
