@@ -44,28 +44,19 @@ def run(
         reporter: takes what is worth knowing meanwhile, and counts.
         written: takes each report as soon as it is there.
     """
-    from xt.eval.heads import run as of_heads  # PyTorch
-
-    location, measures = options.location, options.measures
-    rows = {r.out: of_heads.task_of_heads(r.name, measures.layers) for r in requests.tasks if r.kind == "heads"}
-    if len(rows) < len(requests.tasks):
-        location = replace(location, model=None)  # --model names the encoder
+    by_heads = [r for r in requests.tasks if r.kind == "heads"]
+    by_vectors = [r for r in requests.tasks if r.kind != "heads"]
     heads = None
-    if any(row.own for row in rows.values()):  # the labels of a user's own data are those of the head
-        heads = of_heads.open_heads(location)
-    tests = {
-        r.out: of_heads.read_test(rows[r.out], r, heads=heads, head=measures.head, say=reporter.say)
-        for r in requests.tasks
-        if r.kind == "heads"
-    }
-    others = [r for r in requests.tasks if r.kind != "heads"]
-    folders = _by_vectors(options, requests, others, reporter, written)
-    if tests:
-        heads = heads or of_heads.open_heads(location)
-        of_heads.check_heads(heads, tests)
-        for out, test in tests.items():
-            folders[out] = of_heads.evaluate_head(heads, test, out, force=options.force, reporter=reporter)
-            written(folders[out])
+    if by_heads:
+        from xt.eval.heads.run import HeadTasks  # PyTorch
+
+        location = replace(options.location, model=None) if by_vectors else options.location  # --model: the encoder
+        heads = HeadTasks.read(location, by_heads, options.measures, say=reporter.say)
+    folders = _by_vectors(options, requests, by_vectors, reporter, written)
+    if heads is not None:
+        for out, folder in heads.evaluate(force=options.force, reporter=reporter):
+            folders[out] = folder
+            written(folder)
     return [folders[r.out] for r in requests.tasks]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from xt.core.data.tasks import Task
@@ -12,8 +13,39 @@ from xt.core.results.folder import ReportFolder
 from xt.eval.heads import classify, engines, targets
 from xt.eval.heads.engines import HeadEngine, head_for, own_head
 from xt.eval.heads.targets import Target
-from xt.eval.options import TaskRequest
+from xt.eval.options import Measures, TaskRequest
 from xt.serve.options import EncoderLocation
+
+
+@dataclass
+class HeadTasks:
+    """The tasks of a run that heads answer, with their test examples, read before anything is computed."""
+
+    location: EncoderLocation
+    tests: dict[Path, Target]
+    """Folder of the report -> what is measured."""
+    heads: HeadEngine | None = None
+    """Opened when they are needed."""
+
+    @classmethod
+    def read(
+        cls, location: EncoderLocation, requests: Sequence[TaskRequest], measures: Measures, *, say: Say
+    ) -> HeadTasks:
+        """Read the test examples of every task; XtError or a usage error where no head can answer it."""
+        rows = {request: task_of_heads(request.name, measures.layers) for request in requests}
+        heads = None
+        if any(row.own for row in rows.values()):  # the labels of a user's own data are those of the head
+            heads = open_heads(location)
+        tests = {r.out: read_test(row, r, heads=heads, head=measures.head, say=say) for r, row in rows.items()}
+        return cls(location, tests, heads)
+
+    def evaluate(self, *, force: bool, reporter: Reporter) -> Iterator[tuple[Path, ReportFolder]]:
+        """Yield the folder that was asked for and the report of each task."""
+        heads = self.heads = self.heads or open_heads(self.location)
+        for test in self.tests.values():
+            head_for(test.task, heads.tasks)
+        for out, test in self.tests.items():
+            yield out, evaluate_head(heads, test, out, force=force, reporter=reporter)
 
 
 def task_of_heads(name: str, layers: str | None) -> Task:
@@ -52,12 +84,6 @@ def read_test(
     if test.missing:
         say(f"{len(test.missing)} of the task's {len(test.task.codes)} languages are not in the data folder")
     return test
-
-
-def check_heads(heads: HeadEngine, tests: Mapping[Path, Target]) -> None:
-    """Raise XtError where a task has no head, before any is measured."""
-    for test in tests.values():
-        head_for(test.task, heads.tasks)
 
 
 def evaluate_head(
