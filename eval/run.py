@@ -113,5 +113,6 @@ def report_on_reports(options: EvalOptions, *, reporter: Reporter = Reporter()) 
         return ReportFolder(*write_summary(folders, results.benchmark or "xtreme", out, force=force))
     if len(names) != 2:
         raise UsageError(f"--compare takes two report folders, found {len(names)}")
-    report = compare(*folders, out, force=force, progress=reporter.counter("languages"))
+    first, second = folders
+    report = compare(first, second, out, force=force, progress=reporter.counter("languages"))
     return ReportFolder(open_artifact(out, kind="report"), report)
