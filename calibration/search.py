@@ -152,7 +152,7 @@ class CrossFit:
         return self._once(("shrunk", code, fold), make)
 
 
-def calibrate(
+def calibrate(  # noqa: C901, PLR0915 - every method in turn, over what those before it left
     rankings: Mapping[str, Predictions],
     training_temperature: float | None,
     *,

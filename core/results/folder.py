@@ -83,7 +83,7 @@ def read_document(folder: Path, *, curves: bool = True) -> dict[str, Any]:
     return document
 
 
-def write_report(
+def write_report(  # noqa: PLR0913 - what a report folder may hold, a file or a fact each; most are left out
     out: Path,
     report: Report,
     page: str,

@@ -149,7 +149,7 @@ def test_a_bad_version_is_refused_here_and_by_the_server_and_the_old_one_goes_on
 
             _renew(repository / "encoder")  # for a younger config.pbtxt alone, Triton does not load anew
             with pytest.raises(XtError, match=r"the old one goes on serving(.|\n)*" + message):
-                _load(f"127.0.0.1:{server.ports.http}", "encoder", server.admin_key, 60.0)
+                _load(server.url, f"127.0.0.1:{server.ports.http}", "encoder", server.admin_key, 60.0, None)
             load.until(30)
         assert not load.lost
         assert server_state.find(server.url).models == {"encoder": served}
