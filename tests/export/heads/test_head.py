@@ -7,6 +7,7 @@ import math
 import shutil
 from collections import Counter
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,7 @@ def test_the_graph_is_fused_quantised_and_holds_the_head(exported: Path) -> None
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_configuration_has_what_the_format_has(form: str) -> None:
-    root = Path(head.__file__).resolve().parent.parent
-    template = (root / "model_repository" / "classifier" / "config.pbtxt").read_text()
+    template = (resources.files("xt.model_repository") / "classifier" / "config.pbtxt").read_text()
     text = head.head_config(template, "mine", task(form), {"a": 1})
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (config.name, config.backend, config.max_batch_size) == ("mine", "python", 256)
