@@ -137,6 +137,7 @@ def _parameter(field: FlagField, given: Given | None = None) -> inspect.Paramete
 def _told(field: FlagField) -> str:
     """Return what the help says of a default: in words, else its value; nothing of what is off, empty or required.
 
+    >>> from xt.core.settings import Flag
     >>> _told(FlagField("cap", int, Flag("Examples."), 131072)), _told(FlagField("rank", int, Flag("Rank."), None))
     ('  [default: 131072]', '')
     """

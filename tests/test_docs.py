@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OTHERS = {
     "--help",
     *("--nproc-per-node", "--no-deps", "--force-reinstall", "--no-faults", "--font", "--annotations", "--seconds"),
-    *("--profile", "--target", "--http-restricted-api", "--grpc-restricted-protocol", "--memory"),
+    *("--profile", "--target", "--http-restricted-api", "--grpc-restricted-protocol", "--memory", "--gpus"),
 }
 """Options of other programs that the text names."""
 
