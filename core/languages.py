@@ -1,4 +1,4 @@
-"""The languages xt evaluates on, and how to name and choose them.
+"""The languages xt evaluates on (languages.json), and how to name and choose them.
 
 Keys are LASER's Tatoeba codes where LASER has the language (`cmn`, `pes`, `swh`, also `ara`, `est`, `lvs`, `zsm`), else
 the ISO 639-3 code that goes with the two-letter one (`nep`, `que`); `ALIASES` leads other codes there. The rows cover
@@ -17,9 +17,11 @@ Where the columns come from:
 - family: the usual classification, by general knowledge, under the family names of XTREME's README where it has one.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from xt.core.errors import XtError
 
@@ -50,207 +52,16 @@ class Language:
         return "unknown" if self.joshi is None else ("low", "low", "low", "mid", "high", "high")[self.joshi]
 
 
-LANGUAGES: dict[str, Language] = {
-    language.iso3: language
-    for language in (
-        Language("afr", "af", "Afrikaans", "Latn", "IE Germanic", 3),
-        Language("amh", "am", "Amharic", "Ethi", "Afro-Asiatic", 2),
-        Language("ang", None, "Old English", "Latn", "IE Germanic", 1),
-        Language("ara", "ar", "Arabic", "Arab", "Afro-Asiatic", 5),
-        Language("arq", None, "Algerian Arabic", "Arab", "Afro-Asiatic", None),
-        Language("arz", None, "Egyptian Arabic", "Arab", "Afro-Asiatic", 3),
-        Language("asm", "as", "Assamese", "Beng", "IE Indo-Aryan", 1),
-        Language("ast", None, "Asturian", "Latn", "IE Romance", 1),
-        Language("awa", None, "Awadhi", "Deva", "IE Indo-Aryan", 0),
-        Language("aym", "ay", "Aymara", "Latn", "Aymaran", 1),
-        Language("aze", "az", "Azerbaijani", "Latn", "Turkic", 1),
-        Language("bam", "bm", "Bambara", "Latn", "Mande", 1),
-        Language("bel", "be", "Belarusian", "Cyrl", "IE Slavic", 3),
-        Language("ben", "bn", "Bengali", "Beng", "IE Indo-Aryan", 3),
-        Language("ber", None, "Berber", "Latn", "Afro-Asiatic", 0),
-        Language("bos", "bs", "Bosnian", "Latn", "IE Slavic", 3),
-        Language("bre", "br", "Breton", "Latn", "IE Celtic", 1),
-        Language("bul", "bg", "Bulgarian", "Cyrl", "IE Slavic", 3),
-        Language("cat", "ca", "Catalan", "Latn", "IE Romance", 4),
-        Language("cbk", None, "Chavacano", "Latn", "Creole", 1),
-        Language("ceb", None, "Cebuano", "Latn", "Austronesian", 3),
-        Language("ces", "cs", "Czech", "Latn", "IE Slavic", 4),
-        Language("cha", "ch", "Chamorro", "Latn", "Austronesian", 1),
-        Language("ckb", None, "Central Kurdish (Sorani)", "Arab", "IE Iranian", 1),
-        Language("cmn", "zh", "Mandarin Chinese", "Hans", "Sino-Tibetan", 5),
-        Language("cor", "kw", "Cornish", "Latn", "IE Celtic", 1),
-        Language("csb", None, "Kashubian", "Latn", "IE Slavic", 1),
-        Language("cym", "cy", "Welsh", "Latn", "IE Celtic", 1),
-        Language("dan", "da", "Danish", "Latn", "IE Germanic", 3),
-        Language("deu", "de", "German", "Latn", "IE Germanic", 5),
-        Language("dsb", None, "Lower Sorbian", "Latn", "IE Slavic", 1),
-        Language("dtp", None, "Central Dusun", "Latn", "Austronesian", 0),
-        Language("ell", "el", "Greek", "Grek", "IE Greek", 3),
-        Language("eng", "en", "English", "Latn", "IE Germanic", 5),
-        Language("epo", "eo", "Esperanto", "Latn", "Constructed", 1),
-        Language("est", "et", "Estonian", "Latn", "Uralic", 3),
-        Language("eus", "eu", "Basque", "Latn", "isolate", 4),
-        Language("fao", "fo", "Faroese", "Latn", "IE Germanic", 1),
-        Language("fin", "fi", "Finnish", "Latn", "Uralic", 4),
-        Language("fra", "fr", "French", "Latn", "IE Romance", 5),
-        Language("fry", "fy", "Western Frisian", "Latn", "IE Germanic", 1),
-        Language("gla", "gd", "Scottish Gaelic", "Latn", "IE Celtic", 1),
-        Language("gle", "ga", "Irish", "Latn", "IE Celtic", 2),
-        Language("glg", "gl", "Galician", "Latn", "IE Romance", 3),
-        Language("gsw", None, "Swiss German (Alemannic)", "Latn", "IE Germanic", 1),
-        Language("guj", "gu", "Gujarati", "Gujr", "IE Indo-Aryan", 1),
-        Language("hat", "ht", "Haitian Creole", "Latn", "Creole", 2),
-        Language("hau", "ha", "Hausa", "Latn", "Afro-Asiatic", 2),
-        Language("heb", "he", "Hebrew", "Hebr", "Afro-Asiatic", 3),
-        Language("hin", "hi", "Hindi", "Deva", "IE Indo-Aryan", 4),
-        Language("hrv", "hr", "Croatian", "Latn", "IE Slavic", 4),
-        Language("hsb", None, "Upper Sorbian", "Latn", "IE Slavic", 1),
-        Language("hun", "hu", "Hungarian", "Latn", "Uralic", 4),
-        Language("hye", "hy", "Armenian", "Armn", "IE Armenian", 1),
-        Language("ibo", "ig", "Igbo", "Latn", "Niger-Congo", 1),
-        Language("ido", "io", "Ido", "Latn", "Constructed", 1),
-        Language("ile", "ie", "Interlingue", "Latn", "Constructed", 1),
-        Language("ina", "ia", "Interlingua", "Latn", "Constructed", 1),
-        Language("ind", "id", "Indonesian", "Latn", "Austronesian", 3),
-        Language("isl", "is", "Icelandic", "Latn", "IE Germanic", 2),
-        Language("ita", "it", "Italian", "Latn", "IE Romance", 4),
-        Language("jav", "jv", "Javanese", "Latn", "Austronesian", 1),
-        Language("jpn", "ja", "Japanese", "Jpan", "Japonic", 5),
-        Language("kab", None, "Kabyle", "Latn", "Afro-Asiatic", 1),
-        Language("kan", "kn", "Kannada", "Knda", "Dravidian", 1),
-        Language("kat", "ka", "Georgian", "Geor", "Kartvelian", 3),
-        Language("kaz", "kk", "Kazakh", "Cyrl", "Turkic", 3),
-        Language("khm", "km", "Khmer", "Khmr", "Austro-Asiatic", 1),
-        Language("kir", "ky", "Kyrgyz", "Cyrl", "Turkic", 1),
-        Language("kor", "ko", "Korean", "Hang", "Koreanic", 4),
-        Language("kur", "ku", "Kurdish (Kurmanji)", "Latn", "IE Iranian", 1),
-        Language("kzj", None, "Coastal Kadazan", "Latn", "Austronesian", 0),
-        Language("lat", "la", "Latin", "Latn", "IE Italic", 3),
-        Language("lfn", None, "Lingua Franca Nova", "Latn", "Constructed", 1),
-        Language("lin", "ln", "Lingala", "Latn", "Niger-Congo", 1),
-        Language("lit", "lt", "Lithuanian", "Latn", "IE Baltic", 3),
-        Language("ltz", "lb", "Luxembourgish", "Latn", "IE Germanic", 1),
-        Language("lvs", "lv", "Latvian", "Latn", "IE Baltic", 3),
-        Language("mal", "ml", "Malayalam", "Mlym", "Dravidian", 1),
-        Language("mar", "mr", "Marathi", "Deva", "IE Indo-Aryan", 2),
-        Language("max", None, "North Moluccan Malay", "Latn", "Austronesian", None),
-        Language("mhr", None, "Eastern (Meadow) Mari", "Cyrl", "Uralic", 1),
-        Language("mkd", "mk", "Macedonian", "Cyrl", "IE Slavic", 1),
-        Language("mon", "mn", "Mongolian", "Cyrl", "Mongolic", 1),
-        Language("mya", "my", "Burmese", "Mymr", "Sino-Tibetan", 1),
-        Language("nds", None, "Low German", "Latn", "IE Germanic", 1),
-        Language("nep", "ne", "Nepali", "Deva", "IE Indo-Aryan", 1),
-        Language("nld", "nl", "Dutch", "Latn", "IE Germanic", 4),
-        Language("nno", "nn", "Norwegian Nynorsk", "Latn", "IE Germanic", 1),
-        Language("nob", "nb", "Norwegian Bokmål", "Latn", "IE Germanic", 1),
-        Language("nov", None, "Novial", "Latn", "Constructed", 1),
-        Language("nqo", None, "N'Ko", "Nkoo", "Mande", 0),
-        Language("oci", "oc", "Occitan", "Latn", "IE Romance", 1),
-        Language("ori", "or", "Odia", "Orya", "IE Indo-Aryan", 1),
-        Language("orv", None, "Old Russian", "Cyrl", "IE Slavic", None),
-        Language("oss", "os", "Ossetian", "Cyrl", "IE Iranian", 1),
-        Language("pam", None, "Kapampangan", "Latn", "Austronesian", 1),
-        Language("pan", "pa", "Punjabi", "Guru", "IE Indo-Aryan", 2),
-        Language("pcm", None, "Nigerian Pidgin", "Latn", "Creole", 0),
-        Language("pes", "fa", "Persian", "Arab", "IE Iranian", 4),
-        Language("pms", None, "Piedmontese", "Latn", "IE Romance", 1),
-        Language("pol", "pl", "Polish", "Latn", "IE Slavic", 4),
-        Language("por", "pt", "Portuguese", "Latn", "IE Romance", 4),
-        Language("que", "qu", "Quechua", "Latn", "Quechuan", 1),
-        Language("ron", "ro", "Romanian", "Latn", "IE Romance", 3),
-        Language("rus", "ru", "Russian", "Cyrl", "IE Slavic", 4),
-        Language("slk", "sk", "Slovak", "Latn", "IE Slavic", 3),
-        Language("slv", "sl", "Slovenian", "Latn", "IE Slavic", 3),
-        Language("sna", "sn", "Shona", "Latn", "Niger-Congo", 1),
-        Language("som", "so", "Somali", "Latn", "Afro-Asiatic", 1),
-        Language("spa", "es", "Spanish", "Latn", "IE Romance", 5),
-        Language("sqi", "sq", "Albanian", "Latn", "IE Albanian", 1),
-        Language("srp", "sr", "Serbian", "Cyrl", "IE Slavic", 4),
-        Language("swe", "sv", "Swedish", "Latn", "IE Germanic", 4),
-        Language("swg", None, "Swabian", "Latn", "IE Germanic", None),
-        Language("swh", "sw", "Swahili", "Latn", "Niger-Congo", 2),
-        Language("tam", "ta", "Tamil", "Taml", "Dravidian", 3),
-        Language("tat", "tt", "Tatar", "Cyrl", "Turkic", 1),
-        Language("tel", "te", "Telugu", "Telu", "Dravidian", 1),
-        Language("tgk", "tg", "Tajik", "Cyrl", "IE Iranian", 1),
-        Language("tgl", "tl", "Tagalog", "Latn", "Austronesian", 3),
-        Language("tha", "th", "Thai", "Thai", "Kra-Dai", 3),
-        Language("tuk", "tk", "Turkmen", "Latn", "Turkic", 1),
-        Language("tur", "tr", "Turkish", "Latn", "Turkic", 4),
-        Language("tzl", None, "Talossan", "Latn", "Constructed", None),
-        Language("udm", None, "Udmurt", "Cyrl", "Uralic", 1),
-        Language("uig", "ug", "Uyghur", "Arab", "Turkic", 1),
-        Language("ukr", "uk", "Ukrainian", "Cyrl", "IE Slavic", 3),
-        Language("urd", "ur", "Urdu", "Arab", "IE Indo-Aryan", 3),
-        Language("uzb", "uz", "Uzbek", "Latn", "Turkic", 3),
-        Language("vie", "vi", "Vietnamese", "Latn", "Austro-Asiatic", 4),
-        Language("war", None, "Waray", "Latn", "Austronesian", 1),
-        Language("wol", "wo", "Wolof", "Latn", "Niger-Congo", 2),
-        Language("wuu", None, "Wu Chinese", "Hans", "Sino-Tibetan", 1),
-        Language("xho", "xh", "Xhosa", "Latn", "Niger-Congo", 2),
-        Language("yid", "yi", "Yiddish", "Hebr", "IE Germanic", 1),
-        Language("yor", "yo", "Yoruba", "Latn", "Niger-Congo", 2),
-        Language("yue", None, "Cantonese", "Hant", "Sino-Tibetan", 1),
-        Language("zsm", "ms", "Malay", "Latn", "Austronesian", 3),
-        Language("zul", "zu", "Zulu", "Latn", "Niger-Congo", 2),
-    )
-}
-"""Every language of the module, by its three-letter code."""
+_TABLE = json.loads(Path(__file__).with_name("languages.json").read_text(encoding="utf-8"))
 
-_OTHER_CODES = {
-    # Macro-languages and their main members, whichever of the two is not the key.
-    "arb": "ara", "ayr": "aym", "azj": "aze", "zho": "cmn", "ekk": "est", "kmr": "kur", "lav": "lvs", "khk": "mon",
-    "npi": "nep", "no": "nob", "nor": "nob", "ory": "ori", "fas": "pes", "quy": "que", "quz": "que", "als": "sqi",
-    "swa": "swh", "fil": "tgl", "uzn": "uzb", "ydd": "yid", "msa": "zsm", "zlm": "zsm",
-    # Two-letter codes since replaced.
-    "iw": "heb", "in": "ind", "jw": "jav", "mo": "ron", "ji": "yid",
-    # The other three-letter codes of ISO 639-2/B.
-    "baq": "eus", "alb": "sqi", "arm": "hye", "bur": "mya", "chi": "cmn", "cze": "ces", "dut": "nld", "fre": "fra",
-    "geo": "kat", "ger": "deu", "gre": "ell", "ice": "isl", "mac": "mkd", "may": "zsm", "per": "pes", "rum": "ron",
-    "slo": "slk", "wel": "cym",
-}  # fmt: skip
+LANGUAGES: dict[str, Language] = {row[0]: Language(*row) for row in _TABLE["languages"]}
+"""Every language of the table, by its three-letter code."""
 
-ALIASES: dict[str, str] = {row.iso1: row.iso3 for row in LANGUAGES.values() if row.iso1} | _OTHER_CODES
-"""Every other code, in lower case, and the key of `LANGUAGES` it stands for."""
+ALIASES: dict[str, str] = {row.iso1: row.iso3 for row in LANGUAGES.values() if row.iso1} | _TABLE["other_codes"]
+"""Every other code, in lower case, and the key of `LANGUAGES` it stands for: of macro-languages and their main members
+whichever is not the key, two-letter codes since replaced, and the other three-letter codes of ISO 639-2/B."""
 
-XTREME_TATOEBA: tuple[str, ...] = (
-    "afr",
-    "ara",
-    "ben",
-    "bul",
-    "cmn",
-    "deu",
-    "ell",
-    "est",
-    "eus",
-    "fin",
-    "fra",
-    "heb",
-    "hin",
-    "hun",
-    "ind",
-    "ita",
-    "jav",
-    "jpn",
-    "kat",
-    "kaz",
-    "kor",
-    "mal",
-    "mar",
-    "nld",
-    "pes",
-    "por",
-    "rus",
-    "spa",
-    "swh",
-    "tam",
-    "tel",
-    "tgl",
-    "tha",
-    "tur",
-    "urd",
-    "vie",
-)
+XTREME_TATOEBA: tuple[str, ...] = tuple(_TABLE["xtreme"])
 """The 36 languages of XTREME's Tatoeba task (Hu et al. 2020)."""
 
 XTREME_R_TATOEBA: tuple[str, ...] = tuple(sorted((*XTREME_TATOEBA, "aze", "lit", "pol", "ron", "ukr")))
@@ -282,14 +93,8 @@ UNDETERMINED = "und"
 """ISO 639's code for texts that do not name their language."""
 
 _NAMED = {
-    form.casefold(): row.iso3
-    for row in LANGUAGES.values()
-    for form in (row.name, row.name.partition(" (")[0])
-} | {
-    "chinese": "cmn", "mandarin": "cmn", "simplified chinese": "cmn", "traditional chinese": "cmn", "farsi": "pes",
-    "norwegian": "nob", "bokmål": "nob", "nynorsk": "nno", "kurdish": "kur", "sorani": "ckb", "kurmanji": "kur",
-    "filipino": "tgl", "oriya": "ori", "panjabi": "pan", "haitian": "hat", "modern greek": "ell", "slovene": "slv",
-}  # fmt: skip
+    form.casefold(): row.iso3 for row in LANGUAGES.values() for form in (row.name, row.name.partition(" (")[0])
+} | _TABLE["other_names"]
 """English names in small letters, and the key of `LANGUAGES` that each stands for."""
 
 

@@ -3,14 +3,16 @@
 import hashlib
 import json
 import re
+from dataclasses import fields
 
 import pytest
+import yaml
 
 from xt.core.data import tasks
 from xt.core.data.readers import LAYOUTS
 from xt.core.data.sources import SPLITS, hub_patterns, spellings
-from xt.core.data.task_table import TASKS
-from xt.core.data.tasks import FORMATS, KINDS, METRICS, RETRIEVED, Task
+from xt.core.data.task_table import FILE, TASKS
+from xt.core.data.tasks import FORMATS, KINDS, METRICS, RETRIEVED, Hub, Task
 from xt.core.errors import XtError
 from xt.core.languages import LANGUAGES
 
@@ -39,6 +41,13 @@ def test_the_table_holds_samples_the_nine_and_the_targets() -> None:
     assert {"xquad", "masakhaner", "sib200", *vectors, *XTREME} == set(tasks.names("target"))
     assert len(TASKS) == len(tasks.names()) == 37
     assert all(name == task.name for name, task in TASKS.items())
+
+
+def test_every_field_of_the_file_is_one_that_is_read() -> None:
+    rows = yaml.safe_load(FILE.read_text(encoding="utf-8"))["tasks"]
+    assert {key for row in rows for key in row} <= {f.name for f in fields(Task)}
+    assert {key for row in rows for key in row.get("hub", ())} <= {f.name for f in fields(Hub)}
+    assert len({row["name"] for row in rows}) == len(rows)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
