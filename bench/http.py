@@ -216,8 +216,8 @@ class OpenAIHttp(HttpEndpoint):
     Tokens are those counted here: servers disagree in what they call a token.
     """
 
-    def __init__(self, address: str, model: str, *, texts: Sequence[str], path: str = "/embeddings") -> None:
-        super().__init__(address, path)
+    def __init__(self, address: str, model: str, *, texts: Sequence[str]) -> None:
+        super().__init__(address, "/embeddings")
         self._model = model
         self._texts = texts
 

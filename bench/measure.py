@@ -45,9 +45,9 @@ def mixed(texts: Sequence[str], count: int | None = None, seed: int = 0) -> list
     return some[:count]
 
 
-def mixed_texts(corpus: Sequence[Bitext], count: int | None = 2000, seed: int = 0) -> list[str]:
+def mixed_texts(corpus: Sequence[Bitext], count: int | None = 2000) -> list[str]:
     """Return the sentences of all languages of a corpus, in a fixed mixed order, each once."""
-    return mixed([t for b in corpus for t in (*b.foreign, *b.english)], count, seed)
+    return mixed([t for b in corpus for t in (*b.foreign, *b.english)], count)
 
 
 def read_texts(corpus: str, folder: Path | None) -> list[str] | None:

@@ -31,12 +31,6 @@ class Step:
     precision: str = "fp32"
 
 
-class Stage(Protocol):
-    """How near one graph comes to PyTorch fp32: a dataclass whose `str` is a line of the report."""
-
-    stage: str
-
-
 @dataclass
 class Content:
     """What a model's folder holds besides the graph, the tokenizer and the code."""

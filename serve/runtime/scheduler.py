@@ -160,11 +160,6 @@ class Scheduler:
         """Whether this thread runs a light job while all workers are busy; for `run` to read."""
         return getattr(self._here, "extra", False)
 
-    @property
-    def waiting_seconds(self) -> float:
-        """How long what waits now will take, at the speed of the last micro-batches; 0 before the first."""
-        return self._admission.seconds(self._queue.tokens)
-
     def reserve(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> Reservation:
         """Return a reservation for a large job that has to be read first; `submit` or `release` frees it.
 

@@ -270,7 +270,7 @@ def test_the_speed_of_the_last_passes_says_how_long_the_queue_takes(make, networ
     network.seconds = 0.02
     network.go.set()
     scheduler = make(token_budget=100, workers=2, max_waiting_seconds=0.25, max_waiting_tokens=10**6)
-    assert scheduler.waiting_seconds == 0
+    assert scheduler._admission.seconds(scheduler.waiting_tokens) == 0
     Call(scheduler, "first", [100] * 40).result()
     network.go.clear()
     holder = Call(scheduler, "holder", [100] * 2)
@@ -278,7 +278,7 @@ def test_the_speed_of_the_last_passes_says_how_long_the_queue_takes(make, networ
     while scheduler.waiting_tokens:
         assert time.monotonic() < end
     large = Call(scheduler, "large", [100] * 20)
-    assert scheduler.waiting_seconds == pytest.approx(0.2, rel=0.3)
+    assert scheduler._admission.seconds(scheduler.waiting_tokens) == pytest.approx(0.2, rel=0.3)
     scheduler.check_room(time.monotonic() + 1, tokens=2000)
     scheduler.check_room(time.monotonic() + 0.1)  # one token: under fair sharing hardly anything is run before it
     with pytest.raises(Overloaded, match=r"The deadline cannot be met: 0\.[12]\d s of work wait"):
