@@ -45,7 +45,7 @@ class Answer:
     """Tokens the server read, where it says so."""
     truncated: int = 0
     note: str = ""
-    """What the server said, for a refusal or an error."""
+    """The server's message, for a refusal or an error."""
 
 
 class Link(Protocol):

@@ -40,7 +40,9 @@ def register(app: typer.Typer) -> None:
 
 @with_flags
 def export(settings: ExportSettings, json: Json = False) -> None:
-    """Turn an encoder into a Triton model: ONNX, fused, quantised, proven equal to PyTorch (exit code 3 if not).
+    """Turn an encoder into a Triton model.
+
+    ONNX, fused, quantised, parity-tested against PyTorch (exit code 3 where it fails).
 
     It can be made smaller before that (--layers, --languages, --dims), and its precision chosen by measurement
     (--precision auto). With --task a trained head is exported, with its labels and its temperature.

@@ -44,7 +44,7 @@ def compare(
 ) -> Report:
     """Compare two report folders of one task, write a report folder, and return its report.
 
-    Differences are of the second less the first. Languages and directions that only one has are left out, and said.
+    Differences are of the second less the first. Languages and directions that only one has are left out, and listed.
 
     Args:
         a: the report that is compared with.

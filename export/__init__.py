@@ -1,1 +1,1 @@
-"""Checkpoints into Triton models: ONNX, fused, quantised, proven equal to PyTorch."""
+"""Checkpoints into Triton models: ONNX, fused, quantised, parity-tested against PyTorch."""

@@ -1,4 +1,4 @@
-"""One encoder into one model of a Triton repository: exported, quantised, proven against PyTorch, ready to serve."""
+"""One encoder into one model of a Triton repository: exported, quantised, parity-tested, ready to serve."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xt.core.files.artifact import Artifact, new_artifact, open_artifact, refuse
 from xt.export import graph, parity
 from xt.export.candidates import Bench, Candidate, choose, measure_speeds, possible
 from xt.export.graphs import FUSING, PRECISIONS, Graphs, megabytes
-from xt.export.pipeline import Content, Report, Step, as_dicts, check_request, prove, triton_config, write
+from xt.export.pipeline import Content, Report, Step, as_dicts, check_parity, check_request, triton_config, write
 from xt.export.quantize import calibration_texts, feeds
 from xt.export.shrink.settings import Shrinking
 from xt.export.thresholds import THRESHOLDS
@@ -137,7 +137,7 @@ def export_model(
             report(f"chosen: {best.stage}, {best.tokens_per_second:.0f} tokens/s, {best.accuracy_change:+.2f} points")
         else:
             report(f"provider: {provider} ({PROVIDERS[provider].name})")
-        result, file = prove(subject, precision, provider, options.thresholds(precision), report)
+        result, file = check_parity(subject, precision, provider, options.thresholds(precision), report)
         draft.facts = {"candidates": [c.to_json() for c in rows], "shrunk": shrunk}
         draft.facts |= {"exact": options.exact, "quick": options.quick}
         write(draft, subject, file, precision=precision, provider=provider, parity=result)
@@ -254,7 +254,7 @@ class Encoder:
             served={
                 "encoder": spec.to_json(),
                 "precision": precision,
-                # fp16 is written for GPUs: proven on the CPU where there is none, served by the GPU that is there.
+                # fp16 is written for GPUs: tested on the CPU where there is none, served by the GPU that is there.
                 "provider": "auto" if (precision, provider) == ("fp16", "cpu") else provider,
                 "checkpoint": self.resolved.parent,
                 "content": _content(version),

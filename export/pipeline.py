@@ -1,4 +1,7 @@
-"""One export for encoders and heads: graphs made step by step, each proven against PyTorch, and the model written."""
+"""One export for encoders and heads.
+
+Graphs made step by step, each parity-tested against PyTorch, and the model written.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,7 @@ def check_request(
     refuse_existing(repository / name, force=force, kind="model", role=role, inputs=inputs)
 
 
-def prove(
+def check_parity(
     subject: Subject, precision: str, provider: str, thresholds: Mapping[str, float], report: Report
 ) -> tuple[dict[str, Any], Path]:
     """Make the graphs step by step, each measured as it is served: what `parity.json` keeps, and the last graph.

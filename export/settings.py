@@ -54,7 +54,7 @@ class ExportSettings:
         ),
     ] = RUNTIMES[0]
     exact: Annotated[bool, Flag("Ask that a text's vector be the same, bit for bit, in any batch.")] = False
-    layers: Annotated[int | None, Flag("Keep the lowest so many layers of the network.", least=1)] = None
+    layers: Annotated[int | None, Flag("Keep the lowest N layers of the network.", least=1)] = None
     languages: Annotated[
         str | None, Flag("Prune the vocabulary to what --corpus uses in these languages: comma-separated codes.")
     ] = None
@@ -65,9 +65,7 @@ class ExportSettings:
             "tokens other text loses. Default: the parity corpus."
         ),
     ] = None
-    dims: Annotated[int | None, Flag("Keep the first so many numbers of a vector, of unit length again.", least=1)] = (
-        None
-    )
+    dims: Annotated[int | None, Flag("Keep the first N dimensions of a vector, of unit length again.", least=1)] = None
     task: Annotated[str | None, Flag("Export the checkpoint's trained head for this task instead of the encoder.")] = (
         None
     )

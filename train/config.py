@@ -48,7 +48,7 @@ def is_path(name: str) -> bool:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training run; all that is wrong with them is said at once. A recipe's keys are these names."""
+    """Settings of a training run; all that is wrong with them is reported at once. A recipe's keys are these names."""
 
     encoder: Annotated[str, Flag("A checkpoint folder, a short name or a hub id.")]
     out: Out

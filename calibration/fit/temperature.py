@@ -280,7 +280,7 @@ def fit_shrunk(scores: npt.NDArray[Any], gold: Any, prior: RetrievalTemperature,
     """Fit a temperature shrunk towards a prior: the mode under log T ~ Normal(log of the prior's, spread squared).
 
     The "none of these" score is free: queries whose answer is not among the candidates would else be explained by the
-    temperature. With few queries the prior speaks, with many the queries; `spread` of infinity is maximum likelihood.
+    temperature. With few queries the prior decides, with many the queries; `spread` of infinity is maximum likelihood.
     Any number of queries will do; without one it is the prior.
     """
     scores, gold = checked(scores, gold, 0)

@@ -1,4 +1,4 @@
-"""What is odd about the labels that are trained on and scored on: said before anything is computed."""
+"""What is odd about the labels that are trained on and scored on: reported before anything is computed."""
 
 from __future__ import annotations
 

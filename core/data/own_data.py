@@ -105,7 +105,7 @@ def check_named(spec: str, encoder: str | None, *, max_length: int, say: Say) ->
     Where no encoder is named, and the bundled one is not there, lengths are not counted; `say` is told.
     """
     if not spec.startswith("image-text:"):
-        own_task(spec)  # what is wrong with it is said before a tokenizer is opened
+        own_task(spec)  # what is wrong with it is reported before a tokenizer is opened
     try:
         measure = ruler(encoder)
     except XtError as error:

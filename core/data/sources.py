@@ -376,7 +376,7 @@ def _hub_rows(source: Source, theirs: str, files: Sequence[Path]) -> Iterator[di
     for file in files:
         with pq.ParquetFile(file) as parquet:
             if prefix and "id" not in parquet.schema_arrow.names:
-                raise XtError(f"{source.task.hub.id}, {theirs}: no column id, by which the languages are told apart.")
+                raise XtError(f"{source.task.hub.id}, {theirs}: no column id, by which languages are separated.")
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
                 for row in batch.to_pylist():
                     if not prefix or str(row["id"]).startswith(starts):

@@ -269,7 +269,7 @@ def load_model(
 ) -> tuple[TextEncoder, Artifact]:
     """Load an exported model folder (`<repository>/<name>`), every file checked, as a text encoder.
 
-    It runs by the provider that it was proven with at export, unless another is named.
+    It runs by the provider that it was parity-tested with at export, unless another is named.
     """
     artifact = open_artifact(path, kind="model")
     facts = artifact.facts

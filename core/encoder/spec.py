@@ -37,7 +37,7 @@ class EncoderSpec:
     provenance: str = ""
     """Where the weights come from, in words."""
     dims: int | None = None
-    """Keep just so many numbers of a pooled vector, its first ones, before it is normalised; None: all of them."""
+    """Keep the first `dims` dimensions of a pooled vector before it is normalised; None: all of them."""
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
@@ -48,13 +48,13 @@ class EncoderSpec:
             raise XtError(f"A vector of {self.dim} numbers cannot be cut to {self.dims}.", f"Choose 1 to {self.dim}.")
 
     def first(self, dims: int) -> EncoderSpec:
-        """Return the spec of the same encoder whose vectors keep just their first `dims` numbers (Matryoshka).
+        """Return the spec of the same encoder whose vectors keep just their first `dims` dimensions (Matryoshka).
 
         Raises XtError unless `dims` is between 1 and the vector's length.
         """
         if not 1 <= dims <= self.dim:
             raise XtError(
-                f"There are no first {dims} numbers of a vector: {self.name} gives {self.dim}.",
+                f"There are no first {dims} dimensions of a vector: {self.name} gives {self.dim}.",
                 f"Choose from 1 to {self.dim}.",
             )
         return self if dims == self.dim else replace(self, dim=dims, dims=dims)

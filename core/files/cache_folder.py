@@ -1,4 +1,4 @@
-"""The folder in which xt keeps what it made once: where it is, and what is said when it cannot be used.
+"""The folder in which xt keeps what it made once: where it is, and the errors when it cannot be used.
 
 What a command cannot do without (the bundled encoder, prepared training data) is an error that names XT_CACHE. What is
 kept for convenience alone (vectors of a second evaluation, a server's state) is done without, and that is reported.

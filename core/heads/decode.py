@@ -1,4 +1,4 @@
-"""From logits to what is said: labels, numbers, tags, answers. PyTorch and ONNX Runtime are read by the same code."""
+"""From logits to predictions: labels, numbers, tags, answers. PyTorch and ONNX Runtime are read by the same code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said about one example."""
+    """The prediction for one example."""
 
     value: Any
     """A label's or choice's position (int), a score (float), tags (tuple of int, -1 for a word that was not read), or

@@ -224,7 +224,7 @@ class ContrastiveHead(nn.Module):
         """Return the mean loss of a batch.
 
         texts (rows, dim); parts (rows,): 0 anchor, 1 positive, 2 hard negative; the n-th positive is the n-th
-        anchor's. Anchors are told apart against all positives and hard negatives, positives against all anchors.
+        anchor's. Anchors are classified against all positives and hard negatives, positives against all anchors.
         owners (rows,): equal where two rows are the same text; a text is no negative of a pair that it is part of.
         """
         anchors, positives, negatives = (texts[parts == part] for part in (0, 1, 2))

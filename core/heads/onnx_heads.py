@@ -73,7 +73,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is said about one input."""
+    """The answer to one input."""
 
     answer: dict[str, Any]
     """The whole answer as JSON has it. single, pair: label, probabilities; choice: choice, position, probabilities;
@@ -129,7 +129,7 @@ class OnnxHead:
 
         Args:
             file: the graph.
-            provider: a key of `xt.core.encoder.onnx_engine.PROVIDERS`; the one it was proven with.
+            provider: a key of `xt.core.encoder.onnx_engine.PROVIDERS`; the one it was parity-tested with.
             precision: what the graph was written as.
             threads: CPU threads (0: as many as there are cores for this process).
         """
@@ -159,7 +159,7 @@ class HeadModel:
     temperature: float = 1.0
     """Divides the logits before the softmax."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    """The tokenizer is told by turns to truncate or not."""
+    """The tokenizer is set by turns to truncate or not."""
 
     def item(self, text: str, second: str | None, index: int) -> Any:
         """Make of two strings, as they come over the wire, what `read` takes.
@@ -416,7 +416,7 @@ def bare_task(task: Task) -> Task:
 def load_head(path: Path, *, provider: str | None = None, threads: int = 0) -> tuple[HeadModel, Artifact]:
     """Load an exported head (`<repository>/<name>`), every file checked.
 
-    It runs by the provider that it was proven with at export, unless another is named.
+    It runs by the provider that it was parity-tested with at export, unless another is named.
 
     Raises XtError when the folder is damaged, or holds an encoder without a head.
     """

@@ -210,7 +210,7 @@ class Refusal(Record):
 
 @dataclass
 class UnanswerableRow(Record):
-    """How queries without an answer are told apart, in one language or as means over several."""
+    """How queries without an answer are recognised, in one language or as means over several."""
 
     auroc: float | None = None
     auroc_ci: Interval | None = None

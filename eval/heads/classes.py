@@ -1,4 +1,4 @@
-"""How well each label is told from the others: precision, recall, F1, support, and the confusion matrix."""
+"""How well each label is separated from the others: precision, recall, F1, support, and the confusion matrix."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Trained heads wherever they run: a checkpoint in PyTorch, an exported graph in this process, or a Triton server.
 
-All three answer the same call with the same numbers, to the tolerance that the export was proven to.
+All three answer the same call with the same numbers, to the tolerance that the export was tested to.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def open_heads(
         encoder: a checkpoint folder with heads; or an exported head's folder, or a repository that holds some.
         url: instead, HOST:PORT of a Triton server's gRPC endpoint.
         model: the name of the exported or served head; without it all that there are, one for each task.
-        device: for a checkpoint: auto, cpu, cuda; for an exported head `auto` and `cpu` are what it was proven with.
+        device: for a checkpoint: auto, cpu, cuda; for an exported head `auto` and `cpu` are what it was tested with.
         tls: the files of an encrypted connection to `url`; None: not encrypted.
 
     Raises XtError when there are none.

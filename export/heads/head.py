@@ -1,4 +1,7 @@
-"""One trained head, the encoder inside it, into one model of a Triton repository: exported, quantised and proven."""
+"""One trained head, the encoder inside it, into one model of a Triton repository.
+
+Exported, quantised and parity-tested.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from xt.export.graphs import PRECISIONS, Graphs
 from xt.export.heads.parity import HeadStage, make_inputs, measure, parity_inputs
 from xt.export.heads.temperature import dev_examples, fit_temperature, read_temperature
 from xt.export.parity import GOLDEN_DECOMPOSED, decompose, golden, in_both_forms, spread, written
-from xt.export.pipeline import Content, Report, Step, as_dicts, check_request, prove, triton_config, write
+from xt.export.pipeline import Content, Report, Step, as_dicts, check_parity, check_request, triton_config, write
 from xt.export.quantize import CALIBRATION_TEXTS, Feeds
 from xt.export.thresholds import THRESHOLDS
 
@@ -112,7 +115,7 @@ def export_head(
         subject = Head(resolved, name, Path(scratch), model, row, items, corpus, temperature, options.data_dir, report)
         provider = _provider(precision)
         report(f"{precision} runs by the execution provider {provider}")
-        result, file = prove(subject, precision, provider, options.thresholds(), report)
+        result, file = check_parity(subject, precision, provider, options.thresholds(), report)
         write(draft, subject, file, precision=precision, provider=provider, parity=result)
     return open_artifact(target, kind="model")
 
@@ -321,7 +324,7 @@ def to_onnx(model: MultiTaskModel, task: Task, file: Path) -> None:
 
 
 def _provider(precision: str) -> str:
-    """Return the execution provider that a precision is proven with and served by on this machine."""
+    """Return the execution provider that a precision is parity-tested with and served by on this machine."""
     found = available_providers()
     if precision in ("int8", "bf16"):
         return choose_provider(device="cpu", precision=precision)

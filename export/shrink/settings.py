@@ -11,13 +11,13 @@ class Shrinking:
     """What is made smaller before an export; nothing by default."""
 
     layers: int | None = None
-    """Keep the lowest so many layers."""
+    """Keep the lowest `layers` layers."""
     languages: Sequence[str] | None = None
     """Keep only the vocabulary that these languages use in `corpus`."""
     corpus: Iterable[tuple[str, str]] | None = None
     """(language, text); needed with `languages`."""
     dims: int | None = None
-    """Keep the first so many dimensions, scaled to unit length again."""
+    """Keep the first `dims` dimensions, scaled to unit length again."""
 
     def __bool__(self) -> bool:
         """Whether anything is."""

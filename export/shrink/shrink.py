@@ -39,7 +39,7 @@ def corpus_texts(corpus: Iterable[Bitext]) -> list[tuple[str, str]]:
 
 
 def check(resolved: Resolved, *, layers: int | None = None, dims: int | None = None) -> None:
-    """Raise XtError when the encoder has not so many layers or numbers; reads its config.json alone."""
+    """Raise XtError when the encoder has fewer layers or dimensions; reads its config.json alone."""
     if dims is not None:
         resolved.spec.first(dims)
     if layers is None:
@@ -67,11 +67,11 @@ def shrink(
     Args:
         resolved: the encoder.
         folder: missing or empty.
-        layers: keep the lowest so many.
+        layers: keep the lowest ones, this many.
         languages: keep the pieces of the vocabulary that texts of these languages in `corpus` use (see
             `vocabulary.prune`), behind each of the encoder's prefixes.
         corpus: (language, text); needed for `languages`, else not read.
-        dims: keep the first so many numbers of a vector, scaled to unit length again where the encoder does so.
+        dims: keep the first `dims` dimensions of a vector, scaled to unit length again where the encoder does so.
 
     Raises:
         XtError: a number out of range, a language that the corpus lacks, a tokenizer that cannot be pruned.

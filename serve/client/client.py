@@ -152,7 +152,7 @@ class Client:
             ids: instead of texts, rows of token ids by the model's own tokenizer, prefix and special tokens included.
             prefix: the role whose prefix goes before each text (None: the encoder's default; "none": nothing).
             truncate: cut a text that is too long, and flag it, instead of raising.
-            dimensions: keep the first so many, made unit length again.
+            dimensions: keep the first of them, made unit length again.
             dtype: `float32`, `float16`, or `int8` with a scale for each row.
 
         Raises:

@@ -130,7 +130,7 @@ class Endpoint:
     def pause_after(self, error: Exception, call: Call[Any], tries: Tries, *, siblings: bool = False) -> float:
         """Return how long to wait until a failed call is made again; raises what the error means when it is not.
 
-        siblings: whether other requests of the same call are under way, whose answers make room.
+        siblings: whether other requests of the same call are under way, whose answers free the queue.
         """
         explained = error if isinstance(error, XtError) else explain(error, self.url, call.model, call.rows)
         if call.facts and isinstance(explained, DeadlinePassed):

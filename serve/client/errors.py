@@ -182,7 +182,7 @@ class Tries:
     def pause(self, error: XtError, *, siblings: bool = False) -> float | None:
         """Return the seconds to wait before the request is sent again; None: give up.
 
-        siblings: whether other requests of the same call are under way, whose answers make room.
+        siblings: whether other requests of the same call are under way, whose answers free the queue.
         """
         if not may_retry(error):
             return None

@@ -19,7 +19,7 @@ from xt.serve.index.index import MAX_K
 T = TypeVar("T")
 HEAD_TEXTS = 64
 HEAD_CHARACTERS = 8000
-"""A request to a head holds at most so much, one text at least: small ones, which a server has room for."""
+"""A request to a head holds at most so much, one text at least: small ones, which a busy server still takes."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class BoundedProtocol(H11Protocol):
         cls.most = max(16, min(MAX_CONNECTIONS, open_files - SPARE_FILES))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Make room if there is none, then wait for a request."""
+        """Close an idle connection if there are too many, then wait for a request."""
         self.conn = Parts(h11.SERVER, HEAD_BYTES)
         self._since = time.monotonic()
         self._head: asyncio.TimerHandle | None = None

@@ -105,7 +105,7 @@ def encode_corpus(
     encoder, identity = identified.encoder, identified.identity
     progress = reporter.counter("texts")
     refuse_target(out, source, force=force)
-    encoder.spec.prefix(settings.prefix)  # an unknown one is said before the corpus is read
+    encoder.spec.prefix(settings.prefix)  # an unknown one is refused before the corpus is read
     with _work_folder(out) as work:
         log = CorpusLog()
         total = sum(1 for _ in read_corpus(source, log))  # every line is checked before the first is encoded

@@ -207,7 +207,7 @@ class Answer:
     none: float | None
     """That the right one is not among the calibration's candidates; None without a calibration."""
     calibration: str
-    """Which calibrator spoke: "zero-shot", "pooled", "per-language:deu", or "none"."""
+    """Which calibrator was applied: "zero-shot", "pooled", "per-language:deu", or "none"."""
     copies: list[tuple[str, ...]]
     """For each document the ids of all that have its text, its own among them; empty where nothing was found."""
 

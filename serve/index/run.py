@@ -75,7 +75,7 @@ def model_folder(encoder: str | None, model: str | None, indexed: Artifact) -> P
         folder = folder / model
     if folder is None or not (folder / MANIFEST).is_file():
         raise XtError(
-            "A retriever takes in the exported encoder, and "
+            "A retriever bundles the exported encoder, and "
             + (f"{folder} is no exported model." if folder else f"{indexed.path} was encoded over the wire."),
             "Name its folder: --encoder REPOSITORY/NAME.",
         )

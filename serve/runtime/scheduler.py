@@ -174,7 +174,7 @@ class Scheduler:
             self._admission.release(place)
 
     def check_room(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> None:
-        """Raise Overloaded when a job would be refused now: there is no room, or its deadline cannot be met.
+        """Raise Overloaded when a job would be refused now: the queue is full, or its deadline cannot be met.
 
         Told at once, its client can ask another server in time; told when the deadline passes, it cannot. A full queue
         takes what under fair sharing has less than the bound before it, and `LARGE_JOBS` large jobs of each caller.
@@ -191,7 +191,7 @@ class Scheduler:
     def submit(self, job: Job, place: Reservation | None = None) -> None:
         """Put a job into the queue, into its reserved `place` if it has one.
 
-        Raises Overloaded at once when there is no room, Expired when it is too late.
+        Raises Overloaded at once when the queue is full, Expired when it is too late.
         """
         assert len(job.rows) == len(job.lengths)
         job.submitted = time.monotonic()

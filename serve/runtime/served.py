@@ -215,7 +215,7 @@ class ServedModel:
     def _admit(self, request: Any) -> Exchange:
         """Return the exchange of a request. Raises Overloaded when there is no room for it, or no time.
 
-        What is not read at once gets its room now: whoever comes while it is read finds it taken.
+        What is not read at once reserves its place now, before it is read.
         """
         caller, tokens = caller_of(request), sum(map(bytes_of, request.inputs())) // BYTES_A_TOKEN
         deadline = deadline_of(request)

@@ -42,7 +42,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the served retriever said of the question."""
+    """The served retriever's answer to the question."""
 
     question: str
     hits: tuple[Hit, ...]
