@@ -114,7 +114,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Document:
-    """What a run gives."""
+    """The result of a run."""
 
     rows: list[Row]
     """The middle turn of each measurement."""

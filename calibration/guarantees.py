@@ -89,7 +89,7 @@ def discoveries(dev: Predictions, test: Predictions, *, fdr: float = FDR) -> npt
 
     wrong = dev.scores[dev.correct == 0, 0]
     if len(wrong) == 0:
-        raise XtError("No wrong pair was mined on dev: false discoveries cannot be told.", "Give a larger dev part.")
+        raise XtError("No wrong pair was mined on dev to estimate false discoveries by.", "Give a larger dev part.")
     if len(test) == 0:
         return np.zeros(0, bool)
     return np.asarray(false_discovery_control(conformal_p_values(wrong, test.scores[:, 0])) <= fdr)

@@ -1,7 +1,7 @@
 """Measures of calibration: how far stated confidence is from observed correctness.
 
 `confidence` (n,) in [0, 1] is the probability of the answer given, `correct` (n,) of 0/1 says whether it was right.
-Each function gives one measure; `measure` gives all of them with intervals and null values, in one fast pass.
+Each function returns one measure; `measure` returns all of them with intervals and null values, in one fast pass.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ POINTS = (
     "risk_at_90",
     "coverage_at_risk_5",
 )
-"""What `xt.calibration.measures.measure` gives beside them, without intervals."""
+"""What `xt.calibration.measures.measure` returns besides them, without intervals."""
 BLOCK = 20_000
 """Cells of one block of (rows, n): its arrays stay in the processor's cache, which makes it twice as fast as one."""
 MIN_ITEMS = 10

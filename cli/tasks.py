@@ -24,7 +24,7 @@ xt tasks squad-v2 --data-dir data
 
 xt tasks single:intents.csv --encoder multilingual-e5-small"""
 MAX_LENGTH = 256
-"""Tokens that `xt train` reads of an input unless told otherwise."""
+"""Tokens that `xt train` reads of an input by default."""
 
 
 def register(app: typer.Typer) -> None:

@@ -47,11 +47,11 @@ def main() -> None:
         models=[name for name in os.environ.get("XT_MODELS", "").split(",") if name] or None,
         admin_key=os.environ.get("XT_ADMIN_KEY") or None,
     )
-    told = threading.Event()
+    stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stopping.set())
     with gateway:
-        while not told.wait(1):
+        while not stopping.wait(1):
             if not gateway.alive():
                 raise XtError("The gateway ended by itself.")
 

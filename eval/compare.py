@@ -131,11 +131,11 @@ def describe(sides: tuple[Side, Side], chosen: tuple[str | None, str | None]) ->
             f"{n} ({m})" if chosen[0] != chosen[1] else f"{n} ({x})"
             for n, m, x in zip(names, chosen, "AB", strict=True)
         ]
-    told = [
+    described = [
         {"path": str(s.path), "hash": s.parent["hash"], "encoder": s.encoder, "method": m, "created": s.created}
         for s, m in zip(sides, chosen, strict=True)
     ]
-    return {"names": names, "a": told[0], "b": told[1]}
+    return {"names": names, "a": described[0], "b": described[1]}
 
 
 def differences(

@@ -93,14 +93,14 @@ def _lines(row: Mapping[str, Any]) -> Iterable[Line]:
         named.setdefault(OWN, float(row["probability"]))
     asked = tuple(str(row[k]) for k in ("id", "query") if row.get(k) is not None)
     gold = row.get("gold")
-    told = json.dumps(row.get("ids", gold), ensure_ascii=False, sort_keys=True)
+    shown = json.dumps(row.get("ids", gold), ensure_ascii=False, sort_keys=True)
     predicted, chances = row.get("predicted"), row.get("probabilities")
     if isinstance(chances, Mapping):  # by label
         chances = list(chances.values())
     if isinstance(chances, list) and chances and all(map(_is_number, chances)) and not isinstance(gold, list):
         named = {OWN: float(max(chances)), **named}
     if "correct" in row:
-        yield Line((*asked, told), float(bool(row["correct"])), named)
+        yield Line((*asked, shown), float(bool(row["correct"])), named)
         return
     if gold is None or predicted is None:
         raise ValueError("it has neither `correct` nor `gold` and `predicted`")
@@ -112,9 +112,9 @@ def _lines(row: Mapping[str, Any]) -> Iterable[Line]:
     if isinstance(gold, float):
         raise ValueError("its gold answer is a number without a right or wrong")
     if isinstance(gold, list):  # answers to a question, any of which will do
-        yield Line((*asked, told), max((exact_match(str(predicted), str(g)) for g in gold), default=0.0), named)
+        yield Line((*asked, shown), max((exact_match(str(predicted), str(g)) for g in gold), default=0.0), named)
         return
-    yield Line((*asked, told), float(gold == predicted), named)
+    yield Line((*asked, shown), float(gold == predicted), named)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """Means over groups of languages (family, script, Joshi class, resource), and accuracy in pools of one size.
 
 Tatoeba has from 205 to 1,000 candidates a language, so accuracies are not comparable across languages as they are:
-`fixed_pool` gives what the same encoder scores when every query chooses among equally many.
+`fixed_pool` returns what the same encoder scores when every query chooses among equally many.
 """
 
 from __future__ import annotations

@@ -177,8 +177,8 @@ def open_for_mteb(
     require("mteb", extra="mteb", purpose="Running MTEB's tasks")
     opened = open_encoder(encoder, url=url, model=model, device=device, tls=tls)
     served = url is not None  # its parent is the checkpoint, of which there are several exports
-    told = opened.encoder.facts.get("content") if served else opened.parent.get("hash")
-    digest = str(told or vectors_hash(opened.encoder))[:12]
+    content = opened.encoder.facts.get("content") if served else opened.parent.get("hash")
+    digest = str(content or vectors_hash(opened.encoder))[:12]
     engine = {"onnxruntime": "onnx"}.get(str(opened.entry.engine), opened.entry.engine)
     revision = f"{digest}-{engine}-{opened.entry.precision}"
     return MtebEncoder(opened.encoder, opened.encoder.spec, revision=revision)

@@ -247,23 +247,23 @@ def write_summary(
 
 def notes(section: Mapping[str, Any]) -> list[str]:
     """Return in words what is missing, and what a reader must know."""
-    told = []
+    found = []
     for name, task in section["tasks"].items():
         if not task["reports"]:
-            told.append(f"{name}: no report")
+            found.append(f"{name}: no report")
         elif task["figures_missing"]:
-            told.append(f"{name}: its report has no {' and no '.join(task['figures_missing'])}")
+            found.append(f"{name}: its report has no {' and no '.join(task['figures_missing'])}")
         elif task["missing"]:
             what = f"{len(task['missing'])} of {task['expected']} languages are missing"
-            told.append(f"{name}: {what} ({', '.join(task['missing'])}); no score")
-    if told:
-        told.append("Groups and the overall score are given only where every task has its score.")
+            found.append(f"{name}: {what} ({', '.join(task['missing'])}); no score")
+    if found:
+        found.append("Groups and the overall score are given only where every task has its score.")
     if section["ignored"]:
-        told.append(f"Not of this benchmark, and not used: {', '.join(section['ignored'])}")
+        found.append(f"Not of this benchmark, and not used: {', '.join(section['ignored'])}")
     encoders = {e for task in section["tasks"].values() for e in task["encoders"]}
     if len(encoders) > 1:
-        told.append(f"The tasks were answered by several checkpoints: {', '.join(sorted(encoders))}")
-    return told
+        found.append(f"The tasks were answered by several checkpoints: {', '.join(sorted(encoders))}")
+    return found
 
 
 def as_tsv(section: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ FILES = ("keys", "vectors", "tokens", "truncated")
 def with_cache(opened: OpenedEncoder, device: str, *, say: Say) -> OpenedEncoder:
     """Return an opened encoder with the user's cache of vectors before it, where its weights are known by their hash.
 
-    Nothing is cached where there is no place for it; `say` is told.
+    Nothing is cached where there is no place for it; `say` reports it.
     """
     encoder, entry, parent = opened.encoder, opened.entry, opened.parent
     if not parent.get("hash"):

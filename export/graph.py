@@ -87,7 +87,7 @@ def trace(
     """Export a module to `file` through Optimum's exporter, both axes of its inputs dynamic.
 
     Args:
-        make: makes it, a model of transformers, as Optimum asks for, that gives {output: tensor}.
+        make: makes it, a model of transformers, as Optimum asks for, that returns {output: tensor}.
         config: the encoder's settings, as transformers has them.
         file: where the graph goes.
         inputs: its inputs.

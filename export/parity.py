@@ -1,4 +1,4 @@
-"""Proof that a graph gives PyTorch's vectors: on real text, as it will be served, in odd batches too."""
+"""Parity of a graph with PyTorch's vectors: on real text, as it will be served, in odd batches too."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Step:
     stage: str
     """What reports call it."""
     graph: Callable[[], Path]
-    """Makes it, or gives it where it was made."""
+    """Makes it, or returns it where it was made."""
     provider: str = "cpu"
     precision: str = "fp32"
 

@@ -143,7 +143,7 @@ class ReloadOptions:
     again: Annotated[bool, Flag("Load also what serves already.")] = False
 
     def access(self) -> ServerAccess:
-        """Return how the server is told, as far as that was given."""
+        """Return how the server is reached, as far as that was given."""
         from xt.serve.triton.reload import ServerAccess
         from xt.serve.triton.server_state import read_key
 

@@ -297,7 +297,7 @@ def _way(entry: Encoder, way: str) -> dict[str, Any]:
 
 
 def write_tables(out: Path, summary: Mapping[str, Any]) -> None:
-    """Write what `markdown` gives to results.md, and Tatoeba by language to tatoeba.csv."""
+    """Write what `markdown` returns to results.md, and Tatoeba by language to tatoeba.csv."""
     (out / "results.md").write_text(markdown(summary), encoding="utf-8")
     with (out / "tatoeba.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

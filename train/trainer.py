@@ -39,7 +39,7 @@ from xt.train.state import Work, pack, trained, unpack, unpack_weights
 MICRO_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """Tokens of a pass when the settings do not say."""
 SCALARS = ("log_scale", "offset")
-"""What a vector head gives that is one number, not a row for each text."""
+"""The output of a vector head that is one number, not a row for each text."""
 
 
 @dataclass
@@ -128,7 +128,7 @@ class MultiTaskTrainer(Trainer):
         return [next(epoch_iterator) for _ in range(num_batches)], None
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Go forward and back through one step's batch; gives its loss, the mean over the whole batch."""
+        """Go forward and back through one step's batch; returns its loss, the mean over the whole batch."""
         batch: StepBatch = inputs
         model.train()
         run = self._compare if batch.format in VECTOR_FORMATS else self._sum
@@ -386,7 +386,7 @@ def fit(
     inputs: Inputs,
     run: Run,
 ) -> tuple[MultiTaskModel, Trace]:
-    """Train `model` on all steps of `plan`, or on those that a state in `work` leaves; gives the trained model.
+    """Train `model` on all steps of `plan`, or on those that a state in `work` leaves; returns the trained model.
 
     It is `model` itself, but for FSDP, which takes it apart: then a copy, whose weights are right in the main process.
     """

@@ -147,7 +147,7 @@ def fit_vector(items: Predictions, *, ridge: float = RIDGE) -> VectorScaling:
 
 
 def isotonic_map(probability: Floats, hit: Floats) -> Isotonic:
-    """Fit a rising map; what it gives is kept 1 / 2n away from 0 and 1, which no n items can tell apart from them."""
+    """Fit a rising map; its values are kept 1 / 2n away from 0 and 1, which no n items can tell apart from them."""
     return fit_isotonic(probability, hit, floor=1 / (2 * len(hit)))
 
 

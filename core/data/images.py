@@ -86,7 +86,7 @@ def read_captions(
 
     Args:
         path: the file, a JSON object a line.
-        locate: gives row and name of the image from the value of "image" and the place ("FILE, line N") of the value.
+        locate: returns row and name of the image from the value of "image" and the place ("FILE, line N") of the value.
     """
     captions: dict[str, dict[str, list[CaptionExample]]] = {split: {} for split in SPLITS}
     names: dict[int, str] = {}

@@ -102,7 +102,7 @@ def _ruler(tokenizer: Path, spec: EncoderSpec) -> Ruler:
 def check_named(spec: str, encoder: str | None, *, max_length: int, say: Say) -> dict[str, Any]:
     """Check a user's own data as `check_own` does, counting tokens by the encoder's tokenizer.
 
-    Where no encoder is named, and the bundled one is not there, lengths are not counted; `say` is told.
+    Where no encoder is named, and the bundled one is not there, lengths are not counted, which `say` reports.
     """
     if not spec.startswith("image-text:"):
         own_task(spec)  # what is wrong with it is reported before a tokenizer is opened
@@ -128,7 +128,7 @@ def check_own(spec: str, measure: Ruler | None, *, max_length: int) -> dict[str,
     Args:
         spec: FORMAT:PATH.
         measure: what counts tokens; None: lengths are left out.
-        max_length: tokens of an input that a training reads unless told otherwise.
+        max_length: tokens of an input that a training reads by default.
 
     Gives `task`, `format`, `metric`, `source`; by split `splits` (files, examples, languages, labels, tokens, note);
     `unusable`, `first_unusable`, `unlabelled`; `warnings`, and `problems` that would stop a training.

@@ -1,7 +1,7 @@
 """The one reader of files of rows: lines, JSON Lines, tables, each perhaps gzipped; one row after another.
 
-Endings may be in capitals. A byte-order mark is left off, lines end with LF or CR LF, blank lines are skipped and told
-to `blank`. A row that cannot be read comes as a text that says why; a file that cannot be read at all is an XtError.
+Endings may be in capitals. A byte-order mark is left off, lines end with LF or CR LF, blank lines are skipped and
+reported to `blank`. A row that cannot be read comes as a text that says why; a file that cannot be read is an XtError.
 """
 
 from __future__ import annotations

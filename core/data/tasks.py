@@ -21,7 +21,7 @@ FORMATS = {
     "qa": "a question and the span of a context that answers it, or none",
     "tagging": "words and a label for each",
     "mlm": "plain text, some tokens hidden",
-    "contrastive": "texts and the texts they belong to, told apart from the others of the batch",
+    "contrastive": "texts and the texts they belong to, against the others of the batch",
     "image-text": "captions and the vectors of their images",
     "bitext": "sentences and their translations",
     "mining": "sentences of two languages, some of them translations of each other",

@@ -34,7 +34,7 @@ def has_segments(encoder: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class States:
-    """What the encoder gives for one batch."""
+    """The encoder's output for one batch."""
 
     tokens: Tensor
     """(rows, tokens, dim)"""

@@ -98,7 +98,7 @@ class Reply:
     span: str | None = None
     """The best span of qa, also where none is preferred to it."""
 
-    def told(self, *, details: bool = False) -> dict[str, Any]:
+    def to_json(self, *, details: bool = False) -> dict[str, Any]:
         """Return the answer as JSON has it; with `details` also `logits` (`details`, -inf: null), and `span` of qa."""
         if not details:
             return self.answer

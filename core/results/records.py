@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 R = TypeVar("R", bound="Record")
 Parser = Callable[[Any], Any]
-"""What a JSON value is read with; it gives None for a value of another type."""
+"""What a JSON value is read with; it returns None for a value of another type."""
 OWN = ("extra", "present")
 
 

@@ -276,7 +276,7 @@ class Mined:
 def search_part(
     part: MiningSet, foreign: Vectors, english: Vectors, *, search: str = "auto", progress: Progress | None = None
 ) -> Neighbourhoods:
-    """Find the neighbours of one part, given the vectors of the texts that `unique` gives for either side."""
+    """Find the neighbours of one part, given the vectors of the texts that `unique` returns for either side."""
     units = []
     for vectors, side in ((foreign, part.foreign), (english, part.english)):
         if len(vectors) != len(unique(side)[0]):

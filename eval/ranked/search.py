@@ -272,10 +272,10 @@ def rank_collection(
         predictions = _by_text(collection, copies, predictions, scores, found_texts)
     if any(repeated.values()):
         means = {k: section["mean"][k]["all"] for k in ("accuracy", "accuracy_by_text") if k in section["mean"]}
-        told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in means.items())
+        values = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in means.items())
         notes.append(
             f"warning: {repeated['documents']} documents and {repeated['queries']} queries repeat another text "
-            f"({told}); the measures are by id, to calibration equal documents are one candidate"
+            f"({values}); the measures are by id, to calibration equal documents are one candidate"
         )
     facts = {"documents": len(collection.documents.ids), "truncated": [cut_q, cut_d], "notes": notes}
     facts["copies"] = repeated

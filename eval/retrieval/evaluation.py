@@ -124,12 +124,12 @@ def copies_note(retrieved: Mapping[str, Retrieval]) -> list[str]:
         if not rows:
             continue
         both = {c: (row.accuracy or 0.0, row.accuracy_by_text or 0.0) for c, row in rows.items()}
-        told = [
+        differences = [
             f"{c} {100 * index:.1f} by index, {100 * text:.1f} by text"
             for c, (index, text) in both.items()
             if abs(index - text) > 1e-12
         ]
-        differ = f"accuracy differs: {'; '.join(told)}" if told else "accuracy by text is the same"
+        differ = f"accuracy differs: {'; '.join(differences)}" if differences else "accuracy by text is the same"
         repeat = f"{documents} documents and {queries} queries repeat another text ({', '.join(rows)})"
         parts.append(f"warning: {direction}: {repeat}; {differ}")
     if parts:

@@ -105,7 +105,7 @@ def sweep(
     count: int,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure every layer that `encode_layers` gives: the section `layers` of metrics.json.
+    """Measure every layer that `encode_layers` returns: the section `layers` of metrics.json.
 
     Args:
         encode_layers: texts to vectors by layer.

@@ -24,8 +24,8 @@ def assemble(title: str, corpus: Corpus, evaluations: Sequence[Evaluation], **se
     codes = [b.language for b in corpus.pairs]
     sections = {"worst": worst(evaluations[-1].predictions), "data": corpus.hashes(), **sections}
     notes = dict.fromkeys(note for entry in entries for note in entry.notes)
-    if told := [*sections.get("notes", ()), *notes]:
-        sections["notes"] = told
+    if all_notes := [*sections.get("notes", ()), *notes]:
+        sections["notes"] = all_notes
     return describe_run(title, corpus.describe(), codes, encoders=entries, examples=shown, **sections)
 
 

@@ -357,7 +357,7 @@ OUTPUTS = {
     "tagging": (),
     "qa": (),
 }
-"""What a model of each format gives besides `answer`, `tokens` and `truncated`."""
+"""The outputs of a model of each format besides `answer`, `tokens` and `truncated`."""
 
 
 def head_config(template: str, name: str, task: Task, facts: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ class TritonHeads(EvaluationClient):
         return served if served.facts.get("serves") == CLASSIFIER else None
 
     def answers(self, head: Served, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Ask about texts, each with its second text where the head reads two: answers as `Reply.told` gives them.
+        """Ask about texts, each with its second text where the head reads two: answers as `Reply.to_json` returns them.
 
         They hold `logits`; what is too long is cut, and `truncated` says so.
         """

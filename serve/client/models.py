@@ -13,7 +13,7 @@ from xt.serve.client.errors import Unreachable
 KINDS = {"encoder": "embedding", "retriever": "ids", "classifier": "label", "reader": "answer"}
 """The output by which a kind of model is known; the first that a model has decides."""
 DEFAULT_MODEL = "encoder"
-"""What `xt export` calls a model when it is not told another name."""
+"""What `xt export` calls a model by default."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def describe(config: Mapping[str, Any], url: str) -> Served:
 def choose_default(names: Sequence[str] | None, url: str) -> str:
     """Return the only name, or `encoder` when it is among several; XtError otherwise.
 
-    None: the list is behind a key; the name to try is then the one that `xt export` writes when it is not told another.
+    None: the list is behind a key; the name to try is then the one that `xt export` writes by default.
 
     >>> choose_default(["encoder", "other"], "127.0.0.1:8001"), choose_default(None, "127.0.0.1:8001")
     ('encoder', 'encoder')

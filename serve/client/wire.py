@@ -41,7 +41,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Vectors:
-    """What encoding gives, in the order of the texts."""
+    """The result of encoding, in the order of the texts."""
 
     vectors: npt.NDArray[Any]
     """(texts, dim), of the requested type."""
@@ -83,7 +83,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Classified:
-    """What a classifier, tagger or reader gives, in the order of the texts."""
+    """The answers of a classifier, tagger or reader, in the order of the texts."""
 
     labels: tuple[str, ...]
     """(texts,) the likeliest label or choice; empty for taggers, readers and regression."""

@@ -105,7 +105,7 @@ class Guard:
         state = scope["state"]
         state["token"], state["size"] = "-", 0
 
-        async def told(message: Message) -> None:
+        async def observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]

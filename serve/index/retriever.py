@@ -67,7 +67,7 @@ def install(
         table: the calibration.
         uncalibrated: make one without a calibration, which answers no probabilities.
         force: replace an installed one.
-        report: told warnings.
+        report: called with warnings.
 
     Raises XtError when the encoder is not the one of the index, and without a calibration unless `uncalibrated`.
     """
@@ -212,7 +212,7 @@ def _warn_of_corpus(table: CalibrationTable, default: str | None, prefix: str, r
             encoder's default on both sides.
         default: the encoder's default prefix.
         prefix: that of the index.
-        report: told.
+        report: called with each warning.
     """
     ranked = table.provenance.get("documents_prefix")
     fitted = str(ranked or default or "none")

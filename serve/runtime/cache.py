@@ -24,7 +24,7 @@ class Entry:
 
 
 class VectorCache:
-    """Thread-safe; a hit gives the very bytes that were put in."""
+    """Thread-safe; a hit returns the very bytes that were put in."""
 
     def __init__(self, max_bytes: int) -> None:
         """Hold at most `max_bytes`; 0 holds nothing."""

@@ -141,7 +141,7 @@ class Flow(Entry):
 
 
 class FairQueue:
-    """Jobs' rows that wait. `take` gives the next micro-batch."""
+    """Jobs' rows that wait. `take` returns the next micro-batch."""
 
     def __init__(self, token_budget: int, buckets: Buckets | None) -> None:
         self.token_budget, self.buckets = token_budget, buckets

@@ -66,7 +66,7 @@ class ServedHead(ServedModel):
         details = self.parameters(request, PARAMETERS).get("details", False)
         replies = self.head.replies(context, results, details=details)
         found = {
-            "answer": _strings(json.dumps(reply.told(details=details), ensure_ascii=False) for reply in replies),
+            "answer": _strings(json.dumps(reply.to_json(details=details), ensure_ascii=False) for reply in replies),
             "tokens": np.array([[reply.tokens] for reply in replies], np.int32),
             "truncated": np.array([[reply.truncated] for reply in replies], bool),
         }

@@ -54,7 +54,7 @@ class Plan:
     keys: list[bytes]
     """The token ids of each query, as the cache calls it."""
     entries: list[Entry | None]
-    """What the cache had: an entry, whose vector is what `run` gives, or None."""
+    """What the cache had: an entry, whose vector is what `run` returns, or None."""
     places: dict[bytes, int]
     """Key of a query to be run -> its row."""
     cached: bool

@@ -88,7 +88,7 @@ class Scheduler:
         """Start the worker threads.
 
         Args:
-            run: gets the rows of one micro-batch, gives one result a row, in order; what it raises fails those rows'
+            run: gets the rows of one micro-batch, returns one result a row, in order; what it raises fails those rows'
                 jobs and no others.
             token_budget: tokens of one micro-batch, padding included; a longer row is run alone.
             max_waiting_tokens: with so many tokens waiting the queue is full.
@@ -176,7 +176,7 @@ class Scheduler:
     def check_room(self, deadline: float | None = None, *, caller: str | None = None, tokens: int = 1) -> None:
         """Raise Overloaded when a job would be refused now: the queue is full, or its deadline cannot be met.
 
-        Told at once, its client can ask another server in time; told when the deadline passes, it cannot. A full queue
+        Refused at once, its client can ask another server in time; after the deadline it cannot. A full queue
         takes what under fair sharing has less than the bound before it, and `LARGE_JOBS` large jobs of each caller.
 
         Args:

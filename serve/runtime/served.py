@@ -2,7 +2,7 @@
 
 `execute` reads requests and puts them into a `Scheduler`; worker threads answer them through response senders. So the
 bound of the queue, deadlines and refusals are xt's: `execute` is never busy with a forward pass, and a request that
-cannot be taken is told so at once. No torch and no transformers here; Triton's module exists only inside Triton.
+cannot be taken is refused at once. No torch and no transformers here; Triton's module exists only inside Triton.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Settings:
 class ServedModel:
     """Base of every served model's `TritonPythonModel`.
 
-    A subclass gives `load`, `read`, `run` and `answer`, and may give `rehearse`, `close` and `is_light`. It finds
+    A subclass defines `load`, `read`, `run` and `answer`, and may define `rehearse`, `close` and `is_light`. It finds
     `self.pb`, `self.settings`, `self.meters`, `self.name` and `self.config` (the model's configuration) when `load` is
     called.
     """
@@ -95,7 +95,7 @@ class ServedModel:
     buckets: Buckets | None = None
     """The shapes of forward passes, where each holds rows of one width only; `load` may set it."""
 
-    # What a subclass gives
+    # What a subclass defines
 
     def load(self, folder: Path, version_folder: Path, device: str) -> None:
         """Load the model of `folder` (its files of this version in `version_folder`) for `device`: cpu or cuda.

@@ -40,7 +40,7 @@ from xt.serve.triton.watch import Watch
 from xt.serve.triton.wheel import Wheel, find_wheel
 
 EXIT_SECONDS = 30
-"""How long a server that is told to end waits for the requests in flight."""
+"""How long a server that is to end waits for the requests in flight."""
 STOP_SECONDS = 10.0
 """How long after that it may still take before it is killed."""
 DRAINED_SECONDS = 2.5

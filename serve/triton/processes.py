@@ -60,7 +60,7 @@ def model_processes(prefix: str) -> list[ModelProcess]:
 def hide_from_process_list(pid: int, secret: str) -> bool:
     """Overwrite `secret` in a child's command line, which every user of the machine can read; whether it worked.
 
-    The child must have read its options already. The kernel lets a parent do this unless it is told otherwise
+    The child must have read its options already. The kernel lets a parent do this unless it is set otherwise
     (Yama's ptrace_scope 2 and 3).
     """
     try:
@@ -85,7 +85,7 @@ def new_prefix() -> str:
 
 
 def new_scratch(prefix: str) -> tuple[tempfile.TemporaryDirectory[str], int]:
-    """Make a server's scratch folder, with a lock file that names its shared memory; gives it and the lock's handle.
+    """Make a server's scratch folder, with a lock file that names its shared memory; returns it and the lock's handle.
 
     The handle is passed on to the server: the lock holds until the last process that uses the folder has ended.
     """

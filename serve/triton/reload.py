@@ -42,16 +42,16 @@ class Reloaded:
 
 @dataclass(frozen=True)
 class ServerAccess:
-    """How a server is told what to load; what is None is known of a server that this user started on this machine."""
+    """How a server is asked to load; what is None is known of a server that this user started on this machine."""
 
     repository: Path | None = None
     """The folder that it serves."""
     admin_key: str | None = None
     """Opens its model control; None: also taken from XT_ADMIN_KEY."""
     http_port: int | None = None
-    """Over which it is told."""
+    """Over which it is asked."""
     tls: Tls | None = None
-    """The files of an encrypted connection, over which it is then told by gRPC; HTTP has none."""
+    """The files of an encrypted connection, over which it is then asked by gRPC; HTTP has none."""
 
 
 def reload(

@@ -158,7 +158,7 @@ def forget(grpc_port: int) -> None:
 
 
 def note_model(state: ServerState, model: str, content_hash: str) -> ServerState:
-    """Note that `model` now serves other content, if there is a place for it; gives the new state."""
+    """Note that `model` now serves other content, if there is a place for it; returns the new state."""
     changed = replace(state, models={**state.models, model: content_hash})
     try_note(changed)
     return changed

@@ -63,7 +63,7 @@ class Patience:
         Args:
             seconds: the limit; 0: none.
             report: gets a line every `PROGRESS_SECONDS`.
-            clock: gives seconds.
+            clock: returns seconds.
         """
         self.seconds = check_limit(seconds)
         self._report, self._clock = report, clock

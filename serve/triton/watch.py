@@ -91,7 +91,7 @@ class Watch:
         return self._note(dead is not None)
 
     def _note(self, answered: bool) -> Trouble | None:
-        """Count the questions left unanswered in a row; a process that ended meanwhile is told so at the next look."""
+        """Count the questions left unanswered in a row; a process that ended meanwhile is seen at the next look."""
         self._unanswered, self._asked = 0 if answered else self._unanswered + 1, time.monotonic()
         if self._unanswered < FAILURES or self._process.poll() is not None:
             return None

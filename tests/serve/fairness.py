@@ -267,7 +267,7 @@ def part(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; gives the exit code."""
+    """Run it; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("repository", type=Path, help="what xt export wrote")
     parser.add_argument("--model", default="encoder")

@@ -45,7 +45,7 @@ def read(source: Source) -> list[Example]:
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No data folder, and a hub cache in which there is nothing; gives the cache."""
+    """No data folder, and a hub cache in which there is nothing; returns the cache."""
     from huggingface_hub import constants
 
     monkeypatch.delenv("XT_DATA", raising=False)
