@@ -32,7 +32,7 @@ class CheckedFolder:
         return float(sum(f["bytes"] for f in self.manifest["files"].values()) / 1e6)
 
     def to_json(self) -> dict[str, Any]:
-        """As `xt check --json` prints it."""
+        """Return it as `xt check --json` prints it."""
         shown = {name: self.manifest[name] for name in SHOWN}
         return {"path": str(self.path), "problems": list(self.problems), "code": list(self.code), **shown}
 

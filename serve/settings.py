@@ -132,7 +132,7 @@ class ServerFacts:
 
 @dataclass(frozen=True)
 class ReloadOptions:
-    """Everything that one run of `xt reload` is asked."""
+    """All settings of one run of `xt reload`."""
 
     tls_files: TlsFiles = field(default_factory=TlsFiles)
     model: Annotated[str | None, Flag("The model; may be left out when the server holds one.", positional=True)] = None

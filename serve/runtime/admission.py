@@ -37,7 +37,7 @@ class Bounds:
 
 @dataclass(eq=False)
 class Reservation:
-    """Room for a job that is still being read."""
+    """A place in the queue for a job that is still being read."""
 
     caller: str | None
     tokens: int
@@ -60,7 +60,7 @@ class Admission:
         self._queue = queue
         self._workers = workers
         self._reserved: dict[Reservation, None] = {}
-        """Room of large jobs that are being read."""
+        """What is reserved for large jobs that are being read."""
         self._lately = (0.0, 0.0)
         """Tokens run and the seconds of one worker that they took, the newest micro-batches counting most."""
 
@@ -86,7 +86,7 @@ class Admission:
         return place
 
     def release(self, place: Reservation | None) -> None:
-        """Free what was reserved; None, and what is free already, are left alone."""
+        """Return free what was reserved; None, and what is free already, are left alone."""
         if place is not None and place in self._reserved:
             del self._reserved[place]
             self.reserved_tokens -= place.tokens

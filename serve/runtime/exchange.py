@@ -39,7 +39,7 @@ class Exchange:
         self.deadline = deadline
         self.caller = caller
         self.place = place
-        """Its room while it is read; None: it is read at once."""
+        """What is reserved for it while it is read; None: it is read at once."""
         self.context: Any = None
         self.job: Job | None = None
 

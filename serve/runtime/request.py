@@ -58,7 +58,7 @@ def bytes_of(tensor: Any) -> int:
 
 
 def is_caller(value: object) -> bool:
-    """Whether a value can be a caller's name."""
+    """Return whether a value can be a caller's name."""
     return isinstance(value, str) and CALLER.fullmatch(value) is not None
 
 

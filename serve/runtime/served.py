@@ -213,7 +213,7 @@ class ServedModel:
         return answers
 
     def _admit(self, request: Any) -> Exchange:
-        """Return the exchange of a request. Raises Overloaded when there is no room for it, or no time.
+        """Return the exchange of a request. Raises Overloaded when the queue is full, or its time too short.
 
         What is not read at once reserves its place now, before it is read.
         """
