@@ -22,8 +22,7 @@ from xt.eval.retrieval.report import assemble, write_report
 from xt.export.encoder import export_model
 from xt.serve.encoders import open_encoder
 from xt.serve.triton.launcher import TritonServer
-from xt.serve.triton.starting import START_SECONDS
-from xt.studies.quickstart.steps import kept, sample_training, trained
+from xt.studies.quickstart.steps import RunSettings, kept, sample_training, trained
 
 ENCODER = "multilingual-e5-small"
 TASKS = ("sample-nli", "sample-paraphrase", "sample-choice", "sample-qa")
@@ -34,19 +33,12 @@ MODELS = ("base", "trained")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """The settings of one run."""
 
-    out: Path
     steps: int = STEPS
-    """Training steps of 16 examples."""
     seconds: float = SECONDS
     """How long each load is measured."""
-    seed: int = 0
-    force: bool = False
-    """Do every step again."""
-    start_seconds: float = START_SECONDS
-    """How long Triton may take to start; 0: no limit."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.seconds < 1:

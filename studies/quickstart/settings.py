@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
 from xt.eval.retrieval.ranking import DIRECTIONS
-from xt.serve.triton.starting import START_SECONDS
 from xt.studies.quickstart.plan import LANGUAGES, QUESTION, STEPS
+from xt.studies.quickstart.steps import RunSettings
 
 ENCODER = "multilingual-e5-small"
 CORPUS = "django"
@@ -21,19 +20,12 @@ DIRECTION = DIRECTIONS[0]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """The settings of one run."""
 
-    out: Path
+    steps: int = STEPS
     ask: str = QUESTION
     """The question, in any language."""
-    steps: int = STEPS
-    """Training steps of 16 examples."""
-    seed: int = 0
-    force: bool = False
-    """Do every step again."""
-    start_seconds: float = START_SECONDS
-    """How long Triton may take to start; 0: no limit."""
     encoder: str = ENCODER
     precision: str = PRECISION
     """Of the export."""

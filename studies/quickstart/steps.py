@@ -12,8 +12,23 @@ from xt.core.encoder.resolve import Resolved
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, Artifact, open_artifact
 from xt.core.reporter import Reporter, Say
+from xt.serve.triton.starting import START_SECONDS
 from xt.train.config import TrainConfig
 from xt.train.loop import train
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of one run, short or long."""
+
+    out: Path
+    steps: int
+    """Training steps of 16 examples."""
+    seed: int = 0
+    force: bool = False
+    """Do every step again."""
+    start_seconds: float = START_SECONDS
+    """How long Triton may take to start; 0: no limit."""
 
 
 @dataclass
