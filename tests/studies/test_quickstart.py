@@ -43,7 +43,7 @@ def ran(tiny_folder, corpus, tmp_path_factory):
     for question, began in (("guten morgen welt", None), ("habari za asubuhi", time.monotonic() - 1000)):
         lines, answers = [], []
         # random weights of width 32 are no test of 8 bits
-        settings = Settings(out, question, steps=1, encoder=str(tiny_folder), precision="fp32", languages=5)
+        settings = Settings(out, ask=question, steps=1, encoder=str(tiny_folder), precision="fp32", languages=5)
         result = quickstart.run(
             settings, reporter=Reporter(lines.append), answered=answers.append, started=began, bundled=corpus
         )
