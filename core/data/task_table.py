@@ -19,7 +19,7 @@ def _codes(text: str) -> list[str]:
 
 
 def _task(row: dict[str, Any]) -> Task:
-    codes = {name: _codes(row[name]) for name in ("codes", "more") if name in row}
+    codes: dict[str, Any] = {name: _codes(row[name]) for name in ("codes", "more") if name in row}
     return Task.from_json({"labels": (), **row, **codes})
 
 
