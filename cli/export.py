@@ -40,9 +40,7 @@ def register(app: typer.Typer) -> None:
 
 @with_flags
 def export(settings: ExportSettings, json: Json = False) -> None:
-    """Turn an encoder into a Triton model.
-
-    ONNX, fused, quantised, parity-tested against PyTorch (exit code 3 where it fails).
+    """Turn an encoder into a Triton model: ONNX, fused, quantised, parity-tested against PyTorch (else exit code 3).
 
     It can be made smaller before that (--layers, --languages, --dims), and its precision chosen by measurement
     (--precision auto). With --task a trained head is exported, with its labels and its temperature.

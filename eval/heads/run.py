@@ -40,7 +40,7 @@ class HeadTasks:
         return cls(location, tests, heads)
 
     def evaluate(self, *, force: bool, reporter: Reporter) -> Iterator[tuple[Path, ReportFolder]]:
-        """Yield the folder that was asked for and the report of each task."""
+        """Yield the folder that was requested and the report of each task."""
         heads = self.heads = self.heads or open_heads(self.location)
         for test in self.tests.values():
             head_for(test.task, heads.tasks)

@@ -113,11 +113,11 @@ class Guard:
             await send(message)
 
         try:
-            await self._answer(scope, receive, told)
+            await self._answer(scope, receive, observed)
         except asyncio.CancelledError:  # the gateway ends, and has waited for its answers
             if status:
                 raise
-            await self._busy(told, "The gateway ends")
+            await self._busy(observed, "The gateway ends")
         finally:
             self._held -= state["size"]
             milliseconds = (time.perf_counter() - start) * 1e3
