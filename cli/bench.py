@@ -9,6 +9,7 @@ import typer
 from xt.bench.options import BenchOptions
 from xt.cli.console import emit, say, table
 from xt.cli.settings import with_flags
+from xt.core.results.work import ServingRow
 from xt.core.settings import Json
 
 EPILOG = """Examples:
@@ -33,7 +34,7 @@ def bench(options: BenchOptions, json: Json = False) -> None:
     from xt.bench.session import run
 
     report = run(options, report=say)
-    show_rows(report["rows"])
+    show_rows([ServingRow.from_json(row) for row in report["rows"]])
     show_costs(report["rows"])
     if limit := report["limit"]:
         say(
@@ -46,21 +47,18 @@ def bench(options: BenchOptions, json: Json = False) -> None:
         emit(report)
 
 
-def show_rows(rows: list[dict[str, Any]]) -> None:
+def show_rows(rows: list[ServingRow]) -> None:
     """Print the measurements."""
-    from xt.bench.plot import describe
-
     columns = ["engine", "model", "load", "sentences/s", "tokens/s", "p50 ms", "p95 ms", "p99 ms", "max ms"]
-    limited = any(r.get("share_of_limit") is not None for r in rows)
+    limited = any(r.share_of_limit is not None for r in rows)
     cells = [
         [
-            r["engine"],
-            r["model"],
-            describe(r),
-            f"{r['sentences_per_second']:.0f}",
-            f"{r['tokens_per_second']:.0f}",
-            *(f"{r[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "max_ms")),
-            *([f"{r['share_of_limit']:.2f}"] if limited else []),
+            r.engine,
+            r.model,
+            r.load,
+            *(f"{value or 0:.0f}" for value in (r.sentences_per_second, r.tokens_per_second)),
+            *(f"{value or 0:.1f}" for value in (r.p50_ms, r.p95_ms, r.p99_ms, r.max_ms)),
+            *([f"{r.share_of_limit or 0:.2f}"] if limited else []),
         ]
         for r in rows
     ]
@@ -70,18 +68,17 @@ def show_rows(rows: list[dict[str, Any]]) -> None:
 
 def show_costs(rows: list[dict[str, Any]]) -> None:
     """Print what served measurements cost, met (refusals, errors) and shared (passes, the cache), in two tables."""
-    from xt.bench.plot import describe
-
     rows = [r for r in rows if r["mode"] != "in process"]
     if not rows:
         return
     costs, batches = [], []
-    for r in rows:
+    loads = [ServingRow.from_json(r).load for r in rows]
+    for r, load in zip(rows, loads, strict=True):
         server = r["server_cpu_seconds"]
         costs.append(
             [
                 r["engine"],
-                describe(r),
+                load,
                 f"{r['client_cpu_share']:.2f}",
                 f"{r['client_us_per_request']:.0f}",
                 "not readable" if server is None else f"{server / r['seconds']:.2f}",
@@ -92,7 +89,7 @@ def show_costs(rows: list[dict[str, Any]]) -> None:
         )
         forms = (("mean_micro_batch", "{:.1f}"), ("padding_ratio", "{:.2f}"), ("cache_hits", "{}"))
         shared = ["-" if r[key] is None else form.format(r[key]) for key, form in forms]
-        batches.append([r["engine"], describe(r), *shared, r["truncated"]])
+        batches.append([r["engine"], load, *shared, r["truncated"]])
     columns = ["engine", "load", "client cores", "us a request", "server cores", "refused", "in 50 ms", "errors"]
     table("what it cost (CPU in cores) and what was refused", columns, costs)
     table(
@@ -107,9 +104,9 @@ def show_costs(rows: list[dict[str, Any]]) -> None:
     ]
     if unread:
         say(f"not readable on this machine: {', '.join(unread)}")
-    for r in rows:
+    for r, load in zip(rows, loads, strict=True):
         if r["first_error"]:
-            say(f"{r['engine']}, {describe(r)}: the first error: {r['first_error']}")
+            say(f"{r['engine']}, {load}: the first error: {r['first_error']}")
         if r["repeated"] > 0:
             computed = " (and were computed again)" if r["cache"] == "off" else ""
-            say(f"{r['engine']}, {describe(r)}: {r['repeated']:.0%} of the texts had been sent before{computed}")
+            say(f"{r['engine']}, {load}: {r['repeated']:.0%} of the texts had been sent before{computed}")

@@ -70,12 +70,13 @@ def _full(options: QuickstartOptions, json: bool) -> None:
     """Run the long version and print its tables."""
     from xt.cli import bench, train
     from xt.cli.evaluate import show
+    from xt.core.results.work import Serving, Training
     from xt.studies.quickstart.full import Settings, run
 
     result = run(Settings(**options.given("steps", "seconds")), reporter=REPORTER)
-    train.show(result.report.training)
+    train.show(result.report.training or Training())
     show.show_metrics(result.report.encoders, languages=False)
-    bench.show_rows(result.report.serving["rows"])
+    bench.show_rows((result.report.serving or Serving()).rows)
     say(f"\nreport: {result.page}")
     if json:
         emit({"path": str(result.page.parent), **result.report.to_json()})

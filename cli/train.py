@@ -11,6 +11,7 @@ import typer
 
 from xt.cli.console import Counter, emit, say, table
 from xt.cli.settings import Given, with_flags
+from xt.core.results.work import Training
 from xt.core.settings import Flag, Json
 from xt.train.config import TrainConfig
 
@@ -54,7 +55,7 @@ def train(
     from xt.core.files.artifact import open_artifact
 
     artifact = open_artifact(path, kind="checkpoint")
-    show(artifact.facts["training"])
+    show(Training.from_json(artifact.facts["training"]))
     say(f"report: {path / 'training.html'}")
     heads = artifact.facts["heads"]
     say(f"wrote {path}; next: {next_command(path, heads[0] if config.target else None)}")
@@ -81,20 +82,12 @@ def note(facts: dict[str, Any]) -> str:
     return f"{facts['task']} loss {facts['loss']:.3f}, {facts['tokens_per_second']:.0f} tokens/s"
 
 
-def show(training: dict[str, Any]) -> None:
+def show(training: Training) -> None:
     """Print the dev metrics."""
     rows = [
-        [
-            t["task"],
-            t["train"],
-            t["dev"],
-            t["metric"],
-            t["majority"],
-            "-" if t["before"] is None else t["before"],
-            t["after"],
-        ]
-        for t in training["tasks"]
+        [t.task, t.train, t.dev, t.metric, t.majority, "-" if t.before is None else t.before, t.after]
+        for t in training.tasks
     ]
-    speed = f"{training['seconds']:.0f} s, {training['tokens_per_second']:.0f} tokens/s"
-    title = f"dev metrics; {training['steps']} steps, {speed}"
+    speed = f"{training.seconds or 0:.0f} s, {training.tokens_per_second or 0:.0f} tokens/s"
+    title = f"dev metrics; {training.steps} steps, {speed}"
     table(title, ["task", "train", "dev", "metric", "baseline", "before", "after"], rows)

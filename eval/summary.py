@@ -115,7 +115,7 @@ def read_report(folder: Path) -> Read:
 def figures_of(report: Report, encoder: Encoder) -> dict[str, Mapping[str, Any]]:
     """Return each language's figures of what a report is of: mining, ranking, a head, or retrieval of translations."""
     if report.mining:
-        return dict(report.mining.get("languages") or {})
+        return {code: row.to_json() for code, row in report.mining.languages.items()}
     found = report.ranked or report.classification or encoder.retrieval.get(XTREME_DIRECTION)
     return {code: row.to_json() for code, row in found.languages.items()} if found else {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xt.cli.console import say, stderr, table
+from xt.core.results.tasks import Extracted, Layers, Mining, PairProbability, Summary
 
 if TYPE_CHECKING:
     from xt.core.results.folder import ReportFolder
@@ -31,7 +32,8 @@ def show_report(folder: ReportFolder) -> None:
         show_mining(report.mining)
     else:
         show_metrics(report.encoders)
-        show_layers(report.layers)
+        if report.layers is not None:
+            show_layers(report.layers)
     say(f"report: {folder.path / 'report.html'}")
 
 
@@ -49,22 +51,20 @@ def show_classes(section: Classification) -> None:
         say(f"{section.images} images; by chance: {chance}")
 
 
-def show_layers(data: dict[str, Any]) -> None:
+def show_layers(data: Layers) -> None:
     """Print the mean accuracy of each layer on stderr, and the layer chosen on held-out languages."""
-    if not data:
-        return
-    ways = data["directions"]
+    ways = {way: data.by_number(way) for way in data.directions}
     table(
         "mean accuracy by layer (*: its own)",
         ["layer", *ways],
         [
-            [f"{n}{' *' if int(n) == data['own'] else ''}", *(f"{100 * ways[w][n]['mean']['all']:.1f}" for w in ways)]
+            [f"{n}{' *' if n == data.own else ''}", *(f"{100 * ways[w][n].mean['all']:.1f}" for w in ways)]
             for n in next(iter(ways.values()))
         ],
     )
-    if best := data["best"]:
-        scores = ", ".join(f"{way} {100 * value:.1f}" for way, value in best["accuracy"].items())
-        say(f"layer {best['layer']}, chosen on {', '.join(best['chosen_on'])}; on the other languages: {scores}")
+    if best := data.best:
+        scores = ", ".join(f"{way} {100 * value:.1f}" for way, value in best.accuracy.items())
+        say(f"layer {best.layer}, chosen on {', '.join(best.chosen_on)}; on the other languages: {scores}")
 
 
 def show_metrics(encoders: list[Encoder], languages: bool = True) -> None:
@@ -155,24 +155,23 @@ def show_trust(m: Encoder) -> None:
         say("seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in m.seconds.items()) + kept)
 
 
-def show_mining(section: dict[str, Any]) -> None:
+def show_mining(section: Mining) -> None:
     """Print what was mined in each language, what is promised of it, and the means."""
     names = ["precision", "recall", "F1", "guaranteed", "recall ", "wrong found", "ECE", "null"]
     rows = []
-    for code, row in section["languages"].items():
-        sure, found, chance = (row[k] or {} for k in ("guarantee", "fdr", "probability"))
-        extra = [sure.get("precision"), sure.get("recall"), found.get("false_share")]
-        extra += [chance.get("ece"), chance.get("ece_null")]
-        rows.append([code, row["n"], *(row[k] for k in ("precision", "recall", "f1")), *map(_dash, extra)])
-    title = f"mining by the {section['margin']} margin; thresholds from dev, figures of test (guaranteed: precision "
+    for code, row in section.languages.items():
+        sure, chance = row.guarantee or Extracted(), row.probability or PairProbability()
+        extra = [sure.precision, sure.recall, row.fdr and row.fdr.false_share, chance.ece, chance.ece_null]
+        rows.append([code, row.n, row.precision, row.recall, row.f1, *map(_dash, extra)])
+    title = f"mining by the {section.margin} margin; thresholds from dev, figures of test (guaranteed: precision "
     title += "at a threshold certified on dev; wrong found: among conformal discoveries)"
     table(title, ["language", "gold", *names], rows)
-    for code, row in section["languages"].items():
-        for note in row["notes"]:
+    for code, row in section.languages.items():
+        for note in row.notes:
             say(f"{code}: {note}")
-    for note in section["notes"]:
+    for note in section.notes:
         say(note)
-    say(f"mean F1: {_groups(section['mean'].get('f1', {})) or 'no language was mined'}")
+    say(f"mean F1: {_groups(section.mean.get('f1', {})) or 'no language was mined'}")
 
 
 def show_ranked(section: Ranked) -> None:
@@ -194,15 +193,15 @@ def show_ranked(section: Ranked) -> None:
 
 def show_summary(report: Report) -> None:
     """Print a benchmark's table and what is missing from it."""
-    section = report.summary
-    rows = []
-    for name, task in section["tasks"].items():
-        there = f"{len(task['languages'])}/{task['expected']}"
-        rows.append([name, task["group"], _percent(task["score"]), _percent(task["partial"]), there])
-    table(f"{section['benchmark']}", ["task", "group", "score", "of what is there", "languages"], rows)
-    for name, group in section["groups"].items():
-        say(f"{name}: {_percent(group['score'])}")
-    say(f"overall: {_percent(section['overall']['score'])}")
+    section = report.summary or Summary()
+    rows = [
+        [name, t.group, _percent(t.score), _percent(t.partial), f"{len(t.languages)}/{t.expected}"]
+        for name, t in section.tasks.items()
+    ]
+    table(f"{section.benchmark}", ["task", "group", "score", "of what is there", "languages"], rows)
+    for name, group in section.groups.items():
+        say(f"{name}: {_percent(group.score)}")
+    say(f"overall: {_percent(section.overall.score)}")
     for note in report.notes:
         say(note)
 

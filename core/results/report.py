@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xt.core.results.records import Record, number
+from xt.core.results.tasks import Layers, Mining, Summary
+from xt.core.results.work import Parity, Serving, Training
 
 if TYPE_CHECKING:
     from xt.core.encoder.spec import EncoderSpec
@@ -295,8 +297,7 @@ class Encoder(Record):
     seconds: dict[str, float] = field(default_factory=dict)
     kept_vectors: int | None = None
     """Vectors that were not encoded again."""
-    parity: dict[str, Any] = field(default_factory=dict)
-    """As `xt export` measured it."""
+    parity: Parity | None = None
 
     @classmethod
     def of(cls, spec: EncoderSpec, *, name: str | None = None, precision: str, engine: str) -> Encoder:
@@ -502,13 +503,11 @@ class Report(Record):
     calibration: dict[str, Calibration] = field(default_factory=dict)
     """Of heads, by task."""
     ranked: Ranked | None = None
-    mining: dict[str, Any] = field(default_factory=dict)
-    layers: dict[str, Any] = field(default_factory=dict)
+    mining: Mining | None = None
+    layers: Layers | None = None
     comparison: Comparison | None = None
-    summary: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    """As `xt train` kept it."""
-    serving: dict[str, Any] = field(default_factory=dict)
-    """As `xt bench` measured it."""
+    summary: Summary | None = None
+    training: Training | None = None
+    serving: Serving | None = None
     notes: list[str] = field(default_factory=list)
     artefacts: list[Artefact] = field(default_factory=list)

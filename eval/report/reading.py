@@ -4,11 +4,17 @@ The last encoder is the subject of the report, the first is what it is compared 
 the headlines.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
+from markupsafe import Markup
+
+from xt.core.pages.page import Macros
+from xt.core.pages.rows import Series, key, series_for
+from xt.core.pages.tables import Cell, named
 from xt.core.results.report import (
     Calibration,
     Encoder,
@@ -19,12 +25,9 @@ from xt.core.results.report import (
     Retrieval,
     RetrievalRow,
 )
-from xt.eval.report.charts import basic
-from xt.eval.report.charts.basic import Series
-from xt.eval.report.page import is_number, text
 
-Metrics = Mapping[str, Any]
-
+T = TypeVar("T")
+TEMPLATES = Path(__file__).parent / "templates"
 DIRECTIONS = {"english-foreign": "English → foreign", "foreign-english": "foreign → English"}
 CLASSES = {"all": "All", "high": "High", "mid": "Mid", "low": "Low"}
 BEFORE, AFTER = "cosine", ("predicted", "platt", "zero-shot")
@@ -33,43 +36,19 @@ language itself; where none is, the last method. Without a predicted temperature
 right, and Platt's map is theirs."""
 
 
-def get(data: Any, *path: Any) -> Any:
-    """Follow keys into nested dicts; None as soon as one is missing.
-
-    >>> get({"a": {"b": 1}}, "a", "b"), get({"a": None}, "a", "b")
-    (1, None)
-    """
-    for name in path:
-        data = data.get(name) if isinstance(data, Mapping) else None
-    return data
-
-
-def known(data: Any) -> Any:
-    """The same data without None in its dicts and lists.
-
-    >>> known({"a": None, "b": [1, None, {"c": None}]})
-    {'b': [1, {}]}
-    """
-    if isinstance(data, Mapping):
-        return {key: known(value) for key, value in data.items() if value is not None}
-    if isinstance(data, list | tuple):
-        return [known(value) for value in data if value is not None]
-    return data
-
-
-def difference(after: Any, before: Any) -> float | None:
-    """Return after - before, or None where either is not a number."""
-    return after - before if is_number(after) and is_number(before) else None
-
-
 def encoders(report: Report) -> list[tuple[Encoder, Series]]:
     """Each encoder with its look."""
-    return list(zip(report.encoders, basic.series_for(len(report.encoders)), strict=True))
+    return list(zip(report.encoders, series_for(len(report.encoders)), strict=True))
 
 
 def name_of(encoder: Encoder) -> str:
     """The encoder's short name."""
     return encoder.name or encoder.label or "encoder"
+
+
+def macros(file: str) -> Macros:
+    """Return the macros of one of the report's templates."""
+    return Macros(f"{file}.html.j2", TEMPLATES)
 
 
 def directions(parts: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -111,6 +90,12 @@ def language_of(report: Report, code: str) -> Language:
 def language_name(report: Report, code: str) -> str:
     """The language's English name, or its code."""
     return language_of(report, code).name or code
+
+
+def language_cell(report: Report, code: str) -> Cell:
+    """Return a language's name with its code."""
+    name = language_name(report, code)
+    return named(name, code if name != code else "")
 
 
 def resource(report: Report, code: str) -> str:
@@ -158,45 +143,27 @@ def mean_of(report: Report, encoder: Encoder, direction: str, group: str) -> flo
     return fmean(numbers) if numbers else None
 
 
-def is_triton(row: Metrics) -> bool:
-    """Whether a serving row was measured on Triton."""
-    return "triton" in str(row.get("engine")).lower()
+def who(encoder: Encoder, series: Series) -> Markup:
+    """Return an encoder's sign and name."""
+    return key(series) + name_of(encoder)
 
 
-def cached(row: Metrics) -> str:
-    """Say that a serving row is not the encoder's speed, since the server's vector cache answered; else empty.
-
-    >>> cached({"cache_hits": 25, "counters": {"xt_texts_total": 100}})
-    '25% from the cache'
-    >>> cached({"cache_hits": 0}), cached({})
-    ('', '')
-    """
-    hits, share = row.get("cache_hits"), row.get("cached_share")
-    if not is_number(hits) or not hits:
-        return ""
-    texts = get(row, "counters", "xt_texts_total")
-    if not is_number(share) and is_number(texts) and texts:
-        share = min(1.0, hits / texts)
-    return f"{share:.0%} from the cache" if is_number(share) else f"{hits:g} from the cache"
-
-
-def fastest(rows: Iterable[Metrics], *, triton: bool) -> Metrics | None:
-    """The row with the most sentences a second among those of Triton, or among the others; none of cached answers."""
-    kind = [r for r in rows if is_number(r.get("sentences_per_second")) and is_triton(r) == triton and not cached(r)]
-    return max(kind, key=lambda r: r["sentences_per_second"], default=None)
-
-
-def who(encoder: Encoder, series: Series) -> str:
-    """An encoder's sign and name, HTML."""
-    return f"{basic.key(series)}{text(name_of(encoder))}"
+def by_direction(
+    report: Report, part: Callable[[Encoder], Mapping[str, T]]
+) -> Iterator[tuple[Markup, str, Series, Encoder, str, T]]:
+    """Return a part of the encoders by direction, the last first: title, the same plain, look, encoder, direction."""
+    for encoder, series in reversed(encoders(report)):
+        for way, data in part(encoder).items():
+            end = f", {direction_label(way)}"
+            yield who(encoder, series) + end, name_of(encoder) + end, series, encoder, way, data
 
 
 @dataclass(frozen=True)
 class Block:
     """One calibrated set of answers: those of an encoder in one direction, or those of a head."""
 
-    title: str
-    """What it is, HTML."""
+    title: Markup
+    """What it is, with its sign."""
     plain: str
     """The same without markup."""
     series: Series
@@ -229,14 +196,11 @@ class Block:
 
 def blocks(report: Report) -> list[Block]:
     """Everything that was calibrated: the last encoder first, in each direction, then the others, then heads."""
-    found = []
-    for encoder, series in reversed(encoders(report)):
-        for way in calibrated(report):
-            source = encoder.calibration.get(way) or Calibration()
-            title = f"{who(encoder, series)}, {text(direction_label(way))}"
-            plain = f"{name_of(encoder)}, {direction_label(way)}"
-            found.append(Block(title, plain, series, source, retrieval_of(encoder, way).languages))
+    found = [
+        Block(title, plain, series, source, retrieval_of(encoder, way).languages)
+        for title, plain, series, encoder, way, source in by_direction(report, lambda encoder: encoder.calibration)
+    ]
     for task, source in report.calibration.items():
-        (series,) = basic.series_for(1)
-        found.append(Block(text(task), task, series, source, {}))
+        (series,) = series_for(1)
+        found.append(Block(Markup.escape(task), task, series, source, {}))
     return [b for b in found if b.languages]

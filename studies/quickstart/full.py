@@ -17,6 +17,7 @@ from xt.core.files.artifact import Artifact, open_artifact, refuse_existing
 from xt.core.reporter import Reporter
 from xt.core.results.folder import read_report
 from xt.core.results.report import Report
+from xt.core.results.work import Parity
 from xt.eval.retrieval.evaluation import Evaluation, evaluate
 from xt.eval.retrieval.report import assemble, write_report
 from xt.export.encoder import export_model
@@ -102,7 +103,7 @@ def run(settings: Settings, *, reporter: Reporter = Reporter()) -> Result:
         ],
     )
     for entry, name in zip(results.encoders, MODELS, strict=True):
-        entry.parity = models[name].facts["parity"]
+        entry.parity = Parity.from_json(models[name].facts["parity"])
     parents = [models[m].as_parent() for m in MODELS]
     extra = {"seconds": settings.seconds, "full": True}
     write_report(out / "report", results, evaluations, parents=parents, force=True, facts=extra)

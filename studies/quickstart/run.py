@@ -22,6 +22,7 @@ from xt.core.languages import resource_of
 from xt.core.reporter import Reporter
 from xt.core.results.folder import read_report
 from xt.core.results.report import Report
+from xt.core.results.work import Parity
 from xt.eval.retrieval.evaluation import evaluate
 from xt.eval.retrieval.report import assemble, write_report
 from xt.export.encoder import EncoderExport, export_model
@@ -153,7 +154,7 @@ def measure(
             {"label": "report", "path": str(settings.out / "report")},
         ],
     )
-    results.encoders[0].parity = model.facts["parity"]
+    results.encoders[0].parity = Parity.from_json(model.facts["parity"])
     facts = {"checkpoint": checkpoint.hash}
     write_report(settings.out / "report", results, [found], parents=[model.as_parent()], force=True, facts=facts)
     return results

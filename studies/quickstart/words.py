@@ -6,6 +6,7 @@ from pathlib import Path
 
 from xt.core.encoder.resolve import Resolved
 from xt.core.results.report import Report
+from xt.core.results.work import Training
 from xt.studies.quickstart.plan import LANGUAGES
 from xt.studies.quickstart.settings import DIRECTION
 
@@ -33,18 +34,17 @@ def notes(base: Resolved) -> list[str]:
 
 def closing(report: Report, page: Path) -> list[str]:
     """Sum a run up in three sentences, then the page and the next command."""
-    encoder, trained = report.encoders[0], report.training
+    encoder, trained = report.encoders[0], report.training or Training()
     found, methods = encoder.retrieval[DIRECTION], encoder.calibration[DIRECTION].methods
     accuracy, low = found.mean["all"], found.mean.get("low")
     before, ece = methods["cosine"].overall.ece, methods["zero-shot"].overall.ece
-    tasks = trained["tasks"]
-    learned = ", ".join(f"{t['task']} {t['after']:.0%} (majority {t['majority']:.0%})" for t in tasks)
+    learned = ", ".join(f"{t.task} {t.after or 0:.0%} (majority {t.majority or 0:.0%})" for t in trained.tasks)
     count = len(found.languages)
     poor = f", {low:.0%} in the low-resource ones" if low is not None else ""
     return [
         f"In {count} languages the encoder finds a sentence's English translation {accuracy:.0%} of the time{poor}.",
         f"Its probabilities are off by {ece:.3f} on average, calibrated on five languages; by {before:.3f} before.",
-        f"After {trained['steps']} steps of training its heads score {learned} on held-out samples.",
+        f"After {trained.steps} steps of training its heads score {learned} on held-out samples.",
         f"The page: {page}",
         f"Next: xt serve {page.parent.parent / 'repository'} --gateway-port 8080   # and ask at http://127.0.0.1:8080",
     ]

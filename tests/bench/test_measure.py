@@ -20,6 +20,7 @@ from xt.bench.load import Answer, Seen, TextPool, closed_loop, open_loop, poisso
 from xt.core.data.bitext import Bitext
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
+from xt.core.results.work import ServingRow
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.client.prepared import Requests, Rows
 from xt.serve.triton.addresses import free_ports
@@ -281,7 +282,7 @@ def test_no_row_of_speed_holds_answers_of_the_vector_cache(server, tiny_reposito
     assert row.counters["xt_texts_total"] >= row.requests * batch
     # Each text costs a forward pass its tokens: at least those of the shortest text, six with prefix and both ends.
     assert row.counters["xt_tokens_total"] >= row.requests * batch * 6
-    assert plot.from_cache(row.to_json()) == ""
+    assert ServingRow.from_json(row.to_json()).from_cache == ""
 
 
 def test_an_open_loop_and_the_quickstarts_rows_hold_no_cached_answers_either(server, corpus):
@@ -301,7 +302,7 @@ def test_a_row_of_cached_answers_is_labelled_as_such(server, corpus):
     assert row.cache == "on"
     assert row.cache_hits > 0
     assert row.cached_share == pytest.approx(row.cache_hits / row.counters["xt_texts_total"])
-    assert "from the cache" in plot.describe(row.to_json())
+    assert "from the cache" in ServingRow.from_json(row.to_json()).load
     assert "from the cache" in plot.plot([row.to_json()], "t")
 
 

@@ -117,12 +117,12 @@ def test_reports_of_every_kind_are_read_and_put_together(tmp_path):
         report(tmp_path / "s", "sib200", {"classification": {"languages": {"fra": {"accuracy": 0.8}}}}),
     ]
     artifact, metrics = write_summary(folders, "xtreme", tmp_path / "out")
-    tasks = metrics.summary["tasks"]
-    assert tasks["tatoeba"]["languages"] == {"deu": 0.9, "swh": 0.5}  # XTREME's direction
-    assert tasks["bucc"]["score"] == pytest.approx(0.8)
-    assert tasks["xnli"]["languages"] == {"deu": 0.6, "fra": 0.8} and tasks["xnli"]["partial"] == pytest.approx(0.7)
-    assert tasks["tatoeba"]["by"]["resource"]["low"]["languages"] == ["swh"]
-    assert metrics.summary["ignored"] == ["sib200"]
+    tasks = metrics.summary.tasks
+    assert tasks["tatoeba"].languages == {"deu": 0.9, "swh": 0.5}  # XTREME's direction
+    assert tasks["bucc"].score == pytest.approx(0.8)
+    assert tasks["xnli"].languages == {"deu": 0.6, "fra": 0.8} and tasks["xnli"].partial == pytest.approx(0.7)
+    assert tasks["tatoeba"].by["resource"]["low"]["languages"] == ["swh"]
+    assert metrics.summary.ignored == ["sib200"]
     assert sorted(p.name for p in artifact.path.iterdir()) == ["metrics.json", "report.html", "summary.tsv", "xt.json"]
     opened = open_artifact(tmp_path / "out", kind="summary")
     assert [p["path"] for p in opened.manifest["parents"]] == [str(f) for f in folders]

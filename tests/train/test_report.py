@@ -2,13 +2,15 @@
 
 import copy
 import math
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.pages import numbers, points, read
+from xt.core.pages import curves
+from xt.core.pages.page import HERE
+from xt.core.pages.svg import Frame, Scale
 from xt.train import report
 
 EVIL = "<x-evil>&'\""
@@ -76,40 +78,6 @@ TRAINING: dict[str, Any] = {
     "learning_rates": [[1, 2e-6], [30, 5e-5], [300, 0.0]],
     "config": {"batch": 16, "learning_rate": 5e-05, "intermediate": ["sick", "xquad-en"], "freeze_embeddings": True},
 }
-VOID = {"meta"}
-
-
-class Page(HTMLParser):
-    """Checks the nesting; keeps the tags with their attributes, and the text outside the style sheet."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.words.append(data)
-
-    def of(self, tag: str, kind: str | None = None) -> list[dict[str, str | None]]:
-        """Attributes of every such tag, of one class where it is given."""
-        return [attrs for name, attrs in self.tags if name == tag and kind in (None, attrs.get("class"))]
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -126,12 +94,13 @@ def test_the_page_is_written_whole_and_replaces_an_older_one(tmp_path: Path) -> 
 
 
 def test_the_page_is_balanced_and_loads_nothing() -> None:
-    page = Page(report.render(TRAINING))
-    used = {tag for tag, _ in page.tags}
+    page = read(report.render(TRAINING))
+    used = {element.tag for element in page.below()}
     assert not used & {"script", "link", "img", "iframe", "object", "a"}
-    assert not {name for _, attrs in page.tags for name in attrs} & {"src", "href", "onclick", "onload"}
-    assert [a["id"] for a in page.of("section")] == ["results", "dev", "loss", "sampling", "data", "settings"]
-    assert "url(" not in report.STYLE and "@import" not in report.STYLE
+    assert not {name for e in page.below() for name in e.attributes} & {"src", "href", "onclick", "onload"}
+    assert list(page.sections) == ["results", "dev", "loss", "sampling", "data", "settings"]
+    css = (HERE / "style.css").read_text(encoding="utf-8")
+    assert "url(" not in css and "@import" not in css
     assert "prefers-color-scheme:dark" in report.render(TRAINING)
 
 
@@ -163,12 +132,12 @@ def test_the_page_is_balanced_and_loads_nothing() -> None:
     ],
 )
 def test_the_page_says(said: str) -> None:
-    assert said in Page(report.render(TRAINING)).text
+    assert said in read(report.render(TRAINING)).text
 
 
 def test_a_tag_in_a_title_is_shown_and_not_obeyed() -> None:
     tasks = [{**TRAINING["tasks"][0], "title": "<b>bold</b> pairs"}]
-    plain, page = (Page(report.render(changed(tasks=rows))) for rows in (TRAINING["tasks"][:1], tasks))
+    plain, page = (read(report.render(changed(tasks=rows))) for rows in (TRAINING["tasks"][:1], tasks))
     assert "<b>bold</b> pairs" in page.text
     assert len(page.of("b")) == len(plain.of("b"))
 
@@ -186,7 +155,7 @@ def test_every_string_of_the_facts_is_escaped() -> None:
         hits += isinstance(value, str)
         return EVIL + value if isinstance(value, str) else value
 
-    page = Page(report.render(spoil(TRAINING)))
+    page = read(report.render(spoil(TRAINING)))
     assert hits > 300
     assert page.of("x-evil") == []
     for shown in ("sick", "exact_match", "SICK.txt ", "batch", "Caption pairs", "xt train", "neutral", "intfloat"):
@@ -195,39 +164,45 @@ def test_every_string_of_the_facts_is_escaped() -> None:
 
 def test_three_losses_are_drawn_where_they_belong() -> None:
     # x: 44 + 244 * step / 4; y: 10 + 136 * (1 - loss / 2.1), for the scale ends 5 % above the highest loss
-    page = Page(report.loss_panel("sick", [(1, 1.0), (2, 2.0), (4, 1.0)], 4))
-    assert [(a["cx"], a["cy"]) for a in page.of("circle")] == [("105.0", "81.2"), ("166.0", "16.5"), ("288.0", "81.2")]
+    page = read(curves.loss_panel("sick", [(1, 1.0), (2, 2.0), (4, 1.0)], 4))
+    places = [numbers(a, "cx", "cy") for a in page.of("circle")]
+    assert places == [pytest.approx(place, abs=0.05) for place in ((105, 81.2), (166, 16.5), (288, 81.2))]
     # the line: means of neighbours, 1.5, 4/3 and 1.5
-    assert [a["points"] for a in page.of("polyline")] == ["105.0,48.9 166.0,59.7 288.0,48.9"]
+    (line,) = page.of("polyline")
+    assert points(line) == [(105, 48.9), (166, 59.7), (288, 48.9)]
 
 
 def test_ticks_stand_at_their_values() -> None:
-    axes = report.Frame(0, 300, 0, 2).axes()
-    labels = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([\d.,k]+)<', axes)
-    assert [(float(x), label) for x, _, anchor, label in labels if anchor == "middle"] == [
-        (44, "0"), (125.3, "100"), (206.7, "200"), (288, "300"),
-    ]  # fmt: skip
-    upright = [(float(y) - 4, label) for _, y, anchor, label in labels if anchor == "end"]
+    frame = Frame(Scale(0, 300), Scale(0, 2), left=44, top=10, width=244, height=136)
+    labels = read(curves.panel("a", "b", "c", frame)).of("text")
+    across = [(*numbers(e, "x"), e.text) for e in labels if e["text-anchor"] == "middle" and e.text != "step"]
+    assert across == [
+        (44, "0"),
+        (pytest.approx(125.33, abs=0.01), "100"),
+        (pytest.approx(206.67, abs=0.01), "200"),
+        (288, "300"),
+    ]
+    upright = [(float(e["y"]) - 4, e.text) for e in labels if e["text-anchor"] == "end"]
     assert upright == [(146, "0"), (112, "0.5"), (78, "1"), (44, "1.5"), (10, "2")]
 
 
 def test_the_chosen_step_is_marked_on_each_dev_curve() -> None:
-    page = Page(report.dev_panel("sick", [(50, 0.5), (100, 0.7), (200, 0.6)], last=200, chosen=100, majority=0.4))
+    page = read(report.dev_panel("sick", [(50, 0.5), (100, 0.7), (200, 0.6)], last=200, chosen=100, majority=0.4))
     # the scale: 0.4 to 0.7, and 12 % of it on either side
     (mark,) = page.of("circle", "disc")
     assert (float(mark["cx"]), float(mark["cy"])) == pytest.approx((166, 10 + 136 * 0.036 / 0.372), abs=0.05)
     (line,) = page.of("line", "chosen")
-    assert line["x1"] == line["x2"] == "166.0"
+    assert numbers(line, "x1", "x2") == (166, 166)
     (base,) = page.of("line", "base")
     assert float(base["y1"]) == pytest.approx(10 + 136 * 0.336 / 0.372, abs=0.05)
     assert len(page.of("circle", "ring")) == 2
-    assert len(Page(report.render(TRAINING)).of("line", "chosen")) == 3  # the mean and two tasks
+    assert len(read(report.render(TRAINING)).of("line", "chosen")) == 3  # the mean and two tasks
 
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (399, 399), (401, 400), (123_457, 400)])
 def test_thinning_keeps_the_mean_and_the_order(count: int, kept: int) -> None:
     points = [(i + 1.0, math.sin(i) + i % 7) for i in range(count)]
-    thinned = report.thin(points)
+    thinned = curves.thin(points)
     assert len(thinned) == kept and sum(n for _, _, n in thinned) == count
     assert sum(v * n for _, v, n in thinned) / count == pytest.approx(sum(v for _, v in points) / count)
     assert sum(s * n for s, _, n in thinned) / count == pytest.approx((count + 1) / 2)
@@ -239,9 +214,9 @@ def test_a_long_run_stays_a_small_page() -> None:
     losses = [{"step": s, "task": "sick", "loss": 1.0} for s in range(1, 100_001)]
     dev = [{"step": s, "scores": {"sick": 0.5}, "mean": 0.5} for s in range(10, 100_001, 10)]
     html = report.render(changed(losses=losses, dev=dev))
-    page = Page(html)
+    page = read(html)
     assert len(html) < 120_000
-    assert len(page.of("circle", "dot")) == report.MOST
+    assert len(page.of("circle", "dot")) == curves.MOST
     assert "Dots: averages of consecutive steps" in page.text
 
 
@@ -251,15 +226,15 @@ def test_a_run_of_one_step_without_evaluations() -> None:
         steps=1, planned_steps=1, chosen_step=1, stopped="", tasks=tasks, losses=TRAINING["losses"][:1], dev=[]
     )
     del run["learning_rates"]
-    page = Page(report.render(run))
+    page = read(report.render(run))
     assert "one step, loss 2.000" in page.text and "50.0% before, 0.0 points" in page.text
     assert len(page.of("circle", "dot")) == 1 and page.of("polyline") == []
-    assert "dev" not in [a["id"] for a in page.of("section")]
+    assert "dev" not in page.sections
 
 
 def test_without_a_score_that_is_a_share_the_metric_keeps_its_unit() -> None:
     tasks = [{"task": "wiki", "metric": "perplexity", "before": 31.5, "after": 12.25}]
-    page = Page(report.render(changed(tasks=tasks, dev=[{"step": 3, "scores": {"wiki": 12.25}, "mean": 12.25}])))
+    page = read(report.render(changed(tasks=tasks, dev=[{"step": 3, "scores": {"wiki": 12.25}, "mean": 12.25}])))
     assert "wiki perplexity – 31.50 12.25 −19.25" in page.text
     assert "kept" not in page.text.split("Development scores")[1].split("Loss")[0].split("12.25")[1]
 
@@ -272,6 +247,6 @@ def test_any_key_can_be_missing_or_none() -> None:
         for row in ({k: v for k, v in TRAINING["tasks"][0].items() if k != key}, {**TRAINING["tasks"][0], key: None}):
             cases.append(changed(tasks=[row]))
     cases += [changed(losses=[{"step": 1, "task": "sick", "loss": math.nan}]), changed(dev=[{"step": 50}])]
-    pages = [Page(report.render(case)) for case in cases]
+    pages = [read(report.render(case)) for case in cases]
     assert len(pages) == 1 + 2 * len(TRAINING) + 2 * len(TRAINING["tasks"][0]) + 2
     assert all("None" not in page.text and "nan" not in page.text for page in pages)

@@ -1,1 +1,1 @@
-"""The charts of the page, as SVG."""
+"""Charts that only this page has."""

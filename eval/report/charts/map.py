@@ -8,8 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from unicodedata import east_asian_width
 
-from xt.eval.report.charts.basic import Frame, Scale, ticks
-from xt.eval.report.page import attributes, fixed, is_number, percent, text
+from markupsafe import Markup
+
+from xt.core.pages.numbers import fixed, is_number, percent, short
+from xt.core.pages.svg import Frame, Scale, drawing, sign, tag, upright
+from xt.eval.report.reading import macros
+
+html = macros("map")
 
 SHAPES = {"high": "M-4 -4H4V4H-4Z", "mid": "M0 -5A5 5 0 1 0 0 5A5 5 0 1 0 0 -5Z", "low": "M0 -5.5L5.5 4.5H-5.5Z"}
 COLOURS = {"high": "second", "mid": "third", "low": "accent"}
@@ -43,15 +48,14 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
 
-def group_key(group: str) -> str:
-    """The legend's sign for a resource class."""
-    path = f'<g class="c-{COLOURS.get(group, "third")} point"><path transform="translate(7 7)" d="{shape(group)}"/></g>'
-    return f'<svg class="key" width="14" height="14" viewBox="0 0 14 14" aria-hidden="true">{path}</svg>'
+def coloured(group: str, *inside: str, class_: str = "", **attributes: object) -> Markup:
+    """Return what has the colour of a resource class."""
+    return tag("g", *inside, class_=f"c-{COLOURS.get(group, 'third')} {class_}".strip(), **attributes)
 
 
-def shape(group: str) -> str:
-    """The outline of a mark."""
-    return SHAPES.get(group, OTHER)
+def outline(group: str, x: float, y: float) -> Markup:
+    """Return the mark of a resource class."""
+    return tag("path", d=SHAPES.get(group, OTHER), transform=f"translate({x:.1f} {y:.1f})")
 
 
 def width_of(name: str) -> float:
@@ -113,11 +117,10 @@ def scales(items: Sequence[Point]) -> tuple[Scale, Scale]:
     return Scale(max(0.0, min(int((low - 0.02) * 20) / 20, 0.95)), 1.0), Scale(0, max(0.05, 1.08 * high))
 
 
-def drawing(items: Sequence[Point], title: str, *, x: Scale, y: Scale, frame: Frame, view: tuple[int, int]) -> str:
-    """One map. Marks can be stepped through by the arrow keys; a stem leads to what perfect calibration would show."""
-    x_ticks = {t: percent(t, 0) for t in ticks(x.low, x.high, int(frame.width / 60))}
-    y_ticks = {t: f"{t:g}" for t in ticks(y.low, y.high, 6)}
-    parts = [frame.axes(x_ticks, y_ticks, "accuracy", "ECE")]
+def picture(items: Sequence[Point], title: str, frame: Frame, width: int, height: int) -> Markup:
+    """Return one map. Marks can be stepped through by the arrow keys; a stem leads to what perfection would show."""
+    x, y = frame.x.ticks(int(frame.width / 60)), frame.y.ticks(6, short)
+    parts = [frame.axes(x, y, "accuracy", "ECE")]
     ordered = sorted(items, key=lambda p: (p.x, p.name))
     stems: list[Box] = []
     spots = {id(p): frame.at(p.x, p.y) for p in ordered}
@@ -126,54 +129,43 @@ def drawing(items: Sequence[Point], title: str, *, x: Scale, y: Scale, frame: Fr
             at_x, at_y = spots[id(p)]
             _, end = frame.at(p.x, p.reference)
             stems.append((at_x - 1, min(at_y, end), at_x + 1, max(at_y, end)))
-            ends = f'x1="{at_x:.1f}" x2="{at_x:.1f}" y1="{at_y:.1f}" y2="{end:.1f}"'
-            parts.append(f'<g class="c-{COLOURS.get(p.group, "third")}"><line class="stem" {ends}/></g>')
+            parts.append(coloured(p.group, upright(at_x, at_y, end, "stem")))
     for i, p in enumerate(ordered):
-        at_x, at_y = spots[id(p)]
-        place_of = f'transform="translate({at_x:.1f} {at_y:.1f})"'
-        parts.append(
-            f'<g class="c-{COLOURS.get(p.group, "third")} point" tabindex="{0 if i == 0 else -1}" role="img" '
-            f'aria-label="{text(p.said)}" data-say="{text(p.said)}"><title>{text(p.said)}</title>'
-            f'<path d="{shape(p.group)}" {place_of}/></g>'
-        )
+        told = {"role": "img", "aria_label": p.said, "data_say": p.said}
+        inside = (tag("title", p.said), outline(p.group, *spots[id(p)]))
+        parts.append(coloured(p.group, *inside, class_="point", tabindex=0 if i == 0 else -1, **told))
     notable = sorted(items, key=lambda p: (-p.excess, p.x))
     worst = sorted(items, key=lambda p: p.x)[:3]
     named = list(dict.fromkeys([*notable[:4], *worst, *notable]))
-    room = (frame.left, frame.top, frame.left + frame.width + 6, frame.top + frame.height)
+    room = (frame.left, frame.top, frame.right + 6, frame.bottom)
     placed = place(
         [(p.name, *spots[id(p)]) for p in named], list(spots.values()), room, stems=stems, most=int(frame.width / 22)
     )
     for p, spot in zip(named, placed, strict=True):
         if spot is not None:
-            at = attributes(x=f"{spot[0]:.1f}", y=f"{spot[1]:.1f}", text_anchor=spot[2] if spot[2] != "start" else None)
-            parts.append(f'<text class="tag"{at} aria-hidden="true">{text(p.name)}</text>')
-    width, height = view
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="group" aria-label="{text(title)}"><title>{text(title)}</title>'
-        f"{''.join(parts)}</svg>"
-    )
+            anchor = spot[2] if spot[2] != "start" else None
+            parts.append(
+                tag("text", p.name, class_="tag", x=spot[0], y=spot[1], text_anchor=anchor, aria_hidden="true")
+            )
+    return drawing(width, height, title, *parts, role="group", aria_label=title)
 
 
-def language_map(items: Sequence[Point], title: str) -> str:
-    """The map of some languages with its legend and a line that says what is pointed at; empty without any."""
+def language_map(items: Sequence[Point], title: str) -> Markup:
+    """Return the map of some languages with its legend and a line that says what is pointed at; empty without any."""
     if not items:
-        return ""
+        return Markup()
     x, y = scales(items)
-    wide = Frame(x, y, left=44, top=22, width=832, height=380)
-    narrow = Frame(x, y, left=38, top=22, width=296, height=330)
+    wide = picture(items, title, Frame(x, y, left=44, top=22, width=832, height=380), 900, 450)
+    narrow = picture(items, title, Frame(x, y, left=38, top=22, width=296, height=330), 350, 400)
     groups = [g for g in ("high", "mid", "low", "") if any(p.group == g for p in items)]
-    labels = {"": "class not known"}
-    signs = "".join(f"<li>{group_key(g)}{text(labels.get(g, f'{g}-resource'))}</li>" for g in groups)
-    stem = '<svg class="key" width="14" height="14" viewBox="0 0 14 14" aria-hidden="true"><g class="c-third">'
-    stem += '<line class="stem" x1="7" x2="7" y1="1" y2="13"/></g></svg>'
-    end = f"<li>{stem}down to what perfect calibration would show</li>" if any(p.reference for p in items) else ""
-    first = max(items, key=lambda p: p.excess)
-    return (
-        f'<ul class="legend">{signs}{end}</ul>\n<figure class="map">'
-        f'<div class="wide-only">{drawing(items, title, x=x, y=y, frame=wide, view=(900, 450))}</div>'
-        f'<div class="narrow-only">{drawing(items, title, x=x, y=y, frame=narrow, view=(350, 400))}</div>'
-        f'<figcaption class="say" aria-live="polite">{text(first.said)}</figcaption></figure>\n'
-    )
+    legend = [
+        (sign(coloured(g, outline(g, 7, 7), class_="point")), f"{g}-resource" if g else "class not known")
+        for g in groups
+    ]
+    if any(p.reference for p in items):
+        stem = sign(coloured("", upright(7, 1, 13, "stem")))
+        legend.append((stem, "down to what perfect calibration would show"))
+    return html.map(legend, wide, narrow, max(items, key=lambda p: p.excess).said)
 
 
 def said(name: str, group: str, accuracy: float, ece: float, null: float | None) -> str:

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from xt.core.results.report import Encoder, Means, Report
-from xt.eval.report.charts import basic
-from xt.eval.report.charts.basic import Dot, Row, Scale
-from xt.eval.report.page import fixed, percent, text
-from xt.eval.report.reading import direction_label, encoders, language_name, retrieval_of
+from markupsafe import Markup
 
+from xt.core.pages.numbers import fixed, percent
+from xt.core.pages.rows import Dot, Row, chart
+from xt.core.pages.svg import Scale
+from xt.core.results.report import Encoder, Means, Report
+from xt.eval.report.reading import direction_label, encoders, language_name, macros, retrieval_of
+
+html = macros("quality")
 GROUP_NAMES = {"family": "Family", "script": "Script", "joshi": "Joshi class", "resource": "Resource class"}
 
 
-def groups(report: Report, way: str) -> str:
-    """Mean accuracy by family, script and Joshi class, of every encoder in one direction."""
+def groups(report: Report, way: str) -> Markup:
+    """Return mean accuracy by family, script and Joshi class, of every encoder in one direction."""
     found = encoders(report)
     kinds = list(dict.fromkeys(k for e, _ in found for k in retrieval_of(e, way).groups))
-    panels = ""
+    panels = []
     for kind in kinds:
         tables = [retrieval_of(e, way).groups.get(kind, {}) for e, _ in found]
         names = list(dict.fromkeys(n for t in tables for n in t))
@@ -36,12 +39,9 @@ def groups(report: Report, way: str) -> str:
             if kind == "joshi":
                 order = sorted(lines, key=lambda pair: pair[1].label)
             scale = Scale(min(0.9, int(10 * min(d.value for _, r in lines for d in r.dots)) / 10), 1.0)
-            chart = basic.dot_chart([line for _, line in order], scale, basic.ticks(scale.low, 1.0, 4), "percent")
-            panels += f"<figure><figcaption>{text(GROUP_NAMES.get(kind, kind))}</figcaption>{chart}</figure>\n"
-    note = '<p class="note">Means over languages; the small figure is how many.</p>\n'
-    if not panels:
-        return ""
-    return f'<h3>By group, {text(direction_label(way))}</h3>\n{note}<div class="groups">\n{panels}</div>\n'
+            rows = [line for _, line in order]
+            panels.append((GROUP_NAMES.get(kind, kind), chart(rows, scale, 4, two=False)))
+    return html.groups(direction_label(way), panels) if panels else Markup()
 
 
 def figure_of(table: Mapping[str, Mapping[str, float]], name: str, *keys: str) -> float | None:
@@ -60,8 +60,8 @@ def beside(encoder: Encoder, way: str) -> Iterator[tuple[str, Means]]:
         yield "by text: an answer equal to the right one is right", found.by_text
 
 
-def conventions(report: Report, ways: Sequence[str]) -> str:
-    """Whose convention each direction is, and which languages are too small for the equal pools."""
+def conventions(report: Report, ways: Sequence[str]) -> list[str]:
+    """Return whose convention each direction is, and which languages are too small for the equal pools."""
     told: dict[str, None] = {}
     for encoder in report.encoders:
         for way in ways:
@@ -71,4 +71,4 @@ def conventions(report: Report, ways: Sequence[str]) -> str:
             lacking = [language_name(report, code) for code in found.pool_missing]
             if lacking:
                 told[f"Too few candidates for the equal pools: {', '.join(lacking)}."] = None
-    return "".join(f'<p class="note">{text(t)}</p>\n' for t in told)
+    return list(told)

@@ -2,60 +2,45 @@
 
 from collections.abc import Callable, Sequence
 
-from xt.core.results.report import Language, Report, RetrievalRow
-from xt.eval.report import page
-from xt.eval.report.charts import map as charts_map
-from xt.eval.report.page import Cell, figure, fixed, percent, text, words
-from xt.eval.report.reading import Block, blocks, by_name, language_name, language_of, resource
+from markupsafe import Markup
 
+from xt.core.pages.numbers import fixed, interval, percent
+from xt.core.pages.tables import Cell, Column, figure, measured, table, words
+from xt.core.results.report import Language, Measures, Report, RetrievalRow
+from xt.eval.report.charts import map as charts_map
+from xt.eval.report.reading import Block, blocks, by_name, language_cell, language_name, language_of, macros, resource
+
+html = macros("map")
 CLOSE = 0.01
 """An excess up to this is called close to perfect calibration."""
 
 
-def languages(report: Report) -> str:
-    """Map and table of what was calibrated, the first of it in full, the rest folded."""
-    found = blocks(report)
-    if not found:
-        return ""
-    how = (
-        "Each mark is a language: how often the answer is right, against how far its stated probabilities are off. "
-        "The lower right is where to be; <b>excess</b> is the part of the error beyond what perfect calibration would "
-        "show on as many queries. Point at a mark, or step through them with the arrow keys."
-    )
-    first, *others = [one(report, block) for block in found]
-    folded = "".join(page.details(f"The same, {b.plain}", part) for b, part in zip(found[1:], others, strict=True))
-    return page.section("languages", "Languages", how, first, folded)
+def languages(report: Report) -> Markup:
+    """Return map and table of what was calibrated, the first of it in full, the rest folded."""
+    parts = [(block.plain, one(report, block)) for block in blocks(report)]
+    return html.languages(parts) if parts else Markup()
 
 
-def one(report: Report, block: Block) -> str:
-    """Sentence, map and table of one block."""
-    heading = f'<h3 class="who">{block.title} <small>{text(block.label)}</small></h3>\n'
-    return heading + told(report, block) + chart(report, block) + table(report, block)
-
-
-def told(report: Report, block: Block) -> str:
-    """How many languages are close to perfect, and which is farthest; what was fallen back on."""
-    sentence = close_sentence(report, block)
+def one(report: Report, block: Block) -> Markup:
+    """Return sentence, map and table of one block; with what was fallen back on."""
     fallbacks = [f"{language_name(report, c)}: {r.fallback}" for c, r in block.languages.items() if r.fallback]
-    shown = "".join(f'<p class="note">{text(n)}</p>\n' for n in [*block.source.notes, *fallbacks])
-    return (f"<p>{sentence}</p>\n" if sentence else "") + shown
+    notes = [*block.source.notes, *fallbacks]
+    close = close_sentence(report, block)
+    return html.block(block.title, block.label, close, notes, chart(report, block), language_table(report, block))
 
 
-def close_sentence(report: Report, block: Block) -> str:
-    """The same as a bare sentence, HTML; empty where no null value is known."""
+def close_sentence(report: Report, block: Block) -> Markup:
+    """Return how many languages are close to perfect, and which is farthest; empty where no null value is known."""
     gaps = {code: gap for code, row in block.languages.items() if (gap := row.excess) is not None}
     if len(gaps) < 2:
-        return ""
-    close, worst = sum(gap <= CLOSE for gap in gaps.values()), max(gaps, key=lambda c: gaps[c])
-    tail = f"; the farthest is {text(language_name(report, worst))}, {fixed(gaps[worst])} above it"
-    return (
-        f"In <b>{close} of {len(gaps)} languages</b> the stated probabilities are within {CLOSE:g} of what perfect "
-        f"calibration would show{tail if gaps[worst] > CLOSE else ''}."
-    )
+        return Markup()
+    worst = max(gaps, key=lambda c: gaps[c])
+    near = sum(gap <= CLOSE for gap in gaps.values())
+    return html.close(near, len(gaps), CLOSE, language_name(report, worst), gaps[worst])
 
 
-def chart(report: Report, block: Block) -> str:
-    """The map."""
+def chart(report: Report, block: Block) -> Markup:
+    """Return the map."""
     items = []
     for code, row in block.languages.items():
         name, group = language_name(report, code), resource(report, code)
@@ -66,16 +51,24 @@ def chart(report: Report, block: Block) -> str:
     return charts_map.language_map(items, f"Accuracy against ECE by language, {block.plain}")
 
 
-COLUMNS = ("accuracy", "pool", "ece", "excess", "temperature", "auroc", "aurc")
-HEADS = {
-    "accuracy": "Accuracy",
-    "pool": "equal pool",
-    "ece": "ECE",
-    "excess": "Excess",
-    "temperature": "T",
-    "auroc": "AUROC",
-    "aurc": "AURC",
-}
+Figures = tuple[Measures, RetrievalRow]
+"""What was measured of a language's probabilities, and of its answers."""
+
+
+def accuracy(row: Figures) -> float | None:
+    """Return the accuracy of retrieval, or of what was calibrated."""
+    return row[0].accuracy if row[1].accuracy is None else row[1].accuracy
+
+
+COLUMNS: tuple[Column[Figures], ...] = (
+    Column("Accuracy", accuracy, percent, lambda row: interval(row[1].accuracy_ci or row[0].accuracy_ci, 1, 100)),
+    Column("equal pool", lambda row: row[1].accuracy_pool, percent),
+    Column("ECE", lambda row: row[0].ece, fixed, lambda row: interval(row[0].ece_ci)),
+    Column("Excess", lambda row: row[0].excess),
+    Column("T", lambda row: row[0].temperature, lambda value: fixed(value, 4)),
+    Column("AUROC", lambda row: row[0].auroc),
+    Column("AURC", lambda row: row[0].aurc),
+)
 ABOUT: dict[str, Callable[[Language], str | int | None]] = {
     "Family": lambda row: row.family,
     "Script": lambda row: row.script,
@@ -85,49 +78,26 @@ ABOUT: dict[str, Callable[[Language], str | int | None]] = {
 """What is known of languages, by the heading of its column."""
 
 
-def table(report: Report, block: Block) -> str:
-    """Everything known of each language; a column that no language has is left out. Sortable."""
-    lines = {code: cells(report, block, code) for code in block.languages}
-    shown = [c for c in COLUMNS if any(line[c].key is not None for line in lines.values())]
+def language_table(report: Report, block: Block) -> Markup:
+    """Return everything known of each language; a column that no language has is left out. Sortable."""
+    lines = {code: (row, block.retrieval.get(code) or RetrievalRow()) for code, row in block.languages.items()}
+    columns = measured(COLUMNS, lines.values())
     known = {code: {k: of(language_of(report, code)) for k, of in ABOUT.items()} for code in lines}
     about = [k for k in ABOUT if any(row[k] is not None for row in known.values())]
     rows: list[Sequence[Cell]] = []
     for code in by_name(report, lines):
-        name = language_name(report, code)
-        first = Cell(f'{text(name)} <small class="code">{text(code)}</small>', name)
         size = block.languages[code].n
+        figures = [column.cell(lines[code]) for column in columns]
         tail = [fact(known[code][k]) for k in about]
-        rows.append([first, figure(size, fixed(size, 0)), *(lines[code][c] for c in shown), *tail])
-    pool = pool_of(report) if "pool" in shown else None
-    caption = "All languages, with 95% intervals. Select a heading to sort." + (
-        f" Equal pool: accuracy among {fixed(pool, 0)} candidates in every language." if pool else ""
-    )
-    head = ["Language", "n", *(HEADS[c] for c in shown), *about]
-    return page.table(caption, head, rows, sort=True, tall=len(rows) > 14)
-
-
-def pool_of(report: Report) -> float | None:
-    """How many candidates the equal pools have."""
-    return next((way.pool for e in report.encoders for way in e.retrieval.values() if way.pool is not None), None)
+        rows.append([language_cell(report, code), figure(size, fixed(size, 0)), *figures, *tail])
+    heads = [column.head for column in columns]
+    pools = [way.pool for e in report.encoders for way in e.retrieval.values() if way.pool]
+    caption = "All languages, with 95% intervals. Select a heading to sort."
+    if "equal pool" in heads and pools:
+        caption += f" Equal pool: accuracy among {fixed(pools[0], 0)} candidates in every language."
+    return table(caption, ["Language", "n", *heads, *about], rows, sort=True, tall=len(rows) > 14)
 
 
 def fact(value: str | int | None) -> Cell:
-    """One thing that is known of a language."""
+    """Return one thing that is known of a language."""
     return figure(value, fixed(value, 0)) if isinstance(value, int) else words(value)
-
-
-def cells(report: Report, block: Block, code: str) -> dict[str, Cell]:
-    """The figures of one language."""
-    row, found = block.languages[code], block.retrieval.get(code) or RetrievalRow()
-    accuracy = found.accuracy if found.accuracy is not None else row.accuracy
-    bounds = found.accuracy_ci or row.accuracy_ci
-    gap = row.excess
-    return {
-        "accuracy": figure(accuracy, percent(accuracy), page.interval(bounds, 1, 100)),
-        "pool": figure(found.accuracy_pool, percent(found.accuracy_pool)),
-        "ece": figure(row.ece, fixed(row.ece), page.interval(row.ece_ci)),
-        "excess": figure(gap, fixed(gap)),
-        "temperature": figure(row.temperature, fixed(row.temperature, 4)),
-        "auroc": figure(row.auroc, fixed(row.auroc)),
-        "aurc": figure(row.aurc, fixed(row.aurc)),
-    }

@@ -4,15 +4,18 @@ import copy
 import math
 import random
 import re
-from html.parser import HTMLParser
 from statistics import fmean
 from typing import Any
 
 import pytest
 
+from tests.pages import Element, numbers, points, read
+from xt.core.pages import rows
+from xt.core.pages.page import HERE
+from xt.core.pages.svg import Scale
 from xt.core.results.report import Bin
-from xt.eval.report import build, style
-from xt.eval.report.charts import basic
+from xt.eval.report import build
+from xt.eval.report.charts import reliability
 
 # code, name, resource class, script, family
 LANGUAGES = """
@@ -150,7 +153,7 @@ def encoder(rng: random.Random, name: str, label: str, gain: float) -> dict[str,
             "cosine_p1": c + (1 - c) / 2,
             "cosine_mean": c + (1 - c) * 0.8,
             "neighbour_agreement": a,
-            "batch_invariance_min": b,
+            "batch_cosine_min": b,
             "megabytes": m,
         }
         for s, c, a, b, m in (
@@ -312,81 +315,41 @@ def fake() -> dict[str, Any]:
     }
 
 
-VOID = {"meta", "br"}
-
-
-class Outline(HTMLParser):
-    """Checks that tags nest, and keeps the attributes, the ids and the visible text."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.words: list[str] = []
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]} at {self.getpos()}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def ids(self) -> set[str]:
-        return {value for _, name, value in self.attributes if name == "id"}
-
-
-def read(html: str) -> Outline:
-    """Parse a page to its end."""
-    outline = Outline()
-    outline.feed(html)
-    outline.close()
-    assert outline.open == [], f"left open: {outline.open}"
-    return outline
-
-
 @pytest.fixture(scope="module")
-def full() -> str:
+def html() -> str:
     """The page of the whole fake run."""
     return build.render(fake())
 
 
-def test_tags_nest_and_every_section_is_there(full: str) -> None:
-    outline = read(full)
+@pytest.fixture(scope="module")
+def full(html: str) -> Element:
+    """The same, read."""
+    return read(html)
+
+
+def test_tags_nest_and_every_section_is_there(full: Element) -> None:
     sections = {"languages", "retrieval", "calibration", "training", "parity", "serving", "examples", "provenance"}
-    assert outline.ids() == sections | {"notes"}
-    assert len(outline.ids()) == sum(name == "id" for _, name, _ in outline.attributes)
-    tags = [match.lower() for match in re.findall(r"<(h[1-6])", full)]
-    assert tags[0] == "h1" and tags.count("h1") == 1 and tags.count("h2") == 8
-    assert full.count("<table") == full.count("<caption>") > 8
+    assert sorted(full.ids) == sorted(sections | {"notes"})
+    assert set(full.sections) == sections
+    titles = [e.tag for e in full.below() if e.tag in ("h1", "h2")]
+    assert titles == ["h1", *["h2"] * 8]
+    assert all(len(table.of("caption")) == 1 for table in full.of("table")) and len(full.of("table")) > 8
 
 
-def test_page_loads_nothing_from_elsewhere(full: str) -> None:
-    assert "http://" not in full and "https://" not in full and "@import" not in full and "url(" not in full
-    outline = read(full)
-    outside = [a for a in outline.attributes if a[1] in ("src", "href", "xlink:href") and not a[2].startswith("#")]
-    assert outside == []
-    targets = {a[2][1:] for a in outline.attributes if a[1] == "href"}
-    assert len(targets) == 9 and targets <= outline.ids()
-    assert "default-src 'none'" in next(v for _, n, v in outline.attributes if n == "content" and "src" in v)
+def test_page_loads_nothing_from_elsewhere(html: str, full: Element) -> None:
+    assert "http://" not in html and "https://" not in html and "@import" not in html and "url(" not in html
+    assert not [e for e in full.below() if {"src", "xlink:href"} & set(e.attributes)]
+    targets = [e["href"] for e in full.below() if "href" in e.attributes]
+    assert len(targets) == 9 and all(t[0] == "#" and t[1:] in full.ids for t in targets)
+    (policy,) = full.of("meta", http_equiv="Content-Security-Policy")
+    assert policy["content"].startswith("default-src 'none'")
+    assert not [e.tag for e in full.below() if e.tag in ("link", "img", "iframe", "object")]
 
 
-def test_viewport_dark_mode_and_print_are_declared(full: str) -> None:
-    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in full
-    assert "@media screen and (prefers-color-scheme:dark)" in full
-    assert "@media print" in full
+def test_viewport_dark_mode_and_print_are_declared(html: str, full: Element) -> None:
+    assert full.of("meta", name="viewport")[0]["content"] == "width=device-width, initial-scale=1"
+    assert "@media screen and (prefers-color-scheme:dark)" in html
+    assert "@media print" in html
 
 
 def luminance(colour: str) -> float:
@@ -396,21 +359,26 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("colours", [style.LIGHT, style.DARK], ids=["light", "dark"])
-def test_text_colours_have_contrast_of_aa(colours: dict[str, str]) -> None:
+@pytest.mark.parametrize("which", [0, 1], ids=["light", "dark"])
+def test_text_colours_have_contrast_of_aa(which: int) -> None:
+    css = (HERE / "style.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--(\w+):(#\w{6})", re.findall(r":root\{(--paper[^}]*)\}", css)[which]))
     for ground in ("paper", "card", "wash"):
         for ink in ("ink", "muted", "accent", "second", "third"):
             bright, dim = sorted((luminance(colours[ground]), luminance(colours[ink])), reverse=True)
             assert (bright + 0.05) / (dim + 0.05) >= 4.5, f"{ink} on {ground}"
 
 
-def test_every_language_is_in_chart_and_table(full: str) -> None:
+def test_every_language_is_in_chart_and_table(full: Element) -> None:
     table = languages()
     assert len(table) == 62
+    cells = [row[0] for row in full.sections["retrieval"].rows]
+    drawn = [row.inside[0].text for row in full.of(class_="r")]
+    titles = {title.text.split(":")[0] for title in full.of("title")}
     for code, about in table.items():
-        assert f'{about["name"]} <small class="code">{code}</small>' in full
-        assert full.count(f"<span>{about['name']} <i>{about['resource']}</i></span>") == 4  # two charts, two directions
-        assert f"<title>{about['name']}: base " in full
+        assert f"{about['name']} {code}" in cells
+        assert drawn.count(f"{about['name']} {about['resource']}") == 4  # two charts, two directions
+        assert about["name"] in titles
 
 
 def test_all_text_is_escaped() -> None:
@@ -424,11 +392,23 @@ def test_all_text_is_escaped() -> None:
             return [spoil(value) for value in data]
         return data + evil if isinstance(data, str) and data not in ("low", "mid", "high") else data
 
-    html = build.render({k: spoil(v) for k, v in metrics.items()})
-    outline = read(html)
-    assert html.count("<script>") == 1 and html.count("alert(") > 100
-    assert f"Afrikaans{evil}" in outline.text
-    assert f"{metrics['title']}{evil}" in outline.text
+    variant = {k: spoil(v) for k, v in metrics.items()}
+    for encoder_of in variant["encoders"]:  # the name of a method is a key
+        methods = encoder_of["calibration"]["foreign-english"]["methods"]
+        methods[evil] = methods.pop("per-language")
+    page = read(build.render(variant))
+    assert len(page.of("script")) == 1
+    told = page.text
+    assert told.count("alert(") > 100
+    for shown in (
+        "Afrikaans",
+        metrics["title"],
+        "Enter a valid time.",
+        METHODS["zero-shot"],
+        "Messages of the Django web framework and their translations by volunteers.",
+    ):
+        assert shown + evil in told
+    assert any(evil in cell for row in page.sections["calibration"].rows for cell in row if "ECE" not in cell)
 
 
 def test_language_codes_and_unknown_keys_are_escaped_too() -> None:
@@ -436,9 +416,8 @@ def test_language_codes_and_unknown_keys_are_escaped_too() -> None:
     rows = metrics["encoders"][0]["retrieval"]["foreign-english"]["languages"]
     rows["<b>"] = rows.pop("afr")
     metrics["encoders"][0]["retrieval"]["<u>"] = {"languages": rows}
-    html = build.render(metrics)
-    read(html)
-    assert "<u>" not in html and "<b> " not in html and "&lt;u&gt;" in html
+    page = read(build.render(metrics))
+    assert not page.of("u") and "<u>" in page.text and "<b>" in [row[0] for row in page.sections["retrieval"].rows]
 
 
 def test_numbers_are_rounded_and_the_summary_states_them() -> None:
@@ -450,20 +429,19 @@ def test_numbers_are_rounded_and_the_summary_states_them() -> None:
         methods[name]["overall"]["ece"] = ece
     trained["languages"]["afr"] |= {"accuracy": 0.912345, "accuracy_ci": [0.870001, 0.951], "mrr": 0.93336}
     metrics["serving"]["rows"][1]["sentences_per_second"] = 1342.44
-    html = build.render(metrics)
-    words = read(html).text
+    page = read(build.render(metrics))
+    words = page.text
     for part in (
-        "the trained encoder ranks the English translation of a sentence first in 84.4% of cases".replace(
-            "84.4%", " 84.4% "
-        ),
+        "the trained encoder ranks the English translation of a sentence first in 84.4% of cases",
         "3.2 points more than the base one",
         "0.012",
         "against 0.837 before (0.117 at the temperature it was trained with)",
         "1,342",
         "+3.2 points on base",
     ):
-        assert " ".join(part.split()) in words
-    assert '91.2% <small class="ci">[87.0, 95.1]</small>' in html and ">0.933<" in html
+        assert part in words
+    afrikaans = page.sections["retrieval"].table("All languages").row("Afrikaans afr")
+    assert "91.2% [87.0, 95.1]" in afrikaans and "0.933" in afrikaans
     assert "0.012345" not in words and "0.912345" not in words and "1342.4" not in words
 
 
@@ -507,14 +485,14 @@ def test_missing_section_is_left_out(name: str) -> None:
     SECTIONS[name](metrics)
     outline = read(build.render(metrics))
     follows = {"calibration": {"calibration", "languages"}}.get(name, {name})
-    assert outline.ids() == {*SECTIONS, "languages", "provenance", "notes"} - follows
+    assert set(outline.ids) == {*SECTIONS, "languages", "provenance", "notes"} - follows
     assert (name == "serving") == ("sentences a second on this machine" not in outline.text)
 
 
 def test_title_alone_makes_a_page() -> None:
     outline = read(build.render({"title": "empty", "created": "2026-01-01T12:00:00Z"}))
-    assert outline.ids() == set()
-    assert "1 January 2026, 12:00 UTC empty Written by xt" in outline.text
+    assert outline.ids == []
+    assert outline.text.startswith("empty 1 January 2026, 12:00 UTC empty Written by xt")
 
 
 def leaves(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -572,8 +550,8 @@ def test_none_and_nan_are_an_en_dash() -> None:
     metrics = fake()
     row = metrics["encoders"][1]["retrieval"]["foreign-english"]["languages"]["afr"]
     row |= {"accuracy": math.nan, "accuracy_ci": None, "mrr": None}
-    lines = [x for x in build.render(metrics).splitlines() if '<small class="code">afr</small>' in x]
-    assert '<td class="n">–</td>' * 2 in lines[-1]
+    row = read(build.render(metrics)).sections["retrieval"].table("All languages").row("Afrikaans afr")
+    assert row[7:9] == ["–", "–"]  # after five columns and two of the other encoder
 
 
 def test_one_encoder_is_not_compared() -> None:
@@ -590,7 +568,7 @@ def test_three_encoders_differ_in_shape() -> None:
     metrics = fake()
     metrics["encoders"].insert(1, {**metrics["encoders"][0], "name": "middle"})
     assert "middle" in read(build.render(metrics)).text
-    assert len({s.mark for s in basic.series_for(3)}) == len({s.colour for s in basic.series_for(3)}) == 3
+    assert len({s.mark for s in rows.series_for(3)}) == len({s.colour for s in rows.series_for(3)}) == 3
 
 
 def test_reliability_bin_is_drawn_where_worked_out_by_hand() -> None:
@@ -602,28 +580,30 @@ def test_reliability_bin_is_drawn_where_worked_out_by_hand() -> None:
         {"low": 0.2, "high": 0.2, "confidence": None, "accuracy": None, "count": 0},
     ]
     data = [Bin.from_json(row) for row in data]
-    first, second = basic.bin_marks(data)
+    first, second = reliability.bin_marks(data)
     assert (first.x, first.y, first.diagonal, first.r) == pytest.approx((83, 57, 155, 2.5))
     assert (second.x, second.y, second.diagonal, second.r) == pytest.approx((210.4, 106, 27.6, 5))
-    svg = basic.reliability(data, basic.Series("accent", "disc"), "title")
-    assert '<circle class="disc" cx="83.0" cy="57" r="2.5"/>' in svg
-    assert (
-        'points="83.0,57.0 210.4,106.0 210.4,27.6 83.0,155.0"' in svg
-    )  # the gap: along the curve, back on the diagonal
-    assert "<title>25 queries: stated 25.0%, right 75.0%</title>" in svg
+    drawn = read(reliability.reliability(data, rows.ACCENT, "title"))
+    (disc, *_) = drawn.of("circle", "disc")
+    assert numbers(disc, "cx", "cy", "r") == (83, 57, 2.5)
+    # the gap: along the curve, back on the diagonal
+    assert points(drawn.of("polygon")[0]) == [(83, 57), (210.4, 106), (210.4, 27.6), (83, 155)]
+    assert "25 queries: stated 25.0%, right 75.0%" in [title.text for title in drawn.of("title")]
 
 
 def test_dot_row_is_drawn_where_worked_out_by_hand() -> None:
-    looks = basic.series_for(2)
-    row = basic.Row("x", "", "", "x", [basic.Dot(looks[0], 0.6), basic.Dot(looks[1], 0.9, (0.85, 0.95))], 0.5)
-    svg = basic.dots(row, basic.Scale(0.5, 1.0))
-    assert '<circle class="ring" cx="20.00%"' in svg and '<circle class="disc" cx="80.00%"' in svg
-    assert 'class="whisk" x1="70.00%" x2="90.00%"' in svg and 'class="null" x1="0.00%"' in svg
+    looks = rows.series_for(2)
+    row = rows.Row("x", "", "", "x", [rows.Dot(looks[0], 0.6), rows.Dot(looks[1], 0.9, (0.85, 0.95))], 0.5)
+    drawn = read(rows.dots(row, Scale(0.5, 1.0)))
+    assert [drawn.of("circle", kind)[0]["cx"] for kind in ("ring", "disc")] == ["20.00%", "80.00%"]
+    (whisker,), (tick,) = drawn.of("line", "whisk"), drawn.of("line", "null")
+    assert (whisker["x1"], whisker["x2"], tick["x1"]) == ("70.00%", "90.00%", "0.00%")
 
 
-def test_foreign_text_sets_its_own_direction(full: str) -> None:
-    assert '<dd dir="auto">أدخل عنوان بريد إلكتروني صالح.</dd>' in full
-    assert full.count('dir="auto"') == 4 * 2 + 4 * 3  # query and answer; for wrong ones also what was wanted
+def test_foreign_text_sets_its_own_direction(full: Element) -> None:
+    texts = [e.text for e in full.of(dir="auto")]
+    assert "أدخل عنوان بريد إلكتروني صالح." in texts
+    assert len(texts) == 4 * 2 + 4 * 3  # query and answer; for wrong ones also what was wanted
 
 
 def test_failed_parity_is_said_in_words() -> None:

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from tests.pages import Element, numbers, points, read
 from xt.calibration import measures
 from xt.core import languages
+from xt.core.pages import rows
 from xt.core.results.folder import open_report
 from xt.core.results.report import Bin, Report
 from xt.eval.report import build, reading
-from xt.eval.report.charts import basic, trust
 from xt.eval.report.charts import map as charts_map
+from xt.eval.report.charts import reliability
 from xt.eval.report.sections import trust as report_trust
 
 Rows = list[dict[str, Any]]
@@ -157,13 +158,11 @@ def extend(metrics: dict[str, Any], predictions: Rows) -> dict[str, Any]:
     ]
     metrics["data"] = {"tatoeba/tatoeba.jav-eng.jav": "0123456789abcdef" * 4, "tatoeba/tatoeba.jav-eng.eng": "fe" * 32}
     metrics["ranked"] = {
-        "xquad-r": {
-            "languages": {
-                c: {"n": 1190, "map@20": 0.4 + 0.1 * i, "map@20_ci": [0.38 + 0.1 * i, 0.42 + 0.1 * i]}
-                for i, c in enumerate(("ara", "deu", "rus"))
-            },
-            "mean": {"map@20": 0.5},
-        }
+        "languages": {
+            c: {"n": 1190, "map@20": 0.4 + 0.1 * i, "map@20_ci": [0.38 + 0.1 * i, 0.42 + 0.1 * i]}
+            for i, c in enumerate(("ara", "deu", "rus"))
+        },
+        "mean": {"map@20": {"all": 0.5}},
     }
     mined = {"n": 9580, "pairs": 9300, "precision": 0.93, "recall": 0.9, "f1": 0.915, "threshold": 1.07}
     mined |= {"margins": {"distance": {"f1": 0.9}, "absolute": {"f1": 0.8}}, "notes": ["a <note> on mining"]}
@@ -242,37 +241,10 @@ def html(metrics: dict[str, Any]) -> str:
     return build.render(metrics)
 
 
-class Words(HTMLParser):
-    """The ids and the visible text of a page; fails where tags do not nest."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.words: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]} at {self.getpos()}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+@pytest.fixture(scope="module")
+def page(html: str) -> Element:
+    """The same, read."""
+    return read(html)
 
 
 WHERE: dict[str, Any] = {
@@ -288,10 +260,9 @@ WHERE: dict[str, Any] = {
 CALIBRATED = {"languages", "calibration", "reliability", "shots", "risk"}
 
 
-def test_every_section_is_there_and_tags_nest(html: str) -> None:
-    found = Words(html)
-    assert set(found.ids) == {*WHERE, *CALIBRATED, "provenance"} and len(set(found.ids)) == len(found.ids)
-    assert html.count("<table") == html.count("<caption>") > 20
+def test_every_section_is_there_and_tags_nest(page: Element) -> None:
+    assert sorted(page.ids) == sorted({*WHERE, *CALIBRATED, "provenance"})
+    assert all(len(table.of("caption")) == 1 for table in page.of("table")) and len(page.of("table")) > 20
 
 
 @pytest.mark.parametrize("name", WHERE)
@@ -299,7 +270,7 @@ def test_a_section_without_its_part_is_left_out(name: str, metrics: dict[str, An
     variant = copy.deepcopy(metrics)
     WHERE[name](variant)
     gone = CALIBRATED if name == "languages" else {name}
-    assert set(Words(build.render(variant)).ids) == {*WHERE, *CALIBRATED, "provenance"} - gone
+    assert set(read(build.render(variant)).ids) == {*WHERE, *CALIBRATED, "provenance"} - gone
 
 
 def leaves(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -350,13 +321,10 @@ def test_any_single_value_may_be_missing_or_a_number_broken(value: Any, metrics:
             continue
         variant = copy.deepcopy(small)
         at(variant, path[:-1])[path[-1]] = value
-        words = TAGS.sub(" ", build.render(variant))
+        words = read(build.render(variant)).text
         assert not re.search(r"\b(nan|None(?! of these)|NaN)\b", words), path
         tried += 1
     assert tried > (30 if value == {} else 80)
-
-
-TAGS = re.compile(r"<(style|script)>.*?</\1>|<[^>]*>", re.DOTALL)
 
 
 def at(data: Any, path: tuple[Any, ...]) -> Any:
@@ -385,32 +353,36 @@ def test_all_text_is_escaped(metrics: dict[str, Any]) -> None:
     scopes = entry["conformal"]["foreign-english"]["scopes"]
     scopes[evil] = scopes.pop("per-language")
     entry["calibration"]["foreign-english"]["shots"]["16"][evil] = {"ece": 0.1}
-    for part in ("ranked", "mining", "data"):
-        variant[part][evil] = next(iter(variant[part].values())) if part != "mining" else {"f1": 0.5}
+    variant["mining"]["languages"][evil] = {"f1": 0.5, "notes": [evil]}
+    variant["ranked"]["languages"][evil] = {"n": 1, evil: 0.5}
+    variant["data"][evil] = evil
     variant["summary"]["tasks"][evil] = {"score": 0.5, "group": evil}
-    page = build.render(variant)
-    Words(page)
-    assert "<img" not in page and page.count("&lt;img") > 100
+    spoilt = read(build.render(variant))
+    assert not spoilt.of("img") and spoilt.text.count("<img src=x") > 100
+    for part in ("ranked", "mining", "summary", "provenance", "conformal", "shots", "retrieval", "worst"):
+        assert evil in spoilt.sections[part].text, part
 
 
 def test_the_table_gives_excess_pool_and_classes_and_leaves_out_empty_columns(
-    html: str, metrics: dict[str, Any]
+    page: Element, metrics: dict[str, Any]
 ) -> None:
-    row = metrics["encoders"][0]["calibration"]["foreign-english"]["methods"]["zero-shot"]["languages"]["swh"]
-    line = next(x for x in html.splitlines() if '<small class="code">swh</small>' in x)
-    for shown in (f"{row['ece']:.3f}", f"{row['ece'] - row['ece_null']:.3f}".replace("-", "−"), f"{row['aurc']:.3f}"):
-        assert f">{shown}" in line
-    assert ">Niger-Congo<" in line and ">Latn<" in line and ">low<" in line and ">2<" in line
-    head = html.split('<small class="code">swh</small>')[0].rsplit("<thead>", 1)[1]
-    assert all(f">{h}</th>" in head for h in ("Excess", "equal pool", "T", "AUROC", "AURC", "Joshi", "Family"))
+    measured = metrics["encoders"][0]["calibration"]["foreign-english"]["methods"]["zero-shot"]["languages"]["swh"]
+    table = page.sections["languages"].table("All languages")
+    row = dict(zip(table.rows[0], table.row("Swahili swh"), strict=True))
+    assert row["ECE"].startswith(f"{measured['ece']:.3f} [")
+    assert row["Excess"] == f"{measured['ece'] - measured['ece_null']:.3f}".replace("-", "−")
+    assert row["AURC"] == f"{measured['aurc']:.3f}" and {"equal pool", "T", "AUROC"} <= set(row)
+    about = ("Family", "Script", "Resources", "Joshi")
+    assert tuple(row[k] for k in about) == ("Niger-Congo", "Latn", "low", "2")
     variant = copy.deepcopy(metrics)
-    for about in variant["languages"].values():
-        about.pop("joshi")
+    for facts in variant["languages"].values():
+        facts.pop("joshi")
     for way in variant["encoders"][0]["retrieval"].values():
         for each in way["languages"].values():
             each.pop("accuracy_pool")
-    page = build.render(variant)
-    assert ">Joshi</th>" not in page and ">equal pool</th>" not in page and "Equal pool:" not in page
+    without = read(build.render(variant)).sections["languages"]
+    heads = without.table("All languages").rows[0]
+    assert "Joshi" not in heads and "equal pool" not in heads and "Equal pool:" not in without.text
 
 
 def test_the_page_says_how_many_languages_are_close_and_which_is_farthest(metrics: dict[str, Any]) -> None:
@@ -418,7 +390,7 @@ def test_the_page_says_how_many_languages_are_close_and_which_is_farthest(metric
     rows = variant["encoders"][0]["calibration"]["foreign-english"]["methods"]["zero-shot"]["languages"]
     for code, gap in zip(CODES, (-0.01, 0.002, 0.0125, 0.06, 0.009, 0.011), strict=True):
         rows[code] |= {"ece_null": 0.02, "ece": 0.02 + gap}
-    whole = Words(build.render(variant)).text
+    whole = read(build.render(variant)).text
     said = "In 3 of 6 languages the stated probabilities are within 0.01 of what perfect calibration would show; "
     assert said + "the farthest is Javanese, 0.060 above it." in whole
 
@@ -429,14 +401,13 @@ def test_each_methods_farthest_language_stands_beside_its_mean(metrics: dict[str
     method["overall"] |= {"ece": 0.0501, "ece_null": 0.02}
     for code, gap in zip(CODES, (-0.01, 0.002, 0.0125, 0.06, 0.009, 0.011), strict=True):
         method["languages"][code] |= {"ece_null": 0.02, "ece": 0.02 + gap}
-    page = build.render(variant).split('<section id="calibration">')[1]
-    starts = '<tr><th scope="row">method per-language</th>'
-    line = next(x for x in page.splitlines() if x.startswith(starts) and "Javanese" in x)
-    assert ">0.030<" in line and '>0.060 <small class="ci">Javanese</small>' in line
+    table = read(build.render(variant)).sections["calibration"].table("Calibration of one, foreign → English, means")
+    row = dict(zip(table.rows[0], table.row("method per-language"), strict=True))
+    assert row["excess"] == "0.030" and row["farthest"] == "0.060 Javanese"
 
 
-def test_conventions_and_equal_pools_stand_beside_accuracy(html: str) -> None:
-    words = Words(html.split('<section id="retrieval">')[1].split("</section>")[0]).text
+def test_conventions_and_equal_pools_stand_beside_accuracy(page: Element) -> None:
+    words = page.sections["retrieval"].text
     assert "in equal pools of 100 91.2% – – 81.2%" in words and "F1, as MTEB reports it 71.2%" in words
     assert "foreign → English: XTREME's direction." in words
     assert words.count("Too few candidates for the equal pools: Georgian.") == 1
@@ -448,7 +419,7 @@ def test_predicted_temperatures_lead_where_there_are_any(metrics: dict[str, Any]
     methods["predicted"] = copy.deepcopy(methods["zero-shot"]) | {"label": "predicted from scores"}
     methods["predicted"]["overall"]["ece"] = 0.01234
     assert reading.blocks(Report.from_json(variant))[0].key == "predicted"
-    assert "off by 0.012 on average" in Words(build.render(variant)).text
+    assert "off by 0.012 on average" in read(build.render(variant)).text
 
 
 def test_a_mark_of_the_map_is_where_worked_out_by_hand() -> None:
@@ -459,9 +430,12 @@ def test_a_mark_of_the_map_is_where_worked_out_by_hand() -> None:
     drawn = charts_map.language_map(items, "title")
     down = 22 + 380 * (1 - 0.2 / 0.216)
     stem = 22 + 380 * (1 - 0.05 / 0.216)
-    assert f'transform="translate(460.0 {down:.1f})"' in drawn
-    assert f'x1="460.0" x2="460.0" y1="{down:.1f}" y2="{stem:.1f}"' in drawn
-    assert drawn.count('data-say="said a"') == 2 and drawn.count("<svg viewBox") == 2
+    wide, narrow = read(drawn).of("svg", role="group")
+    assert [p["data-say"] for p in wide.of("g", "point")] == ["", "said a"]
+    assert [p["data-say"] for p in narrow.of("g", "point")] == ["", "said a"]
+    assert f"translate(460.0 {down:.1f})" in [path["transform"] for path in wide.of("path")]
+    (line,) = wide.of("line", "stem")
+    assert numbers(line, "x1", "x2", "y1", "y2") == pytest.approx((460, 460, down, stem), abs=0.01)
     assert charts_map.language_map([], "title") == ""
 
 
@@ -490,22 +464,24 @@ def test_the_band_is_that_of_the_binomial() -> None:
     (row,) = measures.reliability(sure, right, bins=1)
     assert row["consistency"] == pytest.approx([binom.ppf(0.025, 30, 0.7) / 30, binom.ppf(0.975, 30, 0.7) / 30])
     bins = [{"confidence": c, "accuracy": c, "count": 9, "consistency": [c - 0.1, c + 0.1]} for c in (0.25, 0.75)]
-    drawn = trust.small_reliability([Bin.from_json(b) for b in bins], basic.Series("accent", "disc"), "title")
+    drawn = read(reliability.small_reliability([Bin.from_json(b) for b in bins], rows.ACCENT, "title"))
     # frame 16..128 across, 6..118 down: 0.25 is at 44, 0.75 at 100; 0.15 up is at 118 - 16.8 = 101.2
-    assert 'points="44.0,101.2 100.0,45.2 100.0,22.8 44.0,78.8"' in drawn
+    (band,) = drawn.of("polygon", "band")
+    assert points(band) == [(44, 101.2), (100, 45.2), (100, 22.8), (44, 78.8)]
     without = [Bin.from_json({k: v for k, v in b.items() if k != "consistency"}) for b in bins]
-    assert 'class="band"' not in trust.small_reliability(without, basic.Series("accent", "disc"), "title")
+    assert not read(reliability.small_reliability(without, rows.ACCENT, "title")).of("polygon", "band")
 
 
 def test_small_diagrams_are_ordered_by_excess_and_the_rest_is_folded(metrics: dict[str, Any]) -> None:
-    rows = metrics["encoders"][0]["calibration"]["foreign-english"]["methods"]["zero-shot"]["languages"]
-    far = max(rows, key=lambda c: rows[c]["ece"] - rows[c]["ece_null"])
+    found = metrics["encoders"][0]["calibration"]["foreign-english"]["methods"]["zero-shot"]["languages"]
+    far = max(found, key=lambda c: found[c]["ece"] - found[c]["ece_null"])
     report = Report.from_json(metrics)
     (block, *_) = reading.blocks(report)
     panels = report_trust.diagrams(report, block)
-    assert len(panels) == 6 and f"<b>{metrics['languages'][far]['name']}</b>" in panels[0]
-    many = report_trust.grid(block, panels * 3)
-    assert "The other 6 languages" in many and many.count("<figure>") == 18
+    assert len(panels) == 6 and panels[0][0] == metrics["languages"][far]["name"]
+    many = read(report_trust.grid(block, panels * 3))
+    assert "The other 6 languages" in many.text and len(many.of("details")[0].of("figure")) == 6
+    assert len(many.of("figure")) == 18
 
 
 def test_curves_by_class_are_means_over_its_languages() -> None:
@@ -514,16 +490,16 @@ def test_curves_by_class_are_means_over_its_languages() -> None:
     assert mean == pytest.approx({0.5: 0.0, 0.75: 0.125, 1.0: 0.25})  # 0.25 lies before the second curve begins
 
 
-def test_worst_errors_show_their_texts_in_their_own_direction(html: str, metrics: dict[str, Any]) -> None:
-    part = html.split('<section id="worst">')[1].split("</section>")[0]
-    assert part.count('<article class="card">') == 20 and part.count("✗ wrong") == 20 and "✓" not in part
-    assert part.count('dir="auto"') == 60 and "ask &lt;" in part and "صباح الخير" in part
-    stated = [float(x) for x in re.findall(r"stated ([0-9.]+)%", part)]
+def test_worst_errors_show_their_texts_in_their_own_direction(page: Element) -> None:
+    part = page.sections["worst"]
+    assert len(part.of("article")) == 20 and part.text.count("✗ wrong") == 20 and "✓" not in part.text
+    assert len(part.of(dir="auto")) == 60 and "ask <" in part.text and "صباح الخير" in part.text
+    stated = [float(x) for x in re.findall(r"stated ([0-9.]+)%", part.text)]
     assert stated == sorted(stated, reverse=True) and len(stated) == 20
 
 
-def test_command_and_hashes_are_there(html: str, metrics: dict[str, Any]) -> None:
-    words = Words(html).text
+def test_command_and_hashes_are_there(page: Element, metrics: dict[str, Any]) -> None:
+    words = page.sections["provenance"].text
     assert metrics["command"] in words
     for name, value in metrics["data"].items():
         assert name in words and value in words
@@ -532,22 +508,40 @@ def test_command_and_hashes_are_there(html: str, metrics: dict[str, Any]) -> Non
 def test_calibrated_heads_have_their_map_and_table(metrics: dict[str, Any]) -> None:
     methods = metrics["encoders"][0]["calibration"]["foreign-english"]["methods"]
     variant = {k: metrics[k] for k in ("title", "task", "languages")} | {"calibration": {"xnli": {"methods": methods}}}
-    found = Words(build.render(variant))
+    found = read(build.render(variant))
     assert {"languages", "reliability", "risk"} <= set(found.ids) and "xnli" in found.text
 
 
-def test_sums_name_what_is_missing(html: str) -> None:
-    words = Words(html.split('<section id="summary">')[1].split("</section>")[0]).text
+def test_mined_pairs_show_what_is_promised(page: Element) -> None:
+    table = page.sections["mining"].table("Mined pairs")
+    row = dict(zip(table.rows[0], table.row("rus"), strict=True))
+    assert (row["Gold"], row["Mined"], row["F1"], row["threshold"]) == ("9,580", "9,300", "92.0%", "1.0700")
+    assert (row["guaranteed: precision"], row["discoveries: wrong"], row["ECE"]) == ("96.0%", "4.0%", "0.011")
+    words = page.sections["mining"].text
+    assert "by the ratio margin over 4 neighbours, one to one" in words
+    assert "German: a <note> on mining" in words and "Means over the languages" in words
+
+
+def test_sums_name_what_is_missing(page: Element) -> None:
+    words = page.sections["summary"].text
     assert words.startswith("XTREME") and "1 of 36" in words and "Without a score: xnli" in words
     assert "Overall –" in words and "German" in words
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LONG = "a temperature for each language, shrunk towards that of all by how little it has"
+"""The longest name of a method."""
 PROBE = """<script>
 addEventListener("load", () => {
   const out = {};
   const page = document.documentElement;
+  const methods = [...document.querySelectorAll("#calibration .scroll")].find(box => box.getClientRects().length);
+  out.cut = methods.scrollWidth - methods.clientWidth;
+  const names_of = [...methods.querySelectorAll("tbody th > span")];
+  out.lines = names_of.map(e => Math.round(e.getBoundingClientRect().height / parseFloat(getComputedStyle(e).lineHeight)));
+  document.querySelectorAll("details").forEach(part => { part.open = true; });
   out.overflow = page.scrollWidth - page.clientWidth;
+  document.querySelectorAll("details").forEach(part => { part.open = false; });
   const table = document.querySelector("#languages table.sort");
   const names = () => [...table.tBodies[0].rows].map(r => r.cells[0].dataset.k);
   const head = [...table.tHead.rows[0].cells].findIndex(c => c.textContent.startsWith("Excess"));
@@ -577,6 +571,7 @@ def test_in_a_browser_nothing_overflows_tables_sort_and_arrows_step_through_the_
     frame = tmp_path / "frame.html"
     page = tmp_path / "report.html"
     # A browser's own window is never as narrow as a phone; a frame is.
+    html = html.replace("method per-language", LONG)
     page.write_text(html.replace("</body>", PROBE.replace("document.title", "parent.document.title")), encoding="utf-8")
     frame.write_text(f'<iframe src="report.html" width="{width}" height="800"></iframe>', encoding="utf-8")
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
@@ -586,6 +581,8 @@ def test_in_a_browser_nothing_overflows_tables_sort_and_arrows_step_through_the_
     assert found, done.stderr[-500:]
     out = json.loads(found.group(1))
     assert out["overflow"] == 0
+    assert max(out["lines"]) in ((2,) if width > 1000 else (3, 4, 5))
+    assert out["cut"] == 0 or width < 1000
     assert sorted(out["after"]) == sorted(out["before"]) and out["after"] != out["before"]
     assert out["keys"] == sorted(out["keys"], reverse=True) and out["aria"] == "descending"
     assert out["second"] and out["said"] and out["stops"] == 1

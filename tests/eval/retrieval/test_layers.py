@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.pages import read as read_page
 from xt.core.data.bitext import Bitext
+from xt.core.results.report import Report
 from xt.eval.report import build
 from xt.eval.report.sections.layers import layers as section
 from xt.eval.retrieval.layers import accuracies, best, halves, sweep
@@ -102,26 +104,23 @@ def test_the_section_of_the_metrics_has_means_by_class(data):
 
 
 def test_the_page_has_the_section_with_curve_table_and_choice(data):
-    html = build.render(
-        {"title": "t", "layers": data, "languages": {"deu": {"name": "Ger<man"}, "swh": {"name": "Swa<hili"}}}
-    )
-    assert '<a href="#layers">Layers</a>' in html
-    part = html[html.index('<section id="layers">') :]
-    part = part[: part.index("</section>")]
-    assert part.count('<polyline class="curve"') == 2
-    assert "83.3%" in part and "layer 7 of 12" in part
-    assert "own</small>" in part.replace(", chosen", "")
-    assert part.count("Chosen on: Ger&lt;man.") + part.count("Chosen on: Swa&lt;hili.") == 1
-    assert "Ger<man" not in html and "Swa<hili" not in html
+    names = {"deu": {"name": "Ger<man>"}, "swh": {"name": "Swa<hili>"}}
+    page = read_page(build.render({"title": "t", "layers": data, "languages": names}))
+    assert [link.text for link in page.of("a", href="#layers")] == ["Layers"]
+    part = page.sections["layers"]
+    assert len(part.of("polyline", "curve")) == 2
+    assert "83.3%" in part.text and "layer 7 of 12" in part.text
+    assert [row[0] for row in part.rows if row[0].removesuffix(", chosen") == "7 own"]
+    assert part.text.count("Chosen on: Ger<man>.") + part.text.count("Chosen on: Swa<hili>.") == 1
 
 
 def test_the_page_of_a_run_without_layers_has_no_such_section():
-    assert section({"title": "t"}) == ""
-    assert 'id="layers"' not in build.render({"title": "t"})
+    assert section(Report()) == ""
+    assert "layers" not in read_page(build.render({"title": "t"})).sections
 
 
 def test_one_layer_in_one_language_has_a_table_and_neither_curve_nor_choice():
     data = sweep(lambda t: {7: encode(t)[7]}, PAIRS[:1], resources={"deu": "high"}, own=7, count=12)
-    html = section({"layers": data})
-    assert "polyline" not in html and "there is none to choose a layer on" in html
-    assert "<table" in html
+    page = read_page(section(Report.from_json({"layers": data})))
+    assert not page.of("polyline") and "there is none to choose a layer on" in page.text
+    assert len(page.of("table")) == 1
