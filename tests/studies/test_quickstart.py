@@ -93,7 +93,7 @@ def test_every_step_is_timed_and_the_report_holds_one_encoder_with_intervals(ran
     assert len(encoder.retrieval[DIRECTION].languages) == 5
     overall = encoder.calibration[DIRECTION].methods["zero-shot"].overall
     assert overall.ece >= 0
-    assert [t["task"] for t in report.training["tasks"]] == list(TASKS)
+    assert [t.task for t in report.training.tasks] == list(TASKS)
     assert not report.serving  # the short version measures no speed
     assert "<h1" in (out / "report" / "report.html").read_text(encoding="utf-8")
 
