@@ -65,4 +65,4 @@ def document(
         script: whether it has the script of tables that sort and maps that are stepped through.
     """
     page = environment(HERE).get_template("page.html.j2")
-    return page.render(title=title, header=header, main=main, footer=footer, nav=nav or [], script=script)
+    return page.render(title=title, header=header, main=main, footer=footer, nav=nav or [], script=script) + "\n"

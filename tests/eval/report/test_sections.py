@@ -321,10 +321,13 @@ def test_any_single_value_may_be_missing_or_a_number_broken(value: Any, metrics:
             continue
         variant = copy.deepcopy(small)
         at(variant, path[:-1])[path[-1]] = value
-        words = read(build.render(variant)).text
+        words = TAGS.sub(" ", build.render(variant))
         assert not re.search(r"\b(nan|None(?! of these)|NaN)\b", words), path
         tried += 1
     assert tried > (30 if value == {} else 80)
+
+
+TAGS = re.compile(r"<(style|script)>.*?</\1>|<[^>]*>", re.DOTALL)  # cheaper than reading: some 300 pages
 
 
 def at(data: Any, path: tuple[Any, ...]) -> Any:
