@@ -12,20 +12,19 @@ one-to-one structure gives an estimate that does not depend on the scale of the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.apply.maps import logit, sigmoid
+from xt.calibration.apply.line import AccuracyLine
+from xt.calibration.apply.maps import logit
 from xt.calibration.apply.retrieval import Calibrator, Floats, RetrievalTemperature
 from xt.calibration.fit.temperature import MIN_QUERIES, match_confidence
 from xt.calibration.predictions import Predictions
 from xt.core.errors import XtError
 
 Positions = npt.NDArray[np.int64]
-KIND = "distinct-share"
 SLOPE_SPREAD = 0.3
 """How far from 1 the slope is expected: the accuracy can be no other line of the share than nearly itself."""
 SPREAD = 0.2
@@ -43,37 +42,14 @@ def distinct_share(ranking: Predictions) -> float:
     return float(np.clip(len(np.unique(ranking.group[:, 0])) / n, 0.5 / n, 1 - 0.5 / n))
 
 
-@dataclass(frozen=True)
-class AccuracyLine:
-    """`logit(accuracy) = bias + slope * logit(distinct share)`, and the "none of these" score that goes with it."""
+def predict_temperature(line: AccuracyLine, ranking: Predictions) -> RetrievalTemperature:
+    """Return the temperature whose mean confidence is the accuracy that a line predicts, without a label.
 
-    bias: float
-    slope: float
-    none_score: float
-
-    def accuracy(self, ranking: Predictions) -> float:
-        """Predict the accuracy of a ranking without its labels."""
-        return float(sigmoid(np.array(self.bias + self.slope * logit(np.array(distinct_share(ranking))))))
-
-    def temperature(self, ranking: Predictions) -> RetrievalTemperature:
-        """Return the temperature whose mean confidence is the predicted accuracy.
-
-        The score of "none of these" is no better than the language's usual last candidate: where scores are lower than
-        those that it was fitted on, it would else be the best of all, and no temperature could make up for that.
-        """
-        none = min(self.none_score, float(np.median(ranking.scores[:, -1])))
-        return match_confidence(ranking.scores, self.accuracy(ranking), none)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as calibration.json keeps it."""
-        return {"kind": KIND, "bias": self.bias, "slope": self.slope, "none_score": self.none_score}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> AccuracyLine:
-        """Read what `to_json` wrote."""
-        if value.get("kind") != KIND:
-            raise XtError(f"Unknown predictor {value.get('kind')!r}.", f"Expected {KIND}.")
-        return cls(float(value["bias"]), float(value["slope"]), float(value["none_score"]))
+    The score of "none of these" is no better than the language's usual last candidate: where scores are lower than
+    those that it was fitted on, it would else be the best of all, and no temperature could make up for that.
+    """
+    none = min(line.none_score, float(np.median(ranking.scores[:, -1])))
+    return match_confidence(ranking.scores, line.accuracy(distinct_share(ranking)), none)
 
 
 def sample_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator, times: int) -> Iterator[Positions]:

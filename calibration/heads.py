@@ -13,10 +13,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.apply.heads import (
-    HeadCalibrator,
-    LabelTemperature,
-)
+from xt.calibration.apply.file import MethodFit
+from xt.calibration.apply.heads import HeadCalibrator, LabelTemperature
 from xt.calibration.fit.heads import (
     HEAD_METHODS,
     LOG_TEMPERATURES,
@@ -26,6 +24,7 @@ from xt.calibration.fit.heads import (
     fit_log_temperature,
     fit_temperature,
 )
+from xt.calibration.methods import METHODS
 from xt.calibration.predictions import FOLDS, Predictions, pool, sizes_by_fold
 from xt.calibration.scoring import Calibrated, Fitted, Method, score
 
@@ -84,13 +83,13 @@ def calibrate(
         methods: methods besides temperature.
     """
     out = Calibrated()
-    fixed = {"uncalibrated": (LabelTemperature(1.0), "softmax of the head's logits")}
+    fixed = {"uncalibrated": LabelTemperature(1.0)}
     if exported != 1.0:
-        fixed["exported"] = (LabelTemperature(exported), f"T = {exported:g}, as the head was exported")
-    for key, (calibrator, label) in fixed.items():
+        fixed["exported"] = LabelTemperature(exported)
+    for key, calibrator in fixed.items():
         same = dict.fromkeys(range(FOLDS), Fitted(calibrator, frozenset()))
         scored = {code: score(rows, same) for code, rows in items.items()}
-        out.methods.append(Method(key, label, calibrator.temperature, scored))
+        out.methods.append(Method(key, METHODS[key].titled(temperature=exported), calibrator.temperature, scored))
     one_class = {code for code, rows in items.items() if rows.correct.min() == rows.correct.max()}
     if one_class:
         out.notes.append(
@@ -152,12 +151,13 @@ def _cross_fitted(
         by_fold = {fold: fit(make, [outside_fold(part, fold) for part in parts]) for fold in range(FOLDS)}
     where = ("English dev" if separate else "English") if scope == "zero-shot" else "all languages"
     full = scope if not key else key if scope == "pooled" else f"{key}-{scope}"
-    out.kept[full] = final.calibrator.to_json()
+    out.kept[full] = MethodFit(final.calibrator)
     number = final.calibrator.temperature if isinstance(final.calibrator, LabelTemperature) else None
     if number is not None and min(abs(np.log(number) - end) for end in LOG_TEMPERATURES) < 0.02:
         out.notes.append(f"{name}, {scope}: T = {number:.3g} lies at the end of the search ({DEGENERATE})")
     scored = {code: score(rows, by_fold) for code, rows in items.items()}
-    out.methods.append(Method(full, f"{name} fitted on {where}", number, scored))
+    label = f"{METHODS[key].title} fitted on {where}" if key else METHODS[scope].titled(where=where)
+    out.methods.append(Method(full, label, number, scored))
 
 
 # --- temperatures of single languages ---
@@ -230,13 +230,13 @@ def _own_temperatures(out: Calibrated, items: Mapping[str, Predictions]) -> None
             f"per-language: the temperature of {', '.join(sorted(bound))} lies at the end of the search ({DEGENERATE})"
         )
     scored = {c: score(items[c], folds, fallback="" if c in enough else "pooled") for c, folds in by_fold.items()}
-    out.methods.append(Method("per-language", "a temperature for each language", None, scored))
-    out.kept["per-language"] = {code: fit_temperature(rows).to_json() for code, rows in enough.items()}
+    out.methods.append(Method("per-language", METHODS["per-language"].title, None, scored))
+    out.kept["per-language"] = MethodFit(languages={code: fit_temperature(rows) for code, rows in enough.items()})
     if len(enough) > 1 and all(len(folds) == FOLDS for folds in towards.values()):
         scored = {code: score(items[code], folds) for code, folds in towards.items()}
-        label = "a temperature for each language, shrunk towards that of all by how little it has"
+        label = METHODS["shrunk"].titled(where="that of all by how little it has")
         out.methods.append(Method("shrunk", label, None, scored))
-        out.kept["shrunk"] = {code: found.calibrator.to_json() for code, found in shrink(items).items()}
+        out.kept["shrunk"] = MethodFit(languages={code: found.calibrator for code, found in shrink(items).items()})
     else:
         lone = [code for code, folds in towards.items() if len(folds) < FOLDS] if len(enough) > 1 else []
         why = (

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from xt.calibration import measures, resampling
 from xt.calibration.accuracy import sample_answers
+from xt.calibration.apply.file import MethodFit
 from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalMargin
 from xt.calibration.fit.maps import fit_map
 from xt.calibration.fit.temperature import fit_margin
@@ -174,7 +175,7 @@ def measure(
     predicted: Callable[[str, int | None], Calibrator] | None = None,
     risk: float = RISK,
     repeats: int = measures.REPEATS,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], MethodFit[Calibrator] | None]:
     """Measure one direction.
 
     Args:
@@ -188,8 +189,8 @@ def measure(
         The section `none_of_these`: for "zero-shot" (fitted on the sources; "pooled" where they are too few) and
         "predicted" (for each language, answers sampled: `sample_missing`), AUROC of answerable against not by one minus
         the mass of "none of these", ECE of that and of the answer's confidence, and what refusing below the threshold
-        gives; and the calibrator as calibration.json keeps it. Both are empty with too few queries or a single
-        candidate; languages that are left out are named in `notes`.
+        gives; and what was fitted. Empty and None with too few queries or a single candidate; languages that are
+        left out are named in `notes`.
     """
     usable = {c: r for c, r in rankings.items() if r.scores.shape[1] > 1}
     without = {c: np.array([loses_answer(str(id)) for id in r.ids]) for c, r in usable.items()}
@@ -197,23 +198,24 @@ def measure(
     named = [c for c in sources if c in cut]
     codes = named if enough([cut[c] for c in named]) else list(cut)
     if not enough([cut[c] for c in codes]):
-        return {}, {}
+        return {}, None
     shared, everything = _by_fold(lambda fold: [_others(cut[c], fold) for c in codes], risk)
     rows = {c: _one(r, without[c], shared, risk, repeats) for c, r in cut.items()}
     alone = [c for c in rankings if c not in usable]
     notes = [f"none of these: {', '.join(alone)} have a single candidate"] if alone else []
     scope = "zero-shot" if codes == named else "pooled"
     found = {scope: {"label": f"fitted on {', '.join(codes)}", "languages": rows, "overall": _overall(rows)}}
-    kept = {**everything.to_json(), "fitted_on": codes, "unanswerable": 0.5}
+    by_language: dict[str, Calibrator] = {}
+    kept = MethodFit[Calibrator](everything, by_language, tuple(codes), unanswerable=0.5)
     if predicted is not None:
-        rows, kept["languages"], lacking = {}, {}, []
+        rows, lacking = {}, []
         for code, ranking in usable.items():
             if len(set(ranking.fold.tolist())) < 2:  # without its fold there is nothing to sample from
                 lacking.append(code)
                 continue
             own, everything = _by_fold(partial(_sampled, ranking, partial(predicted, code)), risk)
             rows[code] = _one(cut[code], without[code], own, risk, repeats)
-            kept["languages"][code] = everything.to_json()
+            by_language[code] = everything
         label = "for each language, to answers sampled at its predicted temperature; no labels"
         if rows:
             found["predicted"] = {"label": label, "languages": rows, "overall": _overall(rows)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xt.calibration.apply.file import MethodFit
 from xt.calibration.apply.heads import (
     MIN_PROBABILITY,
     HeadCalibrator,
@@ -79,8 +80,8 @@ class Calibrated:
     """What calibrating the predictions of some languages gave."""
 
     methods: list[Method] = field(default_factory=list)
-    kept: dict[str, Any] = field(default_factory=dict)
-    """Method -> calibrators as calibration.json keeps them, fitted on everything that the method may see."""
+    kept: dict[str, MethodFit[Any]] = field(default_factory=dict)
+    """Method -> what it fitted on everything that it may see, as calibration.json holds it."""
     notes: list[str] = field(default_factory=list)
     """What could not be fitted, and why."""
     predicted: dict[tuple[str, int | None], RetrievalTemperature] = field(default_factory=dict)

@@ -9,10 +9,12 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from xt.calibration.accuracy import AccuracyLine, fit_line
-from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalTemperature, read_calibrator
+from xt.calibration.accuracy import AccuracyLine, fit_line, predict_temperature
+from xt.calibration.apply.file import MethodFit, SearchFits
+from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalTemperature
 from xt.calibration.fit.maps import MAPS, fit_map
 from xt.calibration.fit.temperature import MIN_QUERIES, fit_shrunk, fit_temperature, information
+from xt.calibration.methods import METHODS, PARALLEL, SHARED, names
 from xt.calibration.predictions import FOLDS, Predictions, pool, sizes_by_fold
 from xt.calibration.scoring import Calibrated, Method, score
 from xt.core import languages
@@ -20,7 +22,7 @@ from xt.core.errors import XtError, unknown
 
 SOURCES = ("deu", "fra", "spa", "rus", "cmn")
 """High-resource languages that the zero-shot scope is fitted on."""
-MAP_SCOPES = ("zero-shot", "pooled")
+MAP_SCOPES = names(PARALLEL, SHARED)
 """What the maps of confidences may be fitted on."""
 MIN_SPREAD = 0.03
 """Least spread of log T between languages that a shrunk temperature assumes."""
@@ -117,7 +119,7 @@ class CrossFit:
 
     def predicted(self, code: str, fold: int | None) -> RetrievalTemperature:
         """Return the temperature of a language without a label of it."""
-        return self._once((PREDICTED, code, fold), lambda: self.line(fold).temperature(self.rankings[code]))
+        return self._once((PREDICTED, code, fold), lambda: predict_temperature(self.line(fold), self.rankings[code]))
 
     def prior(self, code: str, fold: int | None) -> RetrievalTemperature:
         """Return a language's temperature as known without its labels: the predicted one, or that of the base."""
@@ -159,7 +161,7 @@ def calibrate(  # noqa: C901, PLR0915 - every method in turn, over what those be
     others: Mapping[str, Predictions] | None = None,
     one_to_one: bool = True,
     calibrate_on: str | None = None,
-    given: Mapping[str, Any] | None = None,
+    given: SearchFits | None = None,
 ) -> Calibrated:
     """Apply every method to every language; give the methods and what is kept for serving.
 
@@ -179,13 +181,14 @@ def calibrate(  # noqa: C901, PLR0915 - every method in turn, over what those be
         others: the rankings of the other direction.
         one_to_one: every query has one right candidate and every candidate one query; else nothing is predicted.
         calibrate_on: what the maps are fitted on, "zero-shot" or "pooled"; None: zero-shot where it can be had.
-        given: `zero-shot`, `pooled`, `predicted` and the maps of another report's calibration.json, same direction.
+        given: what another report fitted in the same direction; `zero-shot`, `pooled`, `predicted` and the maps of it
+            are applied.
     """
     if calibrate_on is not None and calibrate_on not in MAP_SCOPES:
         raise unknown("scope", calibrate_on, MAP_SCOPES)
     fits = CrossFit(rankings, others or {}, one_to_one=one_to_one)
     methods: list[Method] = []
-    kept: dict[str, Any] = {}
+    kept: dict[str, MethodFit[Calibrator]] = {}
     notes: list[str] = []
 
     def fixed(key: str, label: str, by_language: Callable[[str], Calibrator], temperature: float | None) -> None:
@@ -196,20 +199,20 @@ def calibrate(  # noqa: C901, PLR0915 - every method in turn, over what those be
         scored = {c: score(r, {f: fit(c, f) for f in range(FOLDS)}) for c, r in rankings.items()}
         methods.append(Method(key, label, temperature, scored))
 
-    fixed("cosine", "softmax of the cosine, T = 1", lambda c: RetrievalTemperature(1.0), 1.0)
+    fixed("cosine", METHODS["cosine"].title, lambda c: RetrievalTemperature(1.0), 1.0)
     if training_temperature:
         own = RetrievalTemperature(training_temperature)
-        fixed(
-            "training", f"T = {training_temperature:g}, as the encoder was trained", lambda c: own, training_temperature
-        )
+        title = METHODS["training"].titled(temperature=training_temperature)
+        fixed("training", title, lambda c: own, training_temperature)
     everything, sources = list(rankings), fits.sources
     scopes = {"zero-shot": sources, "pooled": everything}
     ready = {scope: codes for scope, codes in scopes.items() if enough([rankings[c] for c in codes])}
-    labels = {"zero-shot": f"one temperature fitted on {', '.join(sources)}", "pooled": "one temperature fitted on all"}
+    where = {"zero-shot": ", ".join(sources), "pooled": "all"}
     for scope, codes in ready.items():
         final = fits.over(codes, None)
-        kept[scope] = {**final.to_json(), "fitted_on": list(codes)}
-        fitted(scope, labels[scope], partial(_ignoring_language, partial(fits.over, codes)), final.temperature)
+        kept[scope] = MethodFit(final, fitted_on=tuple(codes))
+        title = METHODS[scope].titled(where=where[scope])
+        fitted(scope, title, partial(_ignoring_language, partial(fits.over, codes)), final.temperature)
     for scope in scopes:
         if scope not in ready:
             notes.append(f"{scope}: too few queries" if scopes[scope] else f"{scope}: none of its languages is there")
@@ -224,29 +227,27 @@ def calibrate(  # noqa: C901, PLR0915 - every method in turn, over what those be
         if why := fits.unpredicted():
             raise XtError(why)
         learnt = "zero-shot" if fits.base == sources else "pooled"
-        line = {c: fits.predicted(c, None).to_json() for c in rankings}
-        fitted(
-            "predicted", f"a temperature for each language from unlabelled scores ({learnt} line)", fits.predicted, None
-        )
-        kept["predicted"] = {"line": fits.line(None).to_json(), "languages": line, "fitted_on": list(fits.base)}
+        by_language = {c: fits.predicted(c, None) for c in rankings}
+        fitted("predicted", METHODS["predicted"].titled(where=learnt), fits.predicted, None)
+        kept["predicted"] = MethodFit(languages=by_language, fitted_on=tuple(fits.base), line=fits.line(None))
 
     def shrink() -> None:
         if not ready:
             raise XtError(TOO_FEW)
-        shrunk = {c: fits.shrunk(c, None).to_json() for c in rankings}
+        shrunk = {c: fits.shrunk(c, None) for c in rankings}
         prior = "that of the others" if fits.unpredicted() else "the predicted one"
-        fitted("shrunk", f"a temperature for each language, shrunk towards {prior}", fits.shrunk, None)
-        kept["shrunk"] = shrunk
+        fitted("shrunk", METHODS["shrunk"].titled(where=prior), fits.shrunk, None)
+        kept["shrunk"] = MethodFit(languages=shrunk)
 
     attempt("predicted", predict)
     lacking = [c for c, r in rankings.items() if not enough([r])]
     if not lacking:
-        fitted("per-language", "a temperature for each language", lambda c, f: fits.over([c], f), None)
-        kept["per-language"] = {c: fits.over([c], None).to_json() for c in rankings}
+        fitted("per-language", METHODS["per-language"].title, lambda c, f: fits.over([c], f), None)
+        kept["per-language"] = MethodFit(languages={c: fits.over([c], None) for c in rankings})
     else:
         notes.append(f"per-language: too few queries in {', '.join(lacking)}")
-        if own_ones := {c: fits.over([c], None).to_json() for c in rankings if c not in lacking}:
-            kept["per-language"] = own_ones
+        if own_ones := {c: fits.over([c], None) for c in rankings if c not in lacking}:
+            kept["per-language"] = MethodFit(languages=own_ones)
     attempt("shrunk", shrink)
     map_scope = calibrate_on or next(iter(ready), None)
     if map_scope not in ready:
@@ -258,7 +259,7 @@ def calibrate(  # noqa: C901, PLR0915 - every method in turn, over what those be
 
         def rescale(kind: str = kind, codes: Sequence[str] = codes) -> None:
             by_fold: dict[int | None, Rescaled] = {f: _map(fits, kind, codes, f) for f in [*range(FOLDS), None]}
-            kept[kind] = {**by_fold[None].to_json(), "fitted_on": list(codes), "scope": map_scope}
+            kept[kind] = MethodFit(by_fold[None], fitted_on=tuple(codes), scope=str(map_scope))
             make = partial(_ignoring_language, by_fold.__getitem__)
             fitted(kind, f"{kind} over one temperature, {map_scope}", make, None)
 
@@ -281,15 +282,14 @@ def _map(fits: CrossFit, kind: str, codes: Sequence[str], fold: int | None) -> R
 
 
 def _given(
-    kept: Mapping[str, Any], rankings: Mapping[str, Predictions], one_to_one: bool
+    kept: SearchFits, rankings: Mapping[str, Predictions], one_to_one: bool
 ) -> dict[str, Callable[[str], Calibrator]]:
     found: dict[str, Callable[[str], Calibrator]] = {}
     for key in (*MAP_SCOPES, *MAPS):
-        if key in kept:
-            found[key] = partial(_same, read_calibrator(kept[key]))
-    if "predicted" in kept and one_to_one:
-        line = AccuracyLine.from_json(kept["predicted"]["line"])
-        found["predicted"] = lambda c: line.temperature(rankings[c])
+        if key in kept and (calibrator := kept[key].calibrator) is not None:
+            found[key] = partial(_same, calibrator)
+    if "predicted" in kept and one_to_one and (line := kept["predicted"].line) is not None:
+        found["predicted"] = lambda c: predict_temperature(line, rankings[c])
     return found
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from xt.calibration.apply.file import FILE, SearchCalibration, SearchFits, read
 from xt.core.errors import XtError
-from xt.core.files.artifact import MANIFEST, open_artifact, read_json, read_manifest
+from xt.core.files.artifact import MANIFEST, open_artifact, read_manifest
 from xt.core.reporter import Say
-from xt.core.results.folder import CALIBRATION
 from xt.eval.options import CalibrationOptions
 from xt.serve.encoders import OpenedEncoder
 from xt.serve.index.calibration import read_calibration
@@ -18,7 +17,7 @@ from xt.serve.index.retriever import identity_of, recalibrate, retrievers
 
 def check_calibration(
     options: CalibrationOptions, opened: OpenedEncoder, directions: Sequence[str], *, say: Say
-) -> dict[str, Any] | None:
+) -> Mapping[str, SearchFits] | None:
     """Read the fits that are to be applied, and look for the retrievers to install in, before anything is computed."""
     report = options.calibration
     given = given_fits(report, opened, say=say) if report else None
@@ -32,16 +31,20 @@ def check_calibration(
     return given
 
 
-def given_fits(report: Path, opened: OpenedEncoder, *, say: Say) -> dict[str, Any]:
+def given_fits(report: Path, opened: OpenedEncoder, *, say: Say) -> Mapping[str, SearchFits]:
     """Read the calibrators of another report: those of the same name, else of its only one.
 
     Where they were fitted on another encoder, which may have the same name, that is reported.
     """
     folder = open_artifact(report, kind="report")
-    file = folder.path / CALIBRATION
+    file = folder.path / FILE
+    hint = "Name a report on parallel text or ranked retrieval."
     if not file.is_file():
-        raise XtError(f"{report} holds no calibration.", "Name a report on parallel text or ranked retrieval.")
-    fits, wanted = dict(read_json(file)), opened.entry.name
+        raise XtError(f"{report} holds no calibration.", hint)
+    calibration = read(file, hint)
+    if not isinstance(calibration, SearchCalibration):
+        raise XtError(f"{file} is a calibration of kind {calibration.kind}; expected search.", hint)
+    fits, wanted = calibration.encoders, opened.entry.name
     if wanted not in fits and len(fits) != 1:
         raise XtError(
             f"{report} holds calibrations of {', '.join(fits)}, none of {wanted}.", "Evaluate the same encoder."
@@ -50,7 +53,7 @@ def given_fits(report: Path, opened: OpenedEncoder, *, say: Say) -> dict[str, An
     fitted = {h for p in folder.manifest["parents"] for h in _lineage(p)}
     if fitted and (here := _lineage(opened.parent)) and not fitted & here:
         say(f"note: {report} was fitted on another encoder than the one evaluated now; its probabilities may be off")
-    return dict(fits[name])
+    return fits[name]
 
 
 def _lineage(parent: dict[str, str]) -> set[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from xt.calibration.methods import MAP, PARALLEL, SHARED, listed, names
 from xt.core.errors import UsageError
 from xt.core.settings import DataDir, Flag, Force, Languages, Out, Truncate
 from xt.serve.options import EncoderLocation
@@ -82,8 +83,8 @@ class CalibrationFlags:
     calibrate_on: Annotated[
         str | None,
         Flag(
-            "Parallel text, ranked retrieval: what Platt, isotonic, histogram and beta are fitted on: zero-shot "
-            "or pooled. Default: zero-shot where its languages are there."
+            f"Parallel text, ranked retrieval: what {listed(names(PARALLEL, MAP))} are fitted on: "
+            f"{listed(names(PARALLEL, SHARED), 'or')}. Default: zero-shot where its languages are there."
         ),
     ] = None
     shots: Annotated[

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xt.calibration.apply.file import AnyCalibration
 from xt.core.data.corpus import is_folder
 from xt.core.data.tasks import get
 from xt.core.results.folder import ReportFolder, write_report
@@ -73,8 +74,8 @@ class Section:
     content: dict[str, Any]
     predictions: Sequence[dict[str, Any]]
     """One object a line of predictions.jsonl."""
-    calibrators: dict[str, Any] | None = None
-    """What calibration.json keeps of the encoder."""
+    calibration: AnyCalibration | None = None
+    """What calibration.json holds."""
 
 
 def write(
@@ -104,7 +105,7 @@ def write(
         report,
         build.render(report),
         lines=section.predictions,
-        calibration=None if section.calibrators is None else {encoder: section.calibrators},
+        calibration=None if section.calibration is None else section.calibration.to_json(),
         parents=parents,
         facts={"task": about, "encoders": [encoder]},
         force=force,

@@ -14,7 +14,7 @@ from xt.core.errors import UsageError
 from xt.core.settings import Device, Flag, Truncate
 
 if TYPE_CHECKING:
-    from xt.calibration.apply.table import CalibrationTable
+    from xt.calibration.apply.file import CalibrationTable
     from xt.core.files.artifact import Artifact
     from xt.serve.client.address import Tls
     from xt.serve.encoders import OpenedEncoder

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from xt.calibration.methods import METHODS
 from xt.cli.main import app
 from xt.core.data.task_table import TASKS
 from xt.core.encoder.resolve import ENCODERS
@@ -105,7 +106,21 @@ def commands() -> str:
     return "\n".join(parts)
 
 
-PARTS: dict[str, Callable[[], str]] = {"tasks": tasks, "encoders": encoders, "commands": commands}
+def methods() -> str:
+    """Return the table of methods of calibration."""
+    rows = []
+    for row in METHODS.values():
+        title = row.title.replace("{temperature:g}", "t").replace("{where}", "...")
+        rows.append([f"`{row.name}`", title, row.fit, row.labels, ", ".join(row.of)])
+    return table(["method", "what it is", "what is fitted", "labels it needs", "of"], rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "tasks": tasks,
+    "encoders": encoders,
+    "commands": commands,
+    "methods": methods,
+}
 
 
 def renewed(text: str) -> str:

@@ -20,6 +20,7 @@ from xt.calibration.apply.heads import (
 from xt.calibration.apply.maps import Histogram, Isotonic, PlainMap
 from xt.calibration.fit.maps import fit_beta, fit_histogram, fit_isotonic, quantile_edges
 from xt.calibration.fit.temperature import label_loss, search_log_temperature
+from xt.calibration.methods import METHODS
 from xt.calibration.predictions import Floats, Predictions
 
 LOG_TEMPERATURES = (-3.0, 3.0)
@@ -180,13 +181,9 @@ class HeadMethod:
 
 
 HEAD_METHODS = {
-    "vector": HeadMethod("vector scaling", fit_vector, 80, labels_only=True),
-    "isotonic": HeadMethod("isotonic regression", lambda items: fit_map(items, isotonic_map, by_label=True), 200),
-    "beta": HeadMethod(
-        "beta calibration", lambda items: fit_map(items, partial(fit_beta, ridge=RIDGE), by_label=True), 80
-    ),
-    "histogram": HeadMethod(
-        "histogram of the answer's probability", lambda i: fit_map(i, histogram_map, by_label=False), 200
-    ),
+    "vector": HeadMethod(METHODS["vector"].title, fit_vector, 80, labels_only=True),
+    "isotonic": HeadMethod(METHODS["isotonic"].title, partial(fit_map, make=isotonic_map, by_label=True), 200),
+    "beta": HeadMethod(METHODS["beta"].title, partial(fit_map, make=partial(fit_beta, ridge=RIDGE), by_label=True), 80),
+    "histogram": HeadMethod(METHODS["histogram"].title, partial(fit_map, make=histogram_map, by_label=False), 200),
 }
 """Methods besides temperature; isotonic and beta one label against the rest where there are labels."""

@@ -18,9 +18,10 @@ from xt.calibration.apply.maps import EDGE, Beta, ConfidenceMap, Histogram, Isot
 from xt.calibration.apply.retrieval import Floats, RetrievalMargin, RetrievalTemperature
 from xt.calibration.fit.temperature import STEPS, TOLERANCE, checked
 from xt.calibration.measures import BINS, equal_mass
+from xt.calibration.methods import MAP, PARALLEL, names
 from xt.core.errors import XtError, unknown
 
-MAPS = ("platt", "isotonic", "histogram", "beta")
+MAPS = names(PARALLEL, MAP)
 FAR = 50.0
 """Bound on the parameters of a beta map that nothing pulls to "change nothing"."""
 

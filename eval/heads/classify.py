@@ -11,6 +11,8 @@ import numpy as np
 
 from xt.calibration import heads as head_calibration
 from xt.calibration import measures, shots
+from xt.calibration.apply.file import HeadCalibration, HeadFits
+from xt.calibration.apply.heads import LabelTemperature
 from xt.calibration.fit.heads import some_examples
 from xt.calibration.predictions import FOLDS, Predictions
 from xt.calibration.scoring import Method
@@ -47,8 +49,8 @@ class Classified:
     predictions: list[dict[str, Any]]
     calibration: dict[str, Any] = field(default_factory=dict)
     """The section `calibration` of metrics.json: the task's name, or with `, spans` and the like, -> methods."""
-    calibrators: dict[str, Any] = field(default_factory=dict)
-    """What of the answers -> method -> calibrator as JSON, fitted on everything it may see."""
+    calibrators: dict[str, HeadFits] = field(default_factory=dict)
+    """Labels, words, spans, answers -> method -> what it fitted on everything that it may see."""
 
 
 def classify(
@@ -279,7 +281,7 @@ def write(
         report,
         build.render(report),
         lines=result.predictions,
-        calibration=calibration_file(task, result) if any(result.calibrators.values()) else None,
+        calibration=calibration_of_head(task, result).to_json() if any(result.calibrators.values()) else None,
         parents=[heads.parent],
         facts={"task": about, "encoders": [heads.entry.name], "head": result.metrics["head"], **(facts or {})},
         force=force,
@@ -287,11 +289,10 @@ def write(
     return artifact, report
 
 
-def calibration_file(task: Task, result: Classified) -> dict[str, Any]:
+def calibration_of_head(task: Task, result: Classified) -> HeadCalibration:
     """Return what calibration.json holds: the temperature that an export of the head takes, and all calibrators."""
     calibrators = result.calibrators
-    whole: Mapping[str, Any] = next((calibrators[kind] for kind in WHOLE if kind in calibrators), {})
-    chosen = next((whole[scope] for scope in ("zero-shot", "pooled") if scope in whole), None)
-    given = {"temperature": chosen["temperature"]} if chosen is not None else {}
-    about = {"kind": "label-temperature", "task": result.metrics["head"], "measured_on": task.name}
-    return {**about, **given, "calibrators": calibrators}
+    whole: HeadFits = next((calibrators[kind] for kind in WHOLE if kind in calibrators), {})
+    chosen = next((whole[scope].calibrator for scope in ("zero-shot", "pooled") if scope in whole), None)
+    temperature = chosen.temperature if isinstance(chosen, LabelTemperature) else None
+    return HeadCalibration(temperature, result.metrics["head"], task.name, answers=calibrators)

@@ -7,40 +7,18 @@ kind as those of dev (exchangeable with them), nothing more is assumed of their 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xt.calibration import measures
+from xt.calibration.apply.pairs import PairProbability
 from xt.calibration.fit.maps import fit_standardised
 from xt.calibration.guarantees import FDR, PRECISION, RISK, discoveries, guaranteed_threshold
 from xt.eval.mining.margin import Floats, Mined, scored
 
 MIN_PAIRS = 30
 """Fewer right or wrong pairs of dev than this fit no probability worth having."""
-
-
-@dataclass(frozen=True)
-class PairProbability:
-    """P(a mined pair is right | its margin, cosine, lead over the next candidate, and both neighbourhoods)."""
-
-    centre: Floats
-    spread: Floats
-    weights: Floats
-    bias: float
-
-    def __call__(self, features: Floats) -> Floats:
-        """(n, 5) features of candidates -> (n,) probabilities."""
-        logits = (features - self.centre) / self.spread @ self.weights + self.bias
-        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -700, 700))))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as calibration.json keeps it."""
-        names = ("score", "cosine", "gap", "foreign_around", "english_around")
-        values = {"centre": self.centre, "spread": self.spread, "weights": self.weights}
-        kept = {name: [float(x) for x in value] for name, value in values.items()}
-        return {"method": "logistic", "features": list(names), **kept, "bias": self.bias}
 
 
 def fit_probability(devs: Sequence[Mined]) -> PairProbability | None:
@@ -50,7 +28,11 @@ def fit_probability(devs: Sequence[Mined]) -> PairProbability | None:
         return None
     features = np.concatenate([dev.candidates.features() for dev in devs])
     weights, bias, centre, spread = fit_standardised(features, labels.astype(np.float64))
-    return PairProbability(centre, spread, weights, bias)
+    return PairProbability(_floats(centre), _floats(spread), _floats(weights), bias)
+
+
+def _floats(values: Floats) -> tuple[float, ...]:
+    return tuple(map(float, values))
 
 
 def control(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xt.calibration.apply.file import MinedLanguage, MiningCalibration
 from xt.core.copies import Copies
 from xt.core.data.tasks import get
 from xt.core.encoder.text import Encoder, Vectors
@@ -79,8 +80,8 @@ class MiningResult:
     """The section `mining` of metrics.json."""
     predictions: list[dict[str, Any]]
     """The pairs mined on test with the main margin, above the threshold of the best dev F1."""
-    calibrators: dict[str, Any]
-    """language -> threshold, guaranteed threshold, probability: for use on other texts."""
+    calibrators: dict[str, MinedLanguage]
+    """By language, for use on other texts."""
 
 
 def evaluate_mining(
@@ -124,7 +125,7 @@ def evaluate_mining(
     if progress:
         progress(len(data), len(data), "")
     predictions: list[dict[str, Any]] = []
-    calibrators: dict[str, Any] = {}
+    calibrators: dict[str, MinedLanguage] = {}
     pooled = control.fit_probability([dev for dev, _ in mined.values()]) if mined else None
     for task in (t for t in data if t.language in mined):
         row, (dev, test) = rows[task.language], mined[task.language]
@@ -135,12 +136,8 @@ def evaluate_mining(
         threshold = row.get("by_text", main)["threshold"]
         if "by_text" in row:
             row["notes"] = [*row["notes"], _repeated(row)]
-        calibrators[task.language] = {
-            "margin": margin,
-            "threshold": threshold,
-            "guaranteed": (row["guarantee"] or {}).get("threshold"),
-            "probability": None if calibrator is None else calibrator.to_json(),
-        }
+        guaranteed = (row["guarantee"] or {}).get("threshold")
+        calibrators[task.language] = MinedLanguage(margin, threshold, guaranteed, calibrator)
         predictions += _pairs(task, test, threshold, chances)
     names = ("precision", "recall", "f1")
     resources = {code: resource_of(code) for code in rows}
@@ -171,7 +168,8 @@ def evaluate_mined(
         left_out=data.left_out,
         progress=reporter.counter("languages"),
     )
-    section = protocols.Section("mining", result.section, result.predictions, result.calibrators)
+    kept = MiningCalibration({str(entry.name): result.calibrators})
+    section = protocols.Section("mining", result.section, result.predictions, kept)
     return protocols.write(request.out, data.describe(), entry, section, parents=[opened.parent], force=request.force)
 
 

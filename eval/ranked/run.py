@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xt.calibration.apply.file import SearchCalibration
 from xt.core.reporter import Reporter
 from xt.core.results.folder import ReportFolder
 from xt.core.results.report import Encoder
@@ -49,5 +50,6 @@ def evaluate_ranked(
         calibrating=reporter.counter("calibrated"),
     )
     entry = Encoder.from_json({**entry.to_json(), "calibration": trusted.section})
-    section = protocols.Section("ranked", result.section, trusted.predictions, trusted.kept)
+    kept = SearchCalibration({str(entry.name): trusted.kept})
+    section = protocols.Section("ranked", result.section, trusted.predictions, kept)
     return protocols.write(request.out, about, entry, section, parents=[opened.parent], force=request.force)

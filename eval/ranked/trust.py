@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from xt.calibration.apply.file import SearchFits
+from xt.calibration.methods import PREFERRED, RANKED
 from xt.calibration.predictions import Predictions
 from xt.calibration.scoring import Method
 from xt.calibration.search import calibrate as calibrate_search
@@ -24,8 +26,6 @@ from xt.eval.ranked.search import Ranked, query_key
 
 DIRECTION = "queries-documents"
 """The name under which calibration.json and the report keep it."""
-PREFERRED = ("platt", "pooled", "zero-shot", "training", "cosine")
-"""Whose probability the page shows, the first that is there."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Trusted:
 
     section: dict[str, Any]
     """direction -> the methods and their measures, as an encoder's `calibration` in metrics.json."""
-    kept: dict[str, Any]
-    """direction -> method -> calibrator, as calibration.json keeps them."""
+    kept: dict[str, SearchFits]
+    """Direction -> method -> what it fitted, as calibration.json holds it."""
     predictions: list[dict[str, Any]]
     """Those of the ranking, each with `probability`, and `p_<method>` of every method."""
 
@@ -45,7 +45,7 @@ def calibrate(
     temperature: float | None,
     *,
     calibrate_on: str | None = None,
-    given: Mapping[str, Any] | None = None,
+    given: Mapping[str, SearchFits] | None = None,
     calibrating: Callable[[int, int, str], None] | None = None,
 ) -> Trusted:
     """Calibrate the rankings of a collection, every method that judgements of several documents allow.
@@ -54,7 +54,7 @@ def calibrate(
         result: the ranking; nothing of it is changed.
         temperature: the softmax temperature of the encoder's own training, where known.
         calibrate_on: what the maps are fitted on (see `xt.calibration.search.calibrate`).
-        given: direction -> method -> calibrator of another report, to apply here as they are.
+        given: direction -> method -> what another report fitted, to apply here as it is.
         calibrating: called for every step before it is made.
 
     A language in which a query has no document to be compared with is left out, and named in the notes.
@@ -73,7 +73,7 @@ def calibrate(
         measured = made.methods if rankings else []
         methods = summary(measured, {code: resource_of(code) for code in rankings})
     tell(2, 2, "")
-    fitted_on = made.kept.get("zero-shot", {}).get("fitted_on", [])
+    fitted_on = list(made.kept["zero-shot"].fitted_on) if "zero-shot" in made.kept else []
     section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": [*lost, *made.notes]}}
     return Trusted(section, {DIRECTION: made.kept}, _told(result.predictions, made.methods))
 
@@ -86,7 +86,7 @@ def _predictions(result: Ranked, code: str) -> Predictions:
 
 def _told(predictions: Sequence[dict[str, Any]], methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Put each method's probability into the predictions, whose order is that of the queries."""
-    chosen = next(key for key in PREFERRED if any(m.key == key for m in methods))
+    chosen = next(key for key in PREFERRED[RANKED] if any(m.key == key for m in methods))
     seen: dict[str, int] = {}
     out = []
     for row in predictions:

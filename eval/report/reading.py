@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from markupsafe import Markup
 
+from xt.calibration.methods import AFTER, BEFORE
 from xt.core.pages.page import Macros
 from xt.core.pages.rows import Series, key, series_for
 from xt.core.pages.tables import Cell, named
@@ -30,10 +31,6 @@ T = TypeVar("T")
 TEMPLATES = Path(__file__).parent / "templates"
 DIRECTIONS = {"english-foreign": "English → foreign", "foreign-english": "foreign → English"}
 CLASSES = {"all": "All", "high": "High", "mid": "Mid", "low": "Low"}
-BEFORE, AFTER = "cosine", ("predicted", "platt", "zero-shot")
-"""The methods shown as before and after calibration: of the latter the first that is there, none needing labels in the
-language itself; where none is, the last method. Without a predicted temperature documents were ranked: several may be
-right, and Platt's map is theirs."""
 
 
 def encoders(report: Report) -> list[tuple[Encoder, Series]]:
@@ -120,7 +117,7 @@ def calibrated_codes(report: Report, direction: str) -> list[str]:
 
 
 def before_after(methods: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Which method counts as before calibration and which as after.
+    """Which method counts as before calibration and which as after; the first and the last where none of those is.
 
     >>> before_after({"cosine": {}, "training": {}, "zero-shot": {}, "per-language": {}})
     ('cosine', 'zero-shot')

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xt.calibration.apply.file import SearchFits
 from xt.calibration.scoring import Method
 from xt.core.data.bitext import Bitext
 from xt.core.data.corpus import Corpus
@@ -30,7 +31,7 @@ class Evaluation:
     encoder: EncoderResult
     """The encoder, and what was measured of it."""
     predictions: list[dict[str, Any]]
-    calibrators: dict[str, Any]
+    calibrators: dict[str, SearchFits]
     """direction -> method -> calibrator, fitted on everything the method may see, for serving."""
 
 
@@ -41,7 +42,7 @@ def evaluate(
     truncate: bool = False,
     pool: int | None = None,
     calibration: CalibrationOptions = CalibrationOptions(),
-    given: Mapping[str, Any] | None = None,
+    given: Mapping[str, SearchFits] | None = None,
     jobs: int = 1,
     reporter: Reporter = Reporter(),
 ) -> Evaluation:
@@ -54,7 +55,7 @@ def evaluate(
         pool: also measure accuracy among so many candidates, drawn at random, the same number in every language.
         calibration: what the maps of confidences are fitted on, and from how many labelled queries a language
             temperatures are measured too.
-        given: direction -> method -> calibrator of another report, to apply here as they are.
+        given: direction -> method -> what another report fitted, to apply here as it is.
         jobs: processes that calibrate (see `xt.eval.retrieval.trust.calibrate_sides`).
         reporter: counts the languages that are encoded, and the steps of the calibration.
     """
@@ -67,7 +68,7 @@ def evaluate(
     metrics: dict[str, Any] = {"retrieval": {}, "calibration": {}}
     metrics["truncated"] = sum(v.truncated for v in vectors.values())
     predictions: list[dict[str, Any]] = []
-    calibrators: dict[str, Any] = {}
+    calibrators: dict[str, SearchFits] = {}
     english = {b.language: b.english for b in corpus.pairs}
     both = {
         direction: {b.language: retrieval.rank(b, vectors[b.language], direction) for b in corpus.pairs}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xt.calibration.apply.file import SearchCalibration
+from xt.calibration.methods import PARALLEL, PREFERRED
 from xt.core.data.corpus import Corpus
 from xt.core.files.artifact import Artifact
 from xt.core.results import folder
@@ -45,7 +47,7 @@ def write_report(
         report,
         build.render(report),
         table=[p for e in evaluations for p in e.predictions],
-        calibration={name: e.calibrators for name, e in zip(names, evaluations, strict=True)},
+        calibration=SearchCalibration({n: e.calibrators for n, e in zip(names, evaluations, strict=True)}).to_json(),
         parents=parents,
         facts={"task": report.task.to_json(), "encoders": names, **(facts or {})},
         force=force,
@@ -83,5 +85,4 @@ def worst(predictions: Sequence[dict[str, Any]], count: int = 40) -> list[dict[s
 
 def _confidence_of(row: dict[str, Any]) -> str:
     """Name the column of the best probability that a row of predictions has."""
-    names = ("predicted", "zero-shot", "pooled", "training", "cosine")
-    return next(f"p_{name}" for name in names if f"p_{name}" in row)
+    return next(f"p_{name}" for name in PREFERRED[PARALLEL] if f"p_{name}" in row)

@@ -17,8 +17,9 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from xt.calibration import conformal, missing, search, shots
-from xt.calibration.apply.retrieval import RetrievalTemperature
-from xt.calibration.fit.maps import MAPS
+from xt.calibration.apply.file import NONE, MethodFit, SearchFits
+from xt.calibration.apply.retrieval import Calibrator, RetrievalTemperature
+from xt.calibration.methods import PARALLEL, names
 from xt.calibration.predictions import Predictions
 from xt.calibration.scoring import Calibrated, Method
 from xt.calibration.summary import summary
@@ -38,8 +39,8 @@ class Side:
     """What calibrating one direction gave."""
 
     methods: list[Method]
-    kept: dict[str, Any]
-    """As calibration.json keeps it."""
+    kept: dict[str, MethodFit[Calibrator]]
+    """Method -> what it fitted, as calibration.json holds it."""
     section: dict[str, Any]
     """As `calibration` of metrics.json has it."""
     none_of_these: dict[str, Any]
@@ -53,7 +54,7 @@ class Asked:
     temperature: float | None = None
     calibrate_on: str | None = None
     shots: Sequence[int] = ()
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, SearchFits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def calibrate_sides(
             given = asked.given.get(way)
             make = partial(_calibrate, rankings, other[way], asked.temperature, asked.calibrate_on, given)
             team.add((way, FITS), make)
-        each = len(KINDS) + len(METHODS) + bool(asked.shots)  # tasks, about, that a direction's fits will bring
+        each = len(KINDS) + len(names(PARALLEL)) + bool(asked.shots)  # tasks, about, that a direction's fits will bring
         for key, value in team.results():
             found[key] = value
             if key[1] == FITS:
@@ -115,7 +116,6 @@ FITS = "fits"
 LONG = (FITS, "shots", "none of these")
 """Tasks that are begun before the others."""
 KINDS = ("none of these", "sets")
-METHODS = ("cosine", "training", *search.MAP_SCOPES, "predicted", "per-language", "shrunk", *MAPS)
 
 
 def _tasks(
@@ -139,14 +139,14 @@ def _tasks(
 def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
     """Put one direction together."""
     made: Calibrated = found[way, "fits"]
-    absent, calibrator = found[way, "none of these"]
-    kept = {**made.kept, **({"none-of-these": calibrator} if absent.get("methods") else {})}
+    absent, fitted = found[way, "none of these"]
+    kept = {**made.kept, **({NONE: fitted} if absent.get("methods") else {})}
     sets = found[way, "sets"]
     notes = [*made.notes, *absent.get("notes", ()), *sets.get("notes", ())]
     if not absent:
         notes.append("none of these: too few queries, or a single candidate")
     section: dict[str, Any] = {
-        "fit_languages": made.kept.get("zero-shot", {}).get("fitted_on", []),
+        "fit_languages": list(made.kept["zero-shot"].fitted_on) if "zero-shot" in made.kept else [],
         "methods": {m.key: found[way, m.key][m.key] for m in made.methods},
         "notes": notes,
     }
@@ -270,16 +270,18 @@ def _calibrate(
     other: Rankings,
     temperature: float | None,
     calibrate_on: str | None,
-    given: Mapping[str, Any] | None,
+    given: SearchFits | None,
 ) -> Calibrated:
     return search.calibrate(rankings, temperature, others=other, calibrate_on=calibrate_on, given=given)
 
 
-def _missing(rankings: Rankings, sources: Sequence[str], predicted: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _missing(
+    rankings: Rankings, sources: Sequence[str], predicted: Any
+) -> tuple[dict[str, Any], MethodFit[Calibrator] | None]:
     try:
         return missing.measure(rankings, sources, predicted=Predicted(predicted) if predicted else None)
     except XtError as error:
-        return {"notes": [f"none of these: {error.message}"]}, {}
+        return {"notes": [f"none of these: {error.message}"]}, None
 
 
 def _sets(rankings: Rankings, sources: Sequence[str], predicted: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from xt.calibration.apply.file import FILE, HeadCalibration
 from xt.core.characters import compose
 from xt.core.data.bitext import Bitext
 from xt.core.data.tasks import Task
@@ -206,18 +207,19 @@ class Head:
         row = bare_task(self.task)
         network = OnnxHead(version / "model.onnx", provider=provider, precision=precision)
         model = HeadModel(self.task, self.inputs, network)
-        about: dict[str, Any] = {"temperature": self.temperature}
-        if self.temperature is None:
-            about = fit_temperature(model, dev_examples(self.task, self.data_dir))
+        temperature, fit = self.temperature, {}
+        if temperature is None:
+            fit = fit_temperature(model, dev_examples(self.task, self.data_dir))
+            temperature = float(fit.pop("temperature"))
             self.report(
-                f"temperature {about['temperature']:.4f}, fitted on {about['examples']} dev examples: "
-                f"negative log-likelihood {about['nll_before']:.4f} -> {about['nll']:.4f} nats"
+                f"temperature {temperature:.4f}, fitted on {fit['examples']} dev examples: "
+                f"negative log-likelihood {fit['nll_before']:.4f} -> {fit['nll']:.4f} nats"
             )
-        model.temperature = about["temperature"]
+        model.temperature = temperature
         some = golden(self.items)
         both = [some[i] for i in in_both_forms(some, GOLDEN_DECOMPOSED)]
         replies = model.predict([*some, *(written(item, compose) for item in both)], truncate=True)
-        calibration = {"kind": "label-temperature", "task": row.name, **about}
+        calibration = HeadCalibration(temperature, row.name, fit=fit)
         return Content(
             golden={
                 "composed": True,
@@ -237,7 +239,7 @@ class Head:
             },
             pad_id=self.inputs.pad_id,
             config=lambda template, served: head_config(template, self.name, row, served),
-            files={} if row.format == "regression" else {"calibration.json": calibration},
+            files={} if row.format == "regression" else {FILE: calibration.to_json()},
         )
 
 

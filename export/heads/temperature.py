@@ -10,34 +10,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.calibration.apply.file import HeadCalibration, read
 from xt.calibration.fit.heads import LOG_TEMPERATURES
 from xt.calibration.fit.temperature import label_loss, search_log_temperature
 from xt.core.data.examples import Example, QaExample, ReadLog
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError
-from xt.core.files.artifact import read_json
 from xt.core.heads.decode import Array
 from xt.core.heads.inputs import IGNORED
 from xt.core.heads.onnx_heads import HeadModel, Read
 
 FIT_EXAMPLES = 2000
 """Dev examples at most that a temperature is fitted on."""
+HINT = 'Give a number, fit, the 1/calibration.json of an exported head, or a file of {"temperature": 1.3}.'
 
 
 def read_temperature(given: float | Path | None, task: Task) -> float:
     """Return the temperature that a number or a file names; 1 for None."""
     if isinstance(given, Path):
-        path = given
-        value = read_json(path, "Give a number, a calibration file or fit.")
-        kind = value.get("kind", "label-temperature") if isinstance(value, dict) else type(value).__name__
-        if kind != "label-temperature" or not isinstance(value.get("temperature"), int | float):
-            raise XtError(
-                f"{path} is a {kind!r} file; one with the temperature of labels is needed.",
-                'Give the 1/calibration.json of an exported head, or {"temperature": 1.3}.',
-            )
-        if value.get("task", task.name) != task.name:
-            raise XtError(f"{path} was fitted for {value['task']}, not for {task.name}.", "Name its own file.")
-        given = float(value["temperature"])
+        path, found = given, read(given, HINT)
+        if not isinstance(found, HeadCalibration) or found.temperature is None:
+            raise XtError(f"{path} is a {found.kind!r} file; one with the temperature of labels is needed.", HINT)
+        if found.task not in (None, task.name):
+            raise XtError(f"{path} was fitted for {found.task}, not for {task.name}.", "Name its own file.")
+        given = found.temperature
     number = 1.0 if given is None else float(given)
     if not (math.isfinite(number) and number > 0):
         raise XtError(f"A temperature must be positive; found {number}.")

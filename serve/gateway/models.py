@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from xt.calibration.apply.retrieval import Calibrator, read_calibrator
-from xt.calibration.apply.table import TABLE_KIND, CalibrationTable
+from xt.calibration.apply.file import table_among
+from xt.calibration.apply.retrieval import Calibrator
 from xt.core.errors import XtError, unknown
 from xt.serve.client import errors, wire
 from xt.serve.client.async_client import AsyncClient
@@ -120,10 +120,5 @@ def model_card(model: Served, created: float) -> dict[str, Any]:
 
 def calibration_of(model: Served, language: str | None) -> tuple[Calibrator, str] | None:
     """Return the retrieval calibrator among a model's facts, and its name; None when it has none."""
-    for value in model.facts.values():
-        kind = value.get("kind") if isinstance(value, Mapping) else None
-        if kind == TABLE_KIND:
-            return CalibrationTable.from_json(value).choose(language)
-        if str(kind).startswith("retrieval-"):
-            return read_calibrator(value), "its own"
-    return None
+    table = table_among(model.facts)
+    return None if table is None else table.choose(language)

@@ -6,9 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xt.calibration.apply.table import CANDIDATES, MAPPED, SCOPES, TABLE_KIND, CalibrationTable
+from xt.calibration.apply.file import (
+    CANDIDATES,
+    FILE,
+    MAPPED,
+    SCOPES,
+    CalibrationTable,
+    SearchCalibration,
+    read,
+)
 from xt.core.errors import XtError, unknown
-from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, read_json, sha256
+from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, sha256
 from xt.core.results.folder import METRICS, read_report
 from xt.core.results.report import Report
 
@@ -16,7 +24,7 @@ DIRECTION = "foreign-english"
 """Queries in any language, documents in English."""
 JUDGED = "queries-documents"
 """Queries and judged documents: ranked retrieval."""
-FILE = "calibration.json"
+HINT = "Name a report of `xt eval` on parallel text or ranked retrieval, or its calibration.json."
 
 
 def read_calibration(
@@ -47,25 +55,26 @@ def read_calibration(
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise XtError(f"There is no calibration {file}.", "Name a report of `xt eval`, or its file.")
-    value = read_json(file, "Make the report again.")
-    if isinstance(value, dict) and value.get("kind") == TABLE_KIND:
-        table = CalibrationTable.from_json(value)
-        _admit(file, _same(table.provenance.get("encoder", {}), identity), allow_other_encoder, report)
-        return table
-    entries = _entries(file, value)
+    calibration = read(file, HINT)
+    if isinstance(calibration, CalibrationTable):
+        _admit(file, _same(calibration.provenance.get("encoder", {}), identity), allow_other_encoder, report)
+        return calibration
+    if not isinstance(calibration, SearchCalibration):
+        raise XtError(f"{file} is a calibration of kind {calibration.kind}; expected search or retriever.", HINT)
+    entries = _entries(file, calibration)
     chosen = _choose(file, entries, identity, entry)
     match = _same(entries[chosen], identity)
     _admit(file, match, allow_other_encoder, report)
-    directions = value[chosen]
-    if direction is None and isinstance(directions, dict):
+    directions = calibration.encoders[chosen]
+    if direction is None:
         direction = next(iter(directions)) if len(directions) == 1 else DIRECTION
-    if not isinstance(directions, dict) or direction is None or direction not in directions:
-        raise unknown("direction", str(direction), directions)
+    if direction not in directions:
+        raise unknown("direction", direction, directions)
     methods = directions[direction]
     if scope is None and direction == JUDGED and MAPPED in methods:
         scope = MAPPED
-    fitted_on = methods.get(scope or next((s for s in SCOPES if s in methods), ""), {}).get("fitted_on", [])
-    known = _facts(file, chosen, direction, fitted_on)
+    taken = scope or next((s for s in SCOPES if s in methods), "")
+    known = _facts(file, chosen, direction, methods[taken].fitted_on if taken in methods else ())
     provenance = {
         "file": str(file),
         "sha256": sha256(file),
@@ -83,11 +92,9 @@ def read_calibration(
     )
 
 
-def _entries(file: Path, value: object) -> dict[str, dict[str, Any]]:
+def _entries(file: Path, calibration: SearchCalibration) -> dict[str, dict[str, Any]]:
     """Give the report's encoders: name -> parent and precision, as the manifest and metrics.json beside it say."""
-    if not isinstance(value, dict) or not value or not all(isinstance(v, dict) for v in value.values()):
-        raise XtError(f"{file} is no calibration of a report.", "Name the calibration.json that `xt eval` wrote.")
-    entries: dict[str, dict[str, Any]] = {name: {} for name in value}
+    entries: dict[str, dict[str, Any]] = {name: {} for name in calibration.encoders}
     if not (file.parent / MANIFEST).is_file():
         return entries
     artifact = open_artifact(file.parent, kind="report")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.apply.table import CalibrationTable
+from xt.calibration.apply.file import CalibrationTable
 from xt.core.arguments import as_list, whole_number
 from xt.core.copies import Copies, search_distinct
 from xt.core.encoder.text import Encoded, Vectors

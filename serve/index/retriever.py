@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from xt.calibration.apply.table import CalibrationTable
+from xt.calibration.apply.file import FILE, CalibrationTable, write
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import (
@@ -23,7 +23,6 @@ from xt.core.files.artifact import (
     write_json,
 )
 from xt.core.files.own_files import copy_file
-from xt.serve.index.calibration import FILE as CALIBRATION_FILE
 from xt.serve.index.calibration import model_identity
 from xt.serve.index.index import (
     COPIES_FILE,
@@ -98,7 +97,7 @@ def install(
         for file in (INDEX_FILE, DOCUMENTS_FILE, OFFSETS_FILE, *([COPIES_FILE] if index.grouped else [])):
             _copy(indexed, file, folder / file)
         if table is not None:
-            write_json(folder / CALIBRATION_FILE, table.to_json())
+            write(folder / FILE, table)
         prefix = role(encoder.spec.prefixes, "query")
         write_json(folder / SEARCHES_FILE, golden_searches(encoder.encode, index, golden, prefix))
         source = resources.files("xt.model_repository") / "retriever"
@@ -114,7 +113,7 @@ def install(
         draft.facts = {
             **facts,
             **about,
-            "calibration": f"{version}/{CALIBRATION_FILE}" if table else "",
+            "calibration": f"{version}/{FILE}" if table else "",
             "searches": f"{version}/{SEARCHES_FILE}",
         }
         draft.parents = [model.as_parent(), indexed.as_parent()]
@@ -144,11 +143,11 @@ def recalibrate(
         old = facts["searches"].split("/")[0]
         moved = {f: f"{version}/{f.split('/', 1)[1]}" for f in installed.manifest["files"] if f.startswith(f"{old}/")}
         for source, target in moved.items():
-            if not source.endswith(f"/{CALIBRATION_FILE}"):
+            if not source.endswith(f"/{FILE}"):
                 _copy(installed, source, draft.path / target)
-        write_json(draft.path / str(version) / CALIBRATION_FILE, table.to_json())
+        write(draft.path / str(version) / FILE, table)
         kept = {k: moved.get(v, v) if isinstance(v, str) else v for k, v in facts.items()}
-        draft.facts = {**kept, "calibration": f"{version}/{CALIBRATION_FILE}", "calibrated": table.to_json()}
+        draft.facts = {**kept, "calibration": f"{version}/{FILE}", "calibrated": table.to_json()}
         draft.parents = installed.manifest["parents"]
         keys = ("encoder", "precision", "checkpoint", "kind", "documents", "candidates", "index", "calibrated")
         told = {k: draft.facts[k] for k in keys if k in draft.facts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from xt.calibration.apply.table import CalibrationTable
+from xt.calibration.apply.file import CalibrationTable, table_of
 from xt.core.errors import UsageError, XtError
 from xt.core.files.artifact import MANIFEST, Artifact, open_artifact, read_manifest
 from xt.core.files.replacing import named_paths
@@ -122,7 +122,7 @@ def _open_retriever(options: SearchOptions) -> tuple[EncoderOfSpec, Index, Calib
     if artifact.facts.get("kind") != "retriever":
         raise XtError(f"{folder} is no retriever.", "Name an index, or a model that `xt index --install` wrote.")
     calibrated = artifact.facts["calibrated"]
-    table = CalibrationTable.from_json(calibrated) if calibrated else None
+    table = table_of(calibrated, str(folder)) if calibrated else None
     return encoder, Index((folder / artifact.facts["searches"]).parent), table
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.apply.table import CalibrationTable
+from xt.calibration.apply.file import CalibrationTable, table_of
 from xt.core.encoder.buckets import Buckets, bucket
 from xt.core.encoder.onnx_engine import check_golden, load_model
 from xt.core.encoder.text import TextEncoder
@@ -86,7 +86,7 @@ class ServedRetriever(ServedModel):
         facts = artifact.facts
         self.table = None
         if facts["calibration"]:
-            self.table = CalibrationTable.from_json(_json(folder / facts["calibration"]))
+            self.table = table_of(_json(folder / facts["calibration"]), facts["calibration"])
         difference = check_searches(self.encoder.encode, self.index, _json(folder / facts["searches"]))
         self.prefix = role(self.encoder.spec.prefixes, "query")
         self.depth = depth(self.table)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xt.calibration import search
-from xt.calibration.apply.table import CANDIDATES, CalibrationTable
+from xt.calibration.apply.file import CANDIDATES, CalibrationTable
 from xt.core.data.bitext import Bitext
 from xt.core.encoder.text import Encoder
 from xt.core.errors import XtError

@@ -26,8 +26,8 @@ GROUPS = sorted({a.group for a in QUICK})
 @pytest.fixture(scope="module")
 def target(tiny_repository, tmp_path_factory):
     """The tiny encoder and a retriever, served, with a gateway; Triton started as `xt serve` does."""
+    from xt.calibration.apply.file import CalibrationTable
     from xt.calibration.apply.retrieval import RetrievalTemperature
-    from xt.calibration.apply.table import CalibrationTable
     from xt.serve.gateway.server import Gateway
     from xt.serve.index.calibration import model_identity
     from xt.serve.index.encode_files import IdentifiedEncoder, Settings

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.calibration.cases import search, with_gold
-from xt.calibration.accuracy import SLOPE_SPREAD, SPREAD, AccuracyLine, distinct_share, fit_line
+from xt.calibration.accuracy import SLOPE_SPREAD, SPREAD, distinct_share, fit_line, predict_temperature
+from xt.calibration.apply.line import AccuracyLine
 from xt.core.errors import XtError
 
 
@@ -50,11 +51,11 @@ def test_labels_of_easy_languages_tell_the_accuracy_of_hard_ones():
     line = fit_line([matching(800, q, seed=i) for i, q in enumerate((0.55, 0.6, 0.65, 0.7))], -1.0)
     for i, quality in enumerate((0.72, 0.76, 0.8)):
         hard = matching(800, quality, seed=20 + i)
-        assert line.accuracy(hard) == pytest.approx((hard.gold == 0).mean(), abs=0.06)
+        assert line.accuracy(distinct_share(hard)) == pytest.approx((hard.gold == 0).mean(), abs=0.06)
         blind = with_gold(hard, np.full(800, -1))
-        assert line.temperature(blind) == line.temperature(hard)  # its own labels play no part
-        confidence = line.temperature(hard)(hard.scores)[:, 0]
-        assert confidence.mean() == pytest.approx(line.accuracy(hard), abs=1e-3)
+        assert predict_temperature(line, blind) == predict_temperature(line, hard)  # its own labels play no part
+        confidence = predict_temperature(line, hard)(hard.scores)[:, 0]
+        assert confidence.mean() == pytest.approx(line.accuracy(distinct_share(hard)), abs=1e-3)
 
 
 def test_only_the_labels_kept_are_used():

@@ -11,6 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from xt.calibration import heads as calibration
 from xt.calibration import measures
+from xt.calibration.apply.file import write
 from xt.calibration.apply.heads import LabelTemperature, from_json
 from xt.calibration.fit import heads as head_fits
 from xt.calibration.fit.heads import FittedTemperature, Prior, fit_log_temperature, fit_temperature
@@ -23,7 +24,7 @@ from xt.core.data import tasks
 from xt.core.data.examples import QaExample, SingleExample, TaggedExample
 from xt.core.errors import XtError
 from xt.core.heads.decode import N_BEST, Prediction
-from xt.eval.heads.classify import calibration_file, classify, summarise
+from xt.eval.heads.classify import calibration_of_head, classify, summarise
 from xt.eval.heads.items import outcomes
 from xt.export.heads.temperature import read_temperature
 
@@ -338,7 +339,7 @@ def test_a_language_with_too_few_gets_the_pooled_temperature_and_says_so() -> No
     assert (own.scored["swh"].fallback, own.scored["eng"].fallback) == ("pooled", "")
     assert any("swh have fewer than 30 items" in note for note in found.notes)
     assert summarise(items, found.methods)["per-language"]["languages"]["swh"]["fallback"] == "pooled"
-    assert "swh" not in found.kept["per-language"]
+    assert "swh" not in found.kept["per-language"].languages
 
 
 def test_one_class_only_has_no_auroc_and_a_note() -> None:
@@ -468,10 +469,10 @@ def test_a_classified_task_has_measured_methods_notes_and_probabilities_a_line(t
     line = result.predictions[200]
     assert 0 < line["p_zero-shot"] < max(line["probabilities"].values())
     json.dumps([result.calibration, result.predictions], allow_nan=False)
-    kept = calibration_file(task, result)
-    assert kept["temperature"] == zero["temperature"]
-    assert kept["calibrators"]["labels"]["per-language"].keys() == data.keys()
-    (tmp_path / "calibration.json").write_text(json.dumps(kept))
+    kept = calibration_of_head(task, result)
+    assert kept.temperature == zero["temperature"]
+    assert kept.answers["labels"]["per-language"].languages.keys() == data.keys()
+    write(tmp_path / "calibration.json", kept)
     assert read_temperature(tmp_path / "calibration.json", task) == zero["temperature"]  # what an export makes of it
     dev = data["eng"]
     separate = classify(Scripted(task, logits), task, {"swh": data["swh"]}, english=dev)

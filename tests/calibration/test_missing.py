@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.calibration.cases import with_gold
 from xt.calibration import missing
+from xt.calibration.apply.file import CalibrationTable
 from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
-from xt.calibration.apply.table import CalibrationTable
 from xt.calibration.fit.temperature import fit_temperature
 from xt.calibration.missing import loses_answer, take_out, threshold_at_risk
 from xt.calibration.search import CrossFit
@@ -127,10 +127,10 @@ def test_answers_drawn_from_the_right_temperature_calibrate_a_hard_language():
     shuffled = rankings["swh"].gold[np.random.default_rng(0).permutation(1500)]
     blind = {**rankings, "swh": replace(rankings["swh"], gold=shuffled)}
     again = missing.measure(blind, ["deu"], predicted=predicted_by, repeats=0)[1]
-    assert again["languages"] == kept["languages"]
+    assert again.languages == kept.languages
     table = CalibrationTable.from_report({"none-of-these": kept}, scope="none-of-these")
-    assert table.choose("swh")[0].to_json() == kept["languages"]["swh"]
-    assert table.choose("fra")[0].to_json() == {k: kept[k] for k in ("kind", "base", "map")}
+    assert table.choose("swh")[0] == kept.languages["swh"]
+    assert table.choose("fra")[0] == kept.calibrator
 
 
 def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
@@ -160,12 +160,12 @@ def test_a_language_of_one_query_is_left_out_of_what_is_predicted():
     fits = CrossFit(rankings, {})
     section, kept = missing.measure(rankings, ["deu"], predicted=fits.predicted, repeats=20)
     assert list(section["methods"]["zero-shot"]["languages"]) == ["deu", "swh"]
-    assert list(section["methods"]["predicted"]["languages"]) == list(kept["languages"]) == ["deu"]
+    assert list(section["methods"]["predicted"]["languages"]) == list(kept.languages) == ["deu"]
 
 
 def test_too_few_queries_and_lone_candidates_give_nothing():
     bitext, vectors = corpus(20)
     ranking = rank(bitext, vectors, DIRECTIONS[0])
-    assert missing.measure({"deu": ranking}, ["deu"]) == ({}, {})
+    assert missing.measure({"deu": ranking}, ["deu"]) == ({}, None)
     lone = rank(bitext, vectors, DIRECTIONS[0], k=1)
-    assert missing.measure({"deu": lone}, []) == ({}, {})
+    assert missing.measure({"deu": lone}, []) == ({}, None)

@@ -276,18 +276,18 @@ def test_calibrated_confidence_is_near_its_null_value_and_the_raw_cosine_far_off
 def test_what_is_kept_for_serving_is_fitted_on_everything_and_is_json(calibrated):
     rankings, _, kept = calibrated
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
-    assert kept["zero-shot"]["fitted_on"] == ["deu", "fra"]
-    assert kept["pooled"]["fitted_on"] == ["deu", "fra", "swh"]
+    assert kept["zero-shot"].fitted_on == ("deu", "fra")
+    assert kept["pooled"].fitted_on == ("deu", "fra", "swh")
     expected = fit_temperature(*stacked(list(rankings.values())))
-    assert RetrievalTemperature.from_json(kept["pooled"]) == expected
-    assert RetrievalTemperature.from_json(kept["per-language"]["swh"]) == fit_excluding([rankings["swh"]], None)
+    assert kept["pooled"].calibrator == expected
+    assert kept["per-language"].languages["swh"] == fit_excluding([rankings["swh"]], None)
 
 
 def test_without_a_source_language_there_is_no_zero_shot():
     found = calibrate({"swh": ranking(100, 0.02), "jav": ranking(100, 0.02, seed=1)}, None)
     assert [m.key for m in found.methods] == ["cosine", *FITTED[1:]]
     assert "zero-shot" not in found.kept
-    assert found.kept["platt"]["scope"] == "pooled"
+    assert found.kept["platt"].scope == "pooled"
     assert found.notes == ["zero-shot: none of its languages is there"]
 
 
@@ -319,7 +319,7 @@ def test_a_corpus_of_one_repeated_sentence_is_calibrated_without_a_fit():
 def test_a_language_outside_the_table_keeps_the_others_zero_shot():
     found = calibrate({"deu": ranking(100, 0.02), "mylang": ranking(100, 0.02, seed=1)}, None)
     assert [m.key for m in found.methods] == ["cosine", *FITTED]
-    assert found.kept["zero-shot"]["fitted_on"] == ["deu"]
+    assert found.kept["zero-shot"].fitted_on == ("deu",)
 
 
 def test_one_class_alone_fits_no_map_and_says_so():
@@ -335,12 +335,12 @@ def test_what_another_corpus_gave_is_applied_as_it_is():
     new = {code: ranking(120, 0.03, seed=9 + i) for i, code in enumerate(("swh", "jav"))}
     found = {m.key: m for m in calibrate(new, None, given=kept).methods}
     for key in ("zero-shot", "pooled"):
-        expected = RetrievalTemperature.from_json(kept[key])(new["jav"].scores)[:, 0]
+        expected = kept[key].calibrator(new["jav"].scores)[:, 0]
         np.testing.assert_array_equal(found[f"given-{key}"].scored["jav"].confidence, expected)
-    line = kept["predicted"]["line"]
+    line = kept["predicted"].line
     share = 0.5 / 120  # every query's best candidate is candidate 0
     share = max(share, 1 / 120)
-    odds = line["bias"] + line["slope"] * np.log(share / (1 - share))
+    odds = line.bias + line.slope * np.log(share / (1 - share))
     assert found["given-predicted"].scored["swh"].confidence.mean() == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-3)
 
 

@@ -252,7 +252,7 @@ def test_mining_and_ranking_in_one_command_with_their_reports(here, tiny_folder,
         report = open_artifact(tmp_path / "all" / name, kind="report")
         assert f'<section id="{section}">' in (report.path / "report.html").read_text()
         assert (report.path / "predictions.jsonl").read_text().count("\n") > 0
-    kept = json.loads((tmp_path / "all" / "mineable" / "calibration.json").read_text())["tiny"]["deu"]
+    kept = json.loads((tmp_path / "all" / "mineable" / "calibration.json").read_text())["encoders"]["tiny"]["deu"]
     assert kept["threshold"] == row["threshold"] and kept["margin"] == "distance"
     told, said = here("eval", "--summary", "all/mineable", "all/questions", "--out", "x", fails=1)
     assert "None of the reports is of a task of xtreme (found: mineable, questions)" in said

@@ -97,9 +97,9 @@ def test_another_reports_fits_are_applied_as_they_are(run, bitext, tiny_reposito
     )  # fmt: skip
     methods = again["encoders"][0]["calibration"]["foreign-english"]["methods"]
     kept = json.loads(open_artifact(Path("one")).path.joinpath("calibration.json").read_text())
-    (fits,) = kept.values()
+    (fits,) = kept["encoders"].values()
     assert methods["given-zero-shot"]["languages"]["swh"]["temperature"] == pytest.approx(
-        fits["foreign-english"]["zero-shot"]["temperature"]
+        fits["foreign-english"]["zero-shot"]["calibrator"]["temperature"]
     )
     assert "given-predicted" in methods
     assert "zero-shot" not in methods  # none of its languages is here
@@ -112,9 +112,11 @@ def test_a_calibration_is_installed_into_the_retrievers_of_a_repository(run, bit
     installed = open_artifact(retrieving / "retriever")
     assert installed.facts["calibration"] == "2/calibration.json"
     table = json.loads((installed.path / "2/calibration.json").read_text())
-    kept = next(iter(json.loads((open_artifact(Path("one")).path / "calibration.json").read_text()).values()))
-    assert table["default"]["temperature"] == kept["foreign-english"]["zero-shot"]["temperature"]
-    assert table["languages"]["swh"] == kept["foreign-english"]["shrunk"]["swh"]
+    report = json.loads((open_artifact(Path("one")).path / "calibration.json").read_text())
+    (kept,) = report["encoders"].values()
+    assert (table["kind"], report["kind"]) == ("retriever", "search")
+    assert table["default"]["temperature"] == kept["foreign-english"]["zero-shot"]["calibrator"]["temperature"]
+    assert table["languages"]["swh"] == kept["foreign-english"]["shrunk"]["languages"]["swh"]
     assert "xt reload retriever" in said and "where every query has one right document" in said
     assert "documents were encoded as 'passage', and the calibration was fitted on documents encoded as 'query'" in said
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.serve.index.test_index import write
+from xt.calibration.apply.file import CalibrationTable
 from xt.calibration.apply.retrieval import RetrievalMargin
-from xt.calibration.apply.table import CalibrationTable
 from xt.core.copies import Copies, distinct, search_distinct, text_key
 from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError

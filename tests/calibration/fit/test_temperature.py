@@ -13,8 +13,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from xt.calibration.apply import maps as confidence_maps
+from xt.calibration.apply.file import CalibrationTable, table_of
 from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
-from xt.calibration.apply.table import CalibrationTable
 from xt.calibration.fit.maps import MAPS, fit_logistic, fit_map
 from xt.calibration.fit.temperature import fit_margin, fit_shrunk, fit_temperature, information, match_confidence
 from xt.core.errors import XtError
@@ -115,7 +115,7 @@ def test_a_mapped_calibrator_is_calibrated_sums_to_one_and_survives_json(kind):
     assert abs(p[:, 0].mean() - (gold == 0).mean()) < 0.03 < abs(BASE(scores)[:, 0].mean() - (gold == 0).mean())
     again = read_calibrator(json.loads(json.dumps(rescaled.to_json())))
     np.testing.assert_array_equal(again(scores), p)
-    table = CalibrationTable.from_json(CalibrationTable(rescaled, "zero-shot", {}).to_json())
+    table = table_of(CalibrationTable(rescaled, "zero-shot", {}).to_json())
     np.testing.assert_array_equal(table.choose("swh")[0](scores), p)
 
 

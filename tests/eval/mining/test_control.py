@@ -150,7 +150,7 @@ def test_the_probability_is_scikit_learns_logistic_regression_and_calibrated():
     assert row["probability"]["ece"] < row["probability"]["ece_null"] + 0.02
     bins = np.array_split(np.argsort(expected), 10)
     assert max(abs(expected[b].mean() - test.right[b].mean()) for b in bins) < 0.08
-    assert set(fitted.to_json()) == {"method", "features", "centre", "spread", "weights", "bias"}
+    assert set(fitted.to_json()) == {"kind", "features", "centre", "spread", "weights", "bias"}
 
 
 def test_a_small_dev_part_takes_the_probability_of_all_languages_and_says_so():

@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from tests.eval.ranked.test_search import Meaning, numbered
 from xt.calibration import measures
-from xt.calibration.apply.retrieval import Rescaled, read_calibrator
-from xt.calibration.apply.table import CalibrationTable
+from xt.calibration.apply.file import CalibrationTable, SearchCalibration
+from xt.calibration.apply.retrieval import Rescaled
 from xt.eval.ranked.search import Ranked, rank_collection
 from xt.eval.ranked.trust import DIRECTION, calibrate
 
@@ -37,7 +37,8 @@ def test_methods_are_those_that_judgements_allow_and_what_is_left_out_is_said(tr
     assert section["fit_languages"] == ["deu", "fra"]
     assert any(note.startswith("predicted: it needs one right candidate") for note in section["notes"])
     assert {*fitted} == set(trusted.kept[DIRECTION])
-    json.dumps([trusted.section, trusted.kept, trusted.predictions], allow_nan=False)
+    kept = SearchCalibration({"e": trusted.kept}).to_json()
+    json.dumps([trusted.section, kept, trusted.predictions], allow_nan=False)
 
 
 def test_probabilities_stand_with_the_queries_that_they_are_of(result, trusted):
@@ -98,7 +99,7 @@ def test_another_reports_fits_are_applied_as_they_are(result, trusted):
     row = {p["id"]: p for p in again.predictions}
     ranking = result.rankings["swh"]
     for method in ("zero-shot", "platt"):
-        expected = read_calibrator(trusted.kept[DIRECTION][method])(ranking.scores)[:, 0]
+        expected = trusted.kept[DIRECTION][method].calibrator(ranking.scores)[:, 0]
         found = [row[f"{i}-swh"][f"p_given-{method}"] for i in range(200)]
         np.testing.assert_allclose(found, expected)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from dataclasses import replace
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from xt.calibration.apply.file import read
 from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.core.data.bitext import Bitext
 from xt.core.data.corpus import Corpus
@@ -130,13 +130,14 @@ def test_accuracy_and_confidence_follow_from_the_predictions(report):
 
 
 def test_kept_calibrators_can_be_read_for_serving(report):
-    kept = json.loads((report.path / "calibration.json").read_text(encoding="utf-8"))
+    kept = read(report.path / "calibration.json").encoders
     assert list(kept) == ["tiny"] and sorted(kept["tiny"]) == sorted(DIRECTIONS)
     for methods in kept["tiny"].values():
         assert {"per-language", "pooled", "zero-shot", "predicted", "shrunk", "none-of-these"} <= set(methods)
-        assert methods["zero-shot"]["fitted_on"] == ["deu", "fra"]
-        for value in (methods["zero-shot"], methods["pooled"], *methods["per-language"].values()):
-            assert 0 < RetrievalTemperature.from_json(value).temperature < math.inf
+        assert methods["zero-shot"].fitted_on == ("deu", "fra")
+        one_each = methods["per-language"].languages.values()
+        for fitted in (methods["zero-shot"].calibrator, methods["pooled"].calibrator, *one_each):
+            assert isinstance(fitted, RetrievalTemperature) and 0 < fitted.temperature < math.inf
 
 
 def test_metrics_name_languages_machine_and_command(report):

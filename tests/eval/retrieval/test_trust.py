@@ -43,7 +43,13 @@ def both():
 
 def plain(sides):
     return {
-        way: [s.kept, s.section, s.none_of_these, s.conformal, [m.scored["swh"].confidence.tolist() for m in s.methods]]
+        way: [
+            {m: f.to_json() for m, f in s.kept.items()},
+            s.section,
+            s.none_of_these,
+            s.conformal,
+            [m.scored["swh"].confidence.tolist() for m in s.methods],
+        ]
         for way, s in sides.items()
     }
 

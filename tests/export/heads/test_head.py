@@ -335,9 +335,11 @@ def test_an_existing_model_is_refused_before_any_work(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"kind": "retrieval-temperature", "temperature": 0.01}', "'retrieval-temperature' file"),
-        ('{"temperature": "warm"}', "one with the temperature of labels is needed"),
-        ("[1.5]", "'list' file"),
+        ('{"kind": "retrieval-temperature", "temperature": 0.01}', "holds 'retrieval-temperature'; expected one of"),
+        ('{"temperature": "warm"}', "The temperature of a head is 'warm'; expected a number"),
+        ('{"kind": "label-temperature", "task": "pair"}', "one with the temperature of labels is needed"),
+        ('{"e": {"foreign-english": {}}}', "is a 'search' file; one with the temperature of labels is needed"),
+        ("[1.5]", "holds a JSON list; expected an object"),
         ('{"kind": "label-temperature", "task": "xnli", "temperature": 2}', "fitted for xnli, not for pair"),
         ('{"temperature": -1}', "must be positive"),
     ],
@@ -359,7 +361,7 @@ def test_the_temperature_of_one_export_serves_another(
     told = json.loads((tmp_path / "first" / "1" / "calibration.json").read_text())
     model, _ = load_head(tmp_path / "first")
     dev = list(examples(locate(own_task(f"single:{own}"), "dev"), ReadLog()))
-    assert told["examples"] == len(dev) > 5
+    assert (told["kind"], told["task"], told["fit"]["examples"]) == ("head", "own", len(dev)) and len(dev) > 5
     logits = np.array([model.predict([e.text])[0].logits for e in dev], float)  # type: ignore[union-attr]
     gold = [e.label for e in dev]  # type: ignore[union-attr]
 
@@ -369,8 +371,8 @@ def test_the_temperature_of_one_export_serves_another(
 
     best = min(np.exp(np.linspace(math.log(0.05), math.log(20), 4001)), key=nll)
     assert told["temperature"] == pytest.approx(best, rel=0.01)
-    assert told["nll"] == pytest.approx(nll(told["temperature"]), abs=1e-4)
-    assert told["nll"] < told["nll_before"]
+    assert told["fit"]["nll"] == pytest.approx(nll(told["temperature"]), abs=1e-4)
+    assert told["fit"]["nll"] < told["fit"]["nll_before"]
     assert any(f"temperature {told['temperature']:.4f}, fitted on {len(dev)} dev examples" in line for line in lines)
     file = tmp_path / "first" / "1" / "calibration.json"
     second = export_head(checkpoint, tmp_path, name="second", options=HeadExport("fp32", file), **asked)

@@ -14,8 +14,8 @@ import numpy as np
 import openai
 import pytest
 
+from xt.calibration.apply.file import CalibrationTable
 from xt.calibration.apply.retrieval import RetrievalTemperature
-from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.serve.client import errors as client_errors

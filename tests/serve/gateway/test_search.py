@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import xt.serve
+from xt.calibration.apply.file import CalibrationTable
 from xt.calibration.apply.maps import Platt
 from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature
-from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.serve.client import errors as client_errors

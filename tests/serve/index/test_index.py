@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xt.calibration.apply.file import CalibrationTable, from_json
 from xt.calibration.apply.retrieval import RetrievalTemperature
-from xt.calibration.apply.table import CalibrationTable
 from xt.core.errors import XtError
 from xt.serve.index.index import DOCUMENTS_FILE, INDEX_FILE, NO_SCORE, OFFSETS_FILE, Index, answer, check_k, unit
 
@@ -162,15 +162,17 @@ def test_k_outside_its_limits_is_refused(k):
 def test_a_table_is_read_from_a_report_and_from_its_own_json():
     one = {"kind": "retrieval-temperature", "temperature": 0.01, "none_score": 0.7}
     other = {**one, "temperature": 0.02}
-    methods = {"zero-shot": {**one, "fitted_on": ["deu"]}, "pooled": other, "per-language": {"zho": other}}
+    former = {"zero-shot": {**one, "fitted_on": ["deu"]}, "pooled": other, "per-language": {"zho": other}}
+    methods = from_json({"e": {"foreign-english": former}}).encoders["e"]["foreign-english"]
+    pooled = {"pooled": methods["pooled"]}
     table = CalibrationTable.from_report(methods, candidates=50, provenance={"task": "django"})
     assert (table.scope, table.default.temperature, table.candidates) == ("zero-shot", 0.01, 50)
     assert list(table.by_language) == ["cmn"]
     assert CalibrationTable.from_report(methods, scope="pooled").default.temperature == 0.02
-    assert CalibrationTable.from_report({"pooled": other}).scope == "pooled"
-    assert CalibrationTable.from_json(json.loads(json.dumps(table.to_json()))) == table
+    assert CalibrationTable.from_report(pooled).scope == "pooled"
+    assert from_json(json.loads(json.dumps(table.to_json()))) == table
     with pytest.raises(XtError, match="has no zero-shot calibrator"):
-        CalibrationTable.from_report({"pooled": other}, scope="zero-shot")
+        CalibrationTable.from_report(pooled, scope="zero-shot")
     with pytest.raises(XtError, match="Unknown scope 'per-language'"):
         CalibrationTable.from_report(methods, scope="per-language")
     with pytest.raises(XtError, match="temperature"):

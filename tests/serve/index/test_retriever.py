@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 
+from xt.calibration.apply.file import CalibrationTable
 from xt.calibration.apply.retrieval import RetrievalTemperature
-from xt.calibration.apply.table import CalibrationTable
 from xt.core.encoder.onnx_engine import load_model
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, new_artifact, open_artifact, read_manifest
