@@ -2,7 +2,8 @@
 
 What is read below both folders, under the same relative path: reports (metrics.json with its curves, predictions,
 calibration.json), checkpoints (losses, dev scores, learning rates), parity.json, exported models' calibration.json, and
-the gateway's openapi.json. Folders of former versions are read by the names that they had (`NAMES`).
+the gateway's openapi.json. Former versions wrote reports as one document, without curves.parquet, and calibrations in six
+shapes: both are read as what they are now, so that the numbers have the same names.
 
 Exit code 0: what both have is equal to 1e-6; 3: something differs, or a file or group has no counterpart.
 """
@@ -27,8 +28,6 @@ FLOOR = 1e-3
 """Smaller numbers are compared as if they were as large as this."""
 SHOWN = 12
 """Differences that are printed of a group, the largest first."""
-NAMES: dict[str, tuple[tuple[str, str], ...]] = {"metrics": (), "training": (), "parity": ()}
-"""Group -> former name, as a regular expression of a path, and the name now."""
 IGNORED = re.compile(
     r"(^|/)(schema|version|seconds|machine|created|kept_vectors|packages|command|\w*_seconds|\w+_per_second|memory\w*"
     r"|megabytes_peak)(/|$)"
@@ -64,27 +63,21 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def named(kind: str, value: Any) -> Leaves:
-    """Return the leaves of a document by the names of now, without those that say when, where and how fast."""
-    out = {}
-    for path, leaf in leaves(value):
-        for former, now in NAMES.get(kind, ()):
-            path = re.sub(former, now, path)
-        if not IGNORED.search(path):
-            out[path] = leaf
-    return out
+def measured(value: Any) -> Leaves:
+    """Return the leaves of a document without those that say when, where and how fast."""
+    return {path: leaf for path, leaf in leaves(value) if not IGNORED.search(path)}
 
 
 def report(folder: Path) -> dict[str, Leaves]:
     """Return the groups of a report folder: metrics, curves, predictions."""
-    every = named("metrics", read_document(folder))
+    every = measured(read_document(folder))
     groups = {
         "metrics": {path: leaf for path, leaf in every.items() if not CURVES.search(path)},
         "curves": {path: leaf for path, leaf in every.items() if CURVES.search(path)},
     }
     if (folder / TABLE).is_file() or (folder / LINES).is_file():
         rows = ReportFolder(Artifact(folder, {}), Report()).predictions
-        groups["predictions"] = named("predictions", rows)
+        groups["predictions"] = measured(rows)
     return groups
 
 
@@ -95,14 +88,14 @@ def training(folder: Path) -> dict[str, Leaves]:
     if not parts:
         return {}
     kept = ("losses", "learning_rates", "dev", "steps", "chosen_step", "tokens")
-    return {"training": named("training", {p: {k: f[k] for k in kept if k in f} for p, f in parts.items()})}
+    return {"training": measured({p: {k: f[k] for k in kept if k in f} for p, f in parts.items()})}
 
 
 READERS: dict[str, Callable[[Path], dict[str, Leaves]]] = {
     METRICS: lambda file: report(file.parent),
     "xt.json": lambda file: training(file.parent),
-    "parity.json": lambda file: {"parity": named("parity", read_json(file))},
-    "calibration.json": lambda file: {"calibration": named("calibration", calibration.read(file).to_json())},
+    "parity.json": lambda file: {"parity": measured(read_json(file))},
+    "calibration.json": lambda file: {"calibration": measured(calibration.read(file).to_json())},
     "openapi.json": lambda file: {"openapi": dict(leaves(read_json(file)))},
 }
 """File -> what reads it, by group. Of openapi.json texts count like numbers."""
