@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from tests.calibration.cases import with_gold
 from xt.calibration import missing
 from xt.calibration.apply.file import CalibrationTable
-from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
+from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature
 from xt.calibration.fit.temperature import fit_temperature
 from xt.calibration.missing import loses_answer, take_out, threshold_at_risk
 from xt.calibration.search import CrossFit
@@ -68,7 +68,7 @@ def test_figures_are_those_of_the_definitions_and_the_risk_is_kept():
     assert list(section["methods"]) == ["zero-shot"]
     row = section["methods"]["zero-shot"]["languages"]["deu"]
     without = np.array([loses_answer(e) for e in bitext.english])
-    final = read_calibrator(kept)
+    final = kept.calibrator
     assert isinstance(final, Rescaled) and isinstance(final.base, RetrievalMargin)
     none = final(take_out(ranking, without).scores)[:, -1]
     assert row["auroc"] == pytest.approx(roc_auc_score(~without, 1 - none), abs=0.01)  # by folds, and of all
