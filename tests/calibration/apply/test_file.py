@@ -190,6 +190,27 @@ def test_a_file_of_before_there_was_a_version_gives_the_same_calibrators(tmp_pat
     assert file.read(tmp_path / "c.json") == WRITTEN[kind]
 
 
+def test_files_that_the_version_before_wrote_give_the_numbers_that_stand_in_them():
+    """search.json (one direction of Tatoeba's deu, swh and tel) and mining.json were written by `xt eval` itself."""
+    (methods,) = json.loads((FORMER / "search.json").read_text())["encoder"].values()
+    found = file.read(FORMER / "search.json").encoders["encoder"]["foreign-english"]
+    assert list(found) == list(methods) and len(methods) == 10
+    facts = {"fitted_on", "scope", "languages", "unanswerable"}
+    for name, raw in methods.items():
+        if "kind" in raw:
+            assert found[name].calibrator.to_json() == {k: v for k, v in raw.items() if k not in facts}
+            assert found[name].fitted_on == tuple(raw["fitted_on"])
+        own = raw if name in ("per-language", "shrunk") else raw.get("languages", {})
+        assert {code: one.to_json() for code, one in found[name].languages.items()} == own
+    assert found["predicted"].line.to_json() == methods["predicted"]["line"]
+    (mined,) = json.loads((FORMER / "mining.json").read_text()).values()
+    pairs = file.read(FORMER / "mining.json").encoders["encoder"]
+    for code, raw in mined.items():
+        numbers = {k: raw["probability"][k] for k in ("centre", "spread", "weights", "bias")}
+        assert {k: v for k, v in pairs[code].probability.to_json().items() if k in numbers} == numbers
+        assert (pairs[code].threshold, pairs[code].guaranteed) == (raw["threshold"], raw["guaranteed"])
+
+
 def test_a_temperature_alone_is_that_of_any_head():
     assert file.from_json({"temperature": 2}) == HeadCalibration(2.0)
 
