@@ -1,6 +1,7 @@
 """The comparison of two folders of results: what differs is found, and what has no counterpart is named."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def run(old, new):
 def test_the_same_results_are_equal_under_their_former_and_their_present_names(tmp_path):
     code, said = run(former(tmp_path / "old"), now(tmp_path / "new"))
     assert code == 0, said
-    counts = {line.split(":")[1].strip(): line.split(": ")[2] for line in said.splitlines() if "compared," in line[:60]}
+    counts = dict(re.findall(r"^\S+: (\w+): (\d+ compared, .*)$", said, re.MULTILINE))
     assert counts["metrics"].startswith("2 compared, 0 differ, 0 only in old, 0 only in new")  # not the seconds
     assert counts["curves"].startswith("4 compared") and counts["predictions"].startswith("2 compared")
     assert counts["calibration"].startswith("4 compared, 0 differ")  # two temperatures and their scores of none
