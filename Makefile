@@ -10,6 +10,8 @@ DATA ?= $(XT_DATA)
 STAMP := $(VENV)/.$(ACCELERATOR)
 # Without compiled files each of the many processes that the tests start would compile torch anew: half a minute each.
 unexport PYTHONDONTWRITEBYTECODE
+# One more than cores, since tests wait for processes that they start; each takes up to 2 GB.
+TEST_PROCESSES ?= $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8)))
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
 .PHONY: help env env-dev quickstart test lint check docs bench slow gpu-libraries results bench-train lock format clean
@@ -21,7 +23,7 @@ quickstart: $(STAMP) ## a calibrated answer, then training, measuring and a page
 	$(BIN)/xt quickstart --out quickstart
 
 test: $(STAMP)-dev ## run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
 lint: $(STAMP)-dev .types ## ruff, mypy, and the import rule

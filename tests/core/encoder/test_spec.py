@@ -33,11 +33,11 @@ def test_the_first_numbers_of_a_vector_are_kept_before_it_is_normalised():
 
 @pytest.mark.parametrize("dims", [0, -1, 5])
 def test_a_cut_out_of_range_is_refused_with_the_range(dims):
-    with pytest.raises(XtError, match=f"first {dims} numbers.*e gives 4.\nChoose from 1 to 4"):
+    with pytest.raises(XtError, match=f"first {dims} dimensions.*e gives 4.\nChoose from 1 to 4"):
         SPEC.first(dims)
     with pytest.raises(XtError, match=f"cannot be cut to {dims}.\nChoose 1 to 4"):
         EncoderSpec("e", dim=4, dims=dims)
-    with pytest.raises(XtError, match="first 4 numbers.*gives 3"):
+    with pytest.raises(XtError, match="first 4 dimensions.*gives 3"):
         SPEC.first(3).first(4)
 
 

@@ -225,7 +225,7 @@ def test_the_page_asks_no_other_host(tab, gateway):
 
 def test_the_live_numbers_are_those_of_the_server(tab, gateway):
     tab.open(gateway.url)
-    tab.wait("document.querySelector('#numbers').children.length === 6")
+    tab.wait("document.querySelector('#numbers').textContent.includes('refused')")
     body = json.dumps({"model": "encoder", "input": ["good morning world"] * 200}).encode()
     headers = {"Content-Type": "application/json"}
     urllib.request.urlopen(urllib.request.Request(f"{gateway.url}/v1/embeddings", body, headers)).close()
@@ -285,7 +285,7 @@ CONTRAST = """(() => {
 def test_it_fits_and_can_be_read(tab, gateway, scheme, width, height, tmp_path):
     """No sideways scrolling, contrast of text at least 4.5 (WCAG AA), what is pressed at least 24 px high (2.5.8)."""
     tab.open(gateway.url, width, height, scheme)
-    tab.wait("document.querySelector('#numbers').children.length === 6")
+    tab.wait("document.querySelector('#numbers').textContent.includes('refused')")
     tab.type("#candidates", "good morning world\n" + "Donaudampfschifffahrtsgesellschaft" * 4)
     tab.type("#query", "صباح الخير يا عالم")
     tab.press("Enter")

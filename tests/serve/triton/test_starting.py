@@ -86,7 +86,7 @@ def test_a_load_that_takes_too_long_says_so_and_that_it_may_still_end(monkeypatc
             pytest.raises(XtError, match=r"did not load 'encoder' within 0.6 s. It may still do so"),
             starting.progress(0.6, lines.append, "the server to load encoder"),
         ):
-            reload._load(address, "encoder", "k" * 16, 0.6)
+            reload._load(address, address, "encoder", "k" * 16, seconds=0.6, tls=None)
         assert time.monotonic() - begun < 5
     assert lines
     assert lines[0].startswith("Waiting for the server to load encoder")
