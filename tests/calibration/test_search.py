@@ -11,6 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from tests.calibration.cases import drawn, ranking, search, with_gold
 from xt.calibration import measures
+from xt.calibration.apply.file import SearchCalibration, from_json
 from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.calibration.fit import temperature as fitting
 from xt.calibration.fit.maps import MAPS, fit_map
@@ -275,7 +276,8 @@ def test_calibrated_confidence_is_near_its_null_value_and_the_raw_cosine_far_off
 
 def test_what_is_kept_for_serving_is_fitted_on_everything_and_is_json(calibrated):
     rankings, _, kept = calibrated
-    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    written = SearchCalibration({"e": {"foreign-english": kept}})
+    assert from_json(json.loads(json.dumps(written.to_json(), allow_nan=False))) == written
     assert kept["zero-shot"].fitted_on == ("deu", "fra")
     assert kept["pooled"].fitted_on == ("deu", "fra", "swh")
     expected = fit_temperature(*stacked(list(rankings.values())))

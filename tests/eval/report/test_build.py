@@ -208,6 +208,8 @@ def fake() -> dict[str, Any]:
             "p50_ms": 1000 * c / speed / f,
             "p95_ms": 1300 * c / speed / f,
             "p99_ms": 1700 * c / speed / f,
+            "batch": 1,
+            "mode": "closed",
         }
         for engine, model, speed in (
             ("triton int8", "base", 148.2),

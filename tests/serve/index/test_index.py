@@ -176,6 +176,6 @@ def test_a_table_is_read_from_a_report_and_from_its_own_json():
     with pytest.raises(XtError, match="Unknown scope 'per-language'"):
         CalibrationTable.from_report(methods, scope="per-language")
     with pytest.raises(XtError, match="temperature"):
-        CalibrationTable.from_report({"pooled": {"kind": "retrieval-temperature"}})
+        from_json({"e": {"foreign-english": {"pooled": {"kind": "retrieval-temperature"}}}})
     with pytest.raises(XtError, match="at least one candidate"):
         CalibrationTable.from_report(methods, candidates=0)
