@@ -143,10 +143,6 @@ class EvalOptions:
             raise UsageError("give one of --encoder and --url")
 
 
-KINDS = ("bitext", "mining", "ranked", "heads", "images")
-"""What a task is evaluated as: parallel text, mining, ranked retrieval, trained heads, image-text retrieval."""
-
-
 @dataclass(frozen=True)
 class TaskRequest:
     """A task that is to be evaluated, and the folder of its report."""
@@ -154,7 +150,7 @@ class TaskRequest:
     name: str
     """Of the task table, a folder, or FORMAT:PATH."""
     kind: str
-    """One of `KINDS`."""
+    """What it is evaluated as: bitext (parallel text), mining, ranked, heads (trained ones), images (image-text)."""
     out: Path
     languages: str = "all"
     data_dir: Path | None = None

@@ -45,7 +45,7 @@ def read_secrets(settings: ServeSettings, *, say: Say) -> Secrets:
 
 
 def triton_server(settings: ServeSettings, secrets: Secrets, *, say: Say) -> TritonServer:
-    """Return the server, to be used as a context manager; whom other machines may reach it for is said."""
+    """Return the server, to be used as a context manager; report which of its addresses other machines can reach."""
     warn_of_open(settings.listening.hosts(), secrets.tls, say=say)
     listening = settings.listening
     return TritonServer(

@@ -80,11 +80,6 @@ def label_loss(scores: npt.NDArray[Any], gold: Any) -> Callable[[float], float]:
     return loss
 
 
-def nll(calibrator: Any, scores: npt.NDArray[Any], gold: Any) -> Floats:
-    """Return the negative log-likelihood (n,) of the gold candidate (-1: "none of these"), in nats."""
-    return losses(calibrator(scores), gold)
-
-
 def losses(probabilities: Floats, gold: Any) -> Floats:
     """Return the negative log-likelihood under probabilities (n, k + 1).
 

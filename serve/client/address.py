@@ -15,7 +15,7 @@ from xt.serve.triton.server_state import GRPC_KEY_HEADER, check_key
 from xt.serve.triton.server_state import admin_headers as find_headers
 
 CONNECT_SECONDS = 5.0
-"""How long a server that does not answer yet is waited for at the first connection, where nothing else is said."""
+"""How long a server that does not answer yet is waited for at the first connection, unless the caller names another."""
 MAX_MESSAGE = 2**31 - 1
 OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE),

@@ -80,7 +80,7 @@ class Exchange:
         """Take the outcome: the scheduler calls this once.
 
         Handing an answer to Triton takes longer than a short text's share of a forward pass. While others wait, that is
-        left to another thread, so that the next pass begins; a lone caller is spared the change of threads.
+        left to another thread, so that the next pass begins; for a lone caller there is no change of threads.
         """
         if self.model.scheduler.waiting_requests:
             self.model._sender.put(lambda: self._answer(outcome))

@@ -15,12 +15,16 @@ from xt.calibration.apply.file import SearchCalibration, from_json
 from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.calibration.fit import temperature as fitting
 from xt.calibration.fit.maps import MAPS, fit_map
-from xt.calibration.fit.temperature import fit_margin, fit_temperature, nll
+from xt.calibration.fit.temperature import fit_margin, fit_temperature, losses
 from xt.calibration.predictions import FOLDS, Predictions, pool
 from xt.calibration.scoring import Method, score
 from xt.calibration.search import calibrate, fit_excluding
 from xt.calibration.summary import summary
 from xt.core.errors import XtError
+
+
+def nll(calibrator, scores, gold):
+    return losses(calibrator(scores), gold)
 
 
 def independent_nll(scores, gold, temperature, none):
@@ -67,13 +71,13 @@ def test_value_gradient_and_curvature_are_those_of_finite_differences(height):
 def test_a_fit_ends_in_the_same_place_wherever_it_starts(absent, monkeypatch):
     scores, gold = drawn(200, 0.01, -1.0, seed=5)
     gold[:absent] = -1
-    losses, places = [], []
+    reached, places = [], []
     for start in [(t, none) for t in (0.002, 0.01, 0.5) for none in (-0.9, 0.5, 0.99)]:
         monkeypatch.setattr(fitting, "_search", lambda *_, start=start: start)
         found = fit_temperature(scores, gold)
-        losses.append(nll(found, scores, gold).mean())
+        reached.append(nll(found, scores, gold).mean())
         places.append(np.log(found.temperature))
-    np.testing.assert_allclose(losses, min(losses), atol=1e-7)
+    np.testing.assert_allclose(reached, min(reached), atol=1e-7)
     if 0 < absent < 200:  # else the temperature may be anything
         np.testing.assert_allclose(places, places[0], atol=1e-4)
 

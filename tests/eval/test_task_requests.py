@@ -1,4 +1,4 @@
-"""What a run of `xt eval` is to do is known, and what is wrong with it is said, before anything is computed."""
+"""What a run of `xt eval` is to do is checked, and its mistakes are reported, before anything is computed."""
 
 from __future__ import annotations
 
