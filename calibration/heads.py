@@ -97,14 +97,14 @@ def calibrate(
             f"{', '.join(sorted(one_class))}: confidence there cannot tell right from wrong, and AUROC is not defined"
         )
     scopes = _scopes(items, english, out.notes)
-    for key, (make, name, least, labels_only) in _methods(methods).items():
+    for key, (make, name, min_items, labels_only) in _methods(methods).items():
         if labels_only and not all(rows.labels for rows in items.values()):
             continue  # one scale a label: choices and answers have none
         for scope, parts in scopes.items():
             separate = scope == "zero-shot" and english is not None
             left = sum(map(len, parts)) if separate else least_left(parts)
-            if left < least:
-                out.notes.append(f"{name}, {scope}: {left} items to fit are fewer than {least}, so it was left out")
+            if left < min_items:
+                out.notes.append(f"{name}, {scope}: {left} items to fit are fewer than {min_items}, so it was left out")
                 continue
             _cross_fitted(out, key, name, scope, parts, items, make, separate=separate)
     _own_temperatures(out, items)
@@ -113,7 +113,7 @@ def calibrate(
 
 def _methods(methods: Mapping[str, HeadMethod]) -> dict[str, tuple[Fit, str, int, bool]]:
     rows: dict[str, tuple[Fit, str, int, bool]] = {"": (fit_temperature, "temperature", MIN_ITEMS, False)}
-    return rows | {key: (way.fit, way.label, way.least, way.labels_only) for key, way in methods.items()}
+    return rows | {key: (m.fit, m.label, m.min_items, m.labels_only) for key, m in methods.items()}
 
 
 def _scopes(

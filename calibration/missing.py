@@ -129,20 +129,20 @@ def _one(ranking: Predictions, without: npt.NDArray[np.bool_], fits: Fits, risk:
             answered[here] = probabilities[here, 0] >= limit
     right = ranking.correct
     has = np.clip(1 - probabilities[:, 1], 0.0, 1.0)
-    told = measures.measure(has, (~without).astype(np.float64), repeats=repeats)
-    found = measures.measure(probabilities[:, 0], right, repeats=repeats)
+    detection = measures.measure(has, (~without).astype(np.float64), repeats=repeats)
+    answers = measures.measure(probabilities[:, 0], right, repeats=repeats)
     wrong = int(answered.sum() - right[answered].sum())
     limits = [limit for _, limit in fits.values()]
     return {
         "n": len(right),
         "unanswerable": float(without.mean()),
-        "auroc": told["auroc"],
-        "auroc_ci": told.get("auroc_ci"),
-        "none_ece": told["ece"],
-        "none_ece_null": told.get("ece_null"),
-        "ece": found["ece"],
-        "ece_ci": found.get("ece_ci"),
-        "ece_null": found.get("ece_null"),
+        "auroc": detection["auroc"],
+        "auroc_ci": detection.get("auroc_ci"),
+        "none_ece": detection["ece"],
+        "none_ece_null": detection.get("ece_null"),
+        "ece": answers["ece"],
+        "ece_ci": answers.get("ece_ci"),
+        "ece_null": answers.get("ece_null"),
         "refusal": {
             "risk": risk,
             "threshold": float(np.mean(limits)) if np.isfinite(limits).all() else None,

@@ -46,7 +46,7 @@ def apply_rows(calibrator: Calibrator, ranking: Predictions, rows: Any) -> Float
 PREDICTED, SPREADS, UNPREDICTED = "predicted", "spreads", "unpredicted"
 TOO_FEW = "too few queries"
 NOT_ONE_TO_ONE = "it needs one right candidate for every query, and one query for every candidate"
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 class CrossFit:
@@ -74,10 +74,10 @@ class CrossFit:
         """What a language without labels of its own learns from: the sources, all languages where they are too few."""
         self._fits: dict[Any, Any] = dict(known or {})
 
-    def _once(self, key: Any, make: Callable[[], Made]) -> Made:
+    def _once(self, key: Any, make: Callable[[], T]) -> T:
         if key not in self._fits:
             self._fits[key] = make()
-        return cast(Made, self._fits[key])
+        return cast(T, self._fits[key])
 
     def known(self) -> dict[Any, Any]:
         """Return what has been found of priors and spreads, the small and costly part."""
@@ -95,8 +95,8 @@ class CrossFit:
         """
 
         def make() -> AccuracyLine:
-            found = [r for side in (self.rankings, self.others) for c, r in side.items() if c in self.base]
-            return fit_line(found, self.over(self.base, fold).none_score, [r.outside(fold) for r in found])
+            parts = [r for rankings in (self.rankings, self.others) for c, r in rankings.items() if c in self.base]
+            return fit_line(parts, self.over(self.base, fold).none_score, [r.outside(fold) for r in parts])
 
         return self._once(("line", fold), make)
 
@@ -154,7 +154,7 @@ class CrossFit:
         return self._once(("shrunk", code, fold), make)
 
 
-def calibrate(  # noqa: C901, PLR0915 - every method in turn, over what those before it left
+def calibrate(
     rankings: Mapping[str, Predictions],
     training_temperature: float | None,
     *,
@@ -186,89 +186,127 @@ def calibrate(  # noqa: C901, PLR0915 - every method in turn, over what those be
     """
     if calibrate_on is not None and calibrate_on not in MAP_SCOPES:
         raise unknown("scope", calibrate_on, MAP_SCOPES)
-    fits = CrossFit(rankings, others or {}, one_to_one=one_to_one)
-    methods: list[Method] = []
-    kept: dict[str, MethodFit[Calibrator]] = {}
-    notes: list[str] = []
-
-    def fixed(key: str, label: str, by_language: Callable[[str], Calibrator], temperature: float | None) -> None:
-        scored = {c: score(r, dict.fromkeys(range(FOLDS), by_language(c))) for c, r in rankings.items()}
-        methods.append(Method(key, label, temperature, scored))
-
-    def fitted(key: str, label: str, fit: Callable[[str, int | None], Calibrator], temperature: float | None) -> None:
-        scored = {c: score(r, {f: fit(c, f) for f in range(FOLDS)}) for c, r in rankings.items()}
-        methods.append(Method(key, label, temperature, scored))
-
-    fixed("cosine", METHODS["cosine"].title, lambda c: RetrievalTemperature(1.0), 1.0)
+    results = _Methods(CrossFit(rankings, others or {}, one_to_one=one_to_one))
+    results.add_fixed("cosine", METHODS["cosine"].title, lambda c: RetrievalTemperature(1.0), 1.0)
     if training_temperature:
-        own = RetrievalTemperature(training_temperature)
+        trained = RetrievalTemperature(training_temperature)
         title = METHODS["training"].titled(temperature=training_temperature)
-        fixed("training", title, lambda c: own, training_temperature)
-    everything, sources = list(rankings), fits.sources
-    scopes = {"zero-shot": sources, "pooled": everything}
-    ready = {scope: codes for scope, codes in scopes.items() if enough([rankings[c] for c in codes])}
-    where = {"zero-shot": ", ".join(sources), "pooled": "all"}
-    for scope, codes in ready.items():
-        final = fits.over(codes, None)
-        kept[scope] = MethodFit(final, fitted_on=tuple(codes))
-        title = METHODS[scope].titled(where=where[scope])
-        fitted(scope, title, partial(_ignoring_language, partial(fits.over, codes)), final.temperature)
-    for scope in scopes:
-        if scope not in ready:
-            notes.append(f"{scope}: too few queries" if scopes[scope] else f"{scope}: none of its languages is there")
+        results.add_fixed("training", title, lambda c: trained, training_temperature)
+    results.add_temperatures()
+    results.attempt("predicted", results.add_predicted)
+    results.add_per_language()
+    results.attempt("shrunk", results.add_shrunk)
+    results.add_maps(calibrate_on)
+    for key, value in _given(given or {}, rankings, one_to_one).items():
+        results.add_fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
+    return results.calibrated()
 
-    def attempt(key: str, make: Callable[[], None]) -> None:
+
+class _Methods:
+    """The methods of one direction, fitted one after the other; what cannot be fitted is a note."""
+
+    def __init__(self, fits: CrossFit) -> None:
+        self.fits, self.rankings = fits, fits.rankings
+        self.methods: list[Method] = []
+        self.kept: dict[str, MethodFit[Calibrator]] = {}
+        self.notes: list[str] = []
+        scopes = {"zero-shot": fits.sources, "pooled": list(fits.rankings)}
+        self.scopes: Mapping[str, Sequence[str]] = scopes
+        """Name -> the languages that one temperature is fitted on."""
+        self.ready: Mapping[str, Sequence[str]] = {
+            scope: codes for scope, codes in scopes.items() if enough([self.rankings[c] for c in codes])
+        }
+        """Those with enough queries."""
+
+    def add_fixed(
+        self, key: str, label: str, by_language: Callable[[str], Calibrator], temperature: float | None
+    ) -> None:
+        """Add a method that is not fitted to these rankings."""
+        scored = {c: score(r, dict.fromkeys(range(FOLDS), by_language(c))) for c, r in self.rankings.items()}
+        self.methods.append(Method(key, label, temperature, scored))
+
+    def add_fitted(
+        self, key: str, label: str, fit: Callable[[str, int | None], Calibrator], temperature: float | None
+    ) -> None:
+        """Add a method, cross-fitted."""
+        scored = {c: score(r, {f: fit(c, f) for f in range(FOLDS)}) for c, r in self.rankings.items()}
+        self.methods.append(Method(key, label, temperature, scored))
+
+    def attempt(self, key: str, make: Callable[[], None]) -> None:
+        """Add a method, or the reason why there is none."""
         try:
             make()
         except XtError as error:
-            notes.append(f"{key}: {error.message}")
+            self.notes.append(f"{key}: {error.message}")
 
-    def predict() -> None:
+    def add_temperatures(self) -> None:
+        """Add one temperature for all languages, of each scope."""
+        where = {"zero-shot": ", ".join(self.fits.sources), "pooled": "all"}
+        for scope, codes in self.ready.items():
+            final = self.fits.over(codes, None)
+            self.kept[scope] = MethodFit(final, fitted_on=tuple(codes))
+            title = METHODS[scope].titled(where=where[scope])
+            self.add_fitted(
+                scope, title, partial(_ignoring_language, partial(self.fits.over, codes)), final.temperature
+            )
+        for scope, codes in self.scopes.items():
+            if scope not in self.ready:
+                self.notes.append(f"{scope}: too few queries" if codes else f"{scope}: none of its languages is there")
+
+    def add_predicted(self) -> None:
+        """Add a temperature for each language, from its unlabelled scores."""
+        fits = self.fits
         if why := fits.unpredicted():
             raise XtError(why)
-        learnt = "zero-shot" if fits.base == sources else "pooled"
-        by_language = {c: fits.predicted(c, None) for c in rankings}
-        fitted("predicted", METHODS["predicted"].titled(where=learnt), fits.predicted, None)
-        kept["predicted"] = MethodFit(languages=by_language, fitted_on=tuple(fits.base), line=fits.line(None))
+        learnt = "zero-shot" if fits.base == fits.sources else "pooled"
+        by_language = {c: fits.predicted(c, None) for c in self.rankings}
+        self.add_fitted("predicted", METHODS["predicted"].titled(where=learnt), fits.predicted, None)
+        self.kept["predicted"] = MethodFit(languages=by_language, fitted_on=tuple(fits.base), line=fits.line(None))
 
-    def shrink() -> None:
-        if not ready:
+    def add_per_language(self) -> None:
+        """Add a temperature for each language, of its own queries; measured where all have enough."""
+        fits = self.fits
+        lacking = [c for c, r in self.rankings.items() if not enough([r])]
+        if not lacking:
+            self.add_fitted("per-language", METHODS["per-language"].title, lambda c, f: fits.over([c], f), None)
+            self.kept["per-language"] = MethodFit(languages={c: fits.over([c], None) for c in self.rankings})
+            return
+        self.notes.append(f"per-language: too few queries in {', '.join(lacking)}")
+        if separate := {c: fits.over([c], None) for c in self.rankings if c not in lacking}:
+            self.kept["per-language"] = MethodFit(languages=separate)
+
+    def add_shrunk(self) -> None:
+        """Add a temperature for each language, shrunk towards its prior."""
+        if not self.ready:
             raise XtError(TOO_FEW)
-        shrunk = {c: fits.shrunk(c, None) for c in rankings}
-        prior = "that of the others" if fits.unpredicted() else "the predicted one"
-        fitted("shrunk", METHODS["shrunk"].titled(where=prior), fits.shrunk, None)
-        kept["shrunk"] = MethodFit(languages=shrunk)
+        shrunk = {c: self.fits.shrunk(c, None) for c in self.rankings}
+        prior = "that of the others" if self.fits.unpredicted() else "the predicted one"
+        self.add_fitted("shrunk", METHODS["shrunk"].titled(where=prior), self.fits.shrunk, None)
+        self.kept["shrunk"] = MethodFit(languages=shrunk)
 
-    attempt("predicted", predict)
-    lacking = [c for c, r in rankings.items() if not enough([r])]
-    if not lacking:
-        fitted("per-language", METHODS["per-language"].title, lambda c, f: fits.over([c], f), None)
-        kept["per-language"] = MethodFit(languages={c: fits.over([c], None) for c in rankings})
-    else:
-        notes.append(f"per-language: too few queries in {', '.join(lacking)}")
-        if own_ones := {c: fits.over([c], None) for c in rankings if c not in lacking}:
-            kept["per-language"] = MethodFit(languages=own_ones)
-    attempt("shrunk", shrink)
-    map_scope = calibrate_on or next(iter(ready), None)
-    if map_scope not in ready:
-        notes.append(
-            f"{', '.join(MAPS)}: the corpus has too few queries to fit them{f' on {map_scope}' if map_scope else ''}"
-        )
-    for kind in MAPS if map_scope in ready else ():
-        codes = ready[str(map_scope)]
+    def add_maps(self, calibrate_on: str | None) -> None:
+        """Add every map of the confidence of one temperature, fitted on a scope; None: the first that is ready."""
+        scope = calibrate_on or next(iter(self.ready), None)
+        if scope not in self.ready:
+            on = f" on {scope}" if scope else ""
+            self.notes.append(f"{', '.join(MAPS)}: the corpus has too few queries to fit them{on}")
+            return
+        for kind in MAPS:
+            self.attempt(kind, partial(self._map, kind, str(scope)))
 
-        def rescale(kind: str = kind, codes: Sequence[str] = codes) -> None:
-            by_fold: dict[int | None, Rescaled] = {f: _map(fits, kind, codes, f) for f in [*range(FOLDS), None]}
-            kept[kind] = MethodFit(by_fold[None], fitted_on=tuple(codes), scope=str(map_scope))
-            make = partial(_ignoring_language, by_fold.__getitem__)
-            fitted(kind, f"{kind} over one temperature, {map_scope}", make, None)
+    def _map(self, kind: str, scope: str) -> None:
+        codes = self.ready[scope]
+        by_fold: dict[int | None, Rescaled] = {f: _map(self.fits, kind, codes, f) for f in [*range(FOLDS), None]}
+        self.kept[kind] = MethodFit(by_fold[None], fitted_on=tuple(codes), scope=scope)
+        make = partial(_ignoring_language, by_fold.__getitem__)
+        self.add_fitted(kind, f"{kind} over one temperature, {scope}", make, None)
 
-        attempt(kind, rescale)
-    for key, value in _given(given or {}, rankings, one_to_one).items():
-        fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
-    there = () if fits.unpredicted() else rankings
-    predicted = {(c, f): fits.predicted(c, f) for c in there for f in (*range(FOLDS), None)}
-    return Calibrated(methods, kept, notes, predicted, fits.known())
+    def calibrated(self) -> Calibrated:
+        """Return all of it, with the predicted temperatures of every language and fold."""
+        fits = self.fits
+        codes = () if fits.unpredicted() else self.rankings
+        predicted = {(c, f): fits.predicted(c, f) for c in codes for f in (*range(FOLDS), None)}
+        return Calibrated(self.methods, self.kept, self.notes, predicted, fits.known())
 
 
 def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, fold: int | None) -> Calibrator:

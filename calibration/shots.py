@@ -24,22 +24,22 @@ SHOTS = (16, 50, 100)
 """Examples of a language whose worth is measured for heads."""
 MANY = 3000
 """Predictions of a language above which null values come from fewer repetitions."""
-OWN, SHRUNK = "per-language", "shrunk"
-Drawn = Mapping[str, Mapping[int, Columns]]
-"""Language -> fold -> places of what was drawn from the other folds."""
+PER_LANGUAGE, SHRUNK = "per-language", "shrunk"
+Sample = Mapping[str, Mapping[int, Columns]]
+"""Language -> fold -> columns of the examples sampled from the other folds."""
 Fits = Mapping[str, Mapping[str, Mapping[int, AnyCalibrator | Fitted]]]
-"""`OWN` and `SHRUNK` -> language -> fold -> calibrator."""
+"""`PER_LANGUAGE` and `SHRUNK` -> language -> fold -> calibrator."""
 Points = dict[str, list[tuple[str, dict[str, float]]]]
-"""`OWN` and `SHRUNK` -> language and measures, of every draw in turn."""
+"""`PER_LANGUAGE` and `SHRUNK` -> language and measures, of every draw in turn."""
 
 
 def _measured(
-    parts: Mapping[str, Predictions], draws: Iterable[Drawn], fit: Callable[[Drawn], Fits], *, many: float = MANY
+    parts: Mapping[str, Predictions], draws: Iterable[Sample], fit: Callable[[Sample], Fits], *, many: float = MANY
 ) -> Points:
     """Fit to every draw, and measure each language with what was fitted."""
-    found: Points = {OWN: [], SHRUNK: []}
-    for drawn in draws:
-        for key, by_language in fit(drawn).items():
+    found: Points = {PER_LANGUAGE: [], SHRUNK: []}
+    for sample in draws:
+        for key, by_language in fit(sample).items():
             for code, by_fold in by_language.items():
                 repeats = 50 if len(parts[code]) <= many else 20
                 found[key].append((code, _point(score(parts[code], by_fold), repeats)))
@@ -90,29 +90,29 @@ def _of_search(fits: CrossFit, k: int, draws: int, seed: int) -> dict[str, Any]:
             for fold in range(FOLDS):
                 fits.prior(code, fold)
     except XtError as error:
-        return {key: {**_row({}, list(fits.rankings)), "note": error.message} for key in (OWN, SHRUNK)}
+        return {key: {**_row({}, list(fits.rankings)), "note": error.message} for key in (PER_LANGUAGE, SHRUNK)}
     outside = {c: {f: np.flatnonzero(r.outside(f)) for f in range(FOLDS)} for c, r in fits.rankings.items()}
     lacking = [code for code, by_fold in outside.items() if min(map(len, by_fold.values())) < k]
 
-    def draw(number: int) -> Drawn:
-        drawn = {}
+    def draw(number: int) -> Sample:
+        sample = {}
         for code in outside:
             if code not in lacking:
                 random = np.random.default_rng([seed, number, k])
-                drawn[code] = {f: random.choice(rows, k, replace=False) for f, rows in outside[code].items()}
-        return drawn
+                sample[code] = {f: random.choice(rows, k, replace=False) for f, rows in outside[code].items()}
+        return sample
 
-    def fit(drawn: Drawn) -> Fits:
-        found: dict[str, dict[str, dict[int, AnyCalibrator | Fitted]]] = {OWN: {}, SHRUNK: {}}
-        for code, by_fold in drawn.items():
+    def fit(sample: Sample) -> Fits:
+        found: dict[str, dict[str, dict[int, AnyCalibrator | Fitted]]] = {PER_LANGUAGE: {}, SHRUNK: {}}
+        for code, by_fold in sample.items():
             ranking = fits.rankings[code]
             assert ranking.gold is not None
             for key in found:
-                made = found[key][code] = {}
+                folds = found[key][code] = {}
                 for fold, rows in by_fold.items():
                     spread = fits.spread(code, fold) if key == SHRUNK else float("inf")
                     prior = fits.prior(code, fold)
-                    made[fold] = fit_shrunk(ranking.scores[rows], ranking.gold[rows], prior, spread)
+                    folds[fold] = fit_shrunk(ranking.scores[rows], ranking.gold[rows], prior, spread)
         return found
 
     points = _measured(fits.rankings, map(draw, range(draws)), fit, many=float("inf"))
@@ -155,24 +155,24 @@ def of_heads(
     Languages with fewer are left out, and counted: k -> method -> mean over languages and draws.
     """
     out: dict[str, dict[str, Any]] = {}
-    places = {(c, f): np.flatnonzero(rows.outside(f)) for c, rows in items.items() for f in range(FOLDS)}
-    ids = {(c, f): np.unique(items[c].ids[rows]) for (c, f), rows in places.items()}
+    outside = {(c, f): np.flatnonzero(rows.outside(f)) for c, rows in items.items() for f in range(FOLDS)}
+    ids = {(c, f): np.unique(items[c].ids[rows]) for (c, f), rows in outside.items()}
     for k in counts:
         able = [code for code in items if all(len(ids[code, fold]) >= k for fold in range(FOLDS))]
         if not able:
             continue
         random = np.random.default_rng([seed, k])
 
-        def draw(number: int, k: int = k, able: Sequence[str] = able, random: np.random.Generator = random) -> Drawn:
-            drawn: dict[str, dict[int, Columns]] = {code: {} for code in able}
+        def draw(number: int, k: int = k, able: Sequence[str] = able, random: np.random.Generator = random) -> Sample:
+            sample: dict[str, dict[int, Columns]] = {code: {} for code in able}
             for fold in range(FOLDS):
                 for code in able:
                     chosen = random.choice(ids[code, fold], k, replace=False)
-                    rows = places[code, fold]
-                    drawn[code][fold] = rows[np.isin(items[code].ids[rows], chosen)]
-            return drawn
+                    rows = outside[code, fold]
+                    sample[code][fold] = rows[np.isin(items[code].ids[rows], chosen)]
+            return sample
 
-        points = _measured(items, map(draw, range(draws)), lambda drawn: _fit_heads(items, drawn))
+        points = _measured(items, map(draw, range(draws)), lambda sample: _fit_heads(items, sample))
         out[str(k)] = {
             key: {
                 "languages": len(able),
@@ -185,16 +185,16 @@ def of_heads(
     return out
 
 
-def _fit_heads(items: Mapping[str, Predictions], drawn: Drawn) -> Fits:
+def _fit_heads(items: Mapping[str, Predictions], sample: Sample) -> Fits:
     found: dict[str, dict[str, dict[int, AnyCalibrator | Fitted]]] = {
-        key: {c: {} for c in drawn} for key in (OWN, SHRUNK)
+        key: {c: {} for c in sample} for key in (PER_LANGUAGE, SHRUNK)
     }
     for fold in range(FOLDS):
-        some = {code: items[code].take(by_fold[fold]) for code, by_fold in drawn.items()}
+        some = {code: items[code].take(by_fold[fold]) for code, by_fold in sample.items()}
         seen = frozenset().union(*(part.ids.tolist() for part in some.values()))
         fits = {code: fit_log_temperature(part) for code, part in some.items()}
         prior = prior_of(list(fits.values()))
         for code, part in some.items():
-            found[OWN][code][fold] = Fitted(fits[code].calibrator, frozenset(part.ids.tolist()))
+            found[PER_LANGUAGE][code][fold] = Fitted(fits[code].calibrator, frozenset(part.ids.tolist()))
             found[SHRUNK][code][fold] = Fitted(fit_log_temperature(part, prior).calibrator, seen)
     return found

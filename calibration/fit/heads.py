@@ -110,15 +110,15 @@ def fit_temperature(items: Predictions) -> LabelTemperature:
     return fit_log_temperature(thinned(items, 5 * MAX_ITEMS)).calibrator
 
 
-def some_examples(items: Predictions, most: int) -> Predictions:
-    """Return the items of every so-many-th example, whole examples, so that there are about `most` of them at most."""
-    step = -(-len(items) // most)
+def some_examples(items: Predictions, limit: int) -> Predictions:
+    """Return the items of every so-many-th example, whole examples, so that there are about `limit` of them at most."""
+    step = -(-len(items) // limit)
     return items if step <= 1 else items.take(np.isin(items.ids, list(dict.fromkeys(items.ids.tolist()))[::step]))
 
 
-def thinned(items: Predictions, most: int = MAX_ITEMS) -> Predictions:
-    """Return every so-many-th item, so that there are at most `most`."""
-    step = -(-len(items) // most)
+def thinned(items: Predictions, limit: int = MAX_ITEMS) -> Predictions:
+    """Return every so-many-th item, so that there are at most `limit`."""
+    step = -(-len(items) // limit)
     return items if step == 1 else items.take(np.arange(0, len(items), step))
 
 
@@ -174,7 +174,7 @@ class HeadMethod:
 
     label: str
     fit: Callable[[Predictions], HeadCalibrator]
-    least: int
+    min_items: int
     """Items that it needs."""
     labels_only: bool = False
     """Whether it is defined for labels alone."""

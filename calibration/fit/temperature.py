@@ -31,11 +31,11 @@ LOG_T = (math.log(1e-4), math.log(10.0))
 """Where temperatures are looked for: cosines differ by 0.001 to 2."""
 
 
-def checked(scores: npt.NDArray[Any], gold: Any, least: int = MIN_QUERIES) -> tuple[Floats, npt.NDArray[np.int64]]:
+def checked(scores: npt.NDArray[Any], gold: Any, minimum: int = MIN_QUERIES) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Return the similarities with every row best first, and where the right candidate then is."""
     scores, gold = np.asarray(scores, np.float64), np.asarray(gold, np.int64)
-    if len(gold) < least:
-        raise XtError(f"{len(gold)} queries are too few to fit a temperature.", f"Expected at least {least}.")
+    if len(gold) < minimum:
+        raise XtError(f"{len(gold)} queries are too few to fit a temperature.", f"Expected at least {minimum}.")
     if np.isnan(scores).any() or np.isposinf(scores).any() or (scores.shape[1] and np.isneginf(scores.max(1)).any()):
         raise XtError("A similarity is NaN or infinite, so no temperature can be fitted.", "Check the vectors.")
     if not is_sorted(scores):
@@ -132,9 +132,9 @@ class Curves:
         """Queries."""
         return len(self.gold)
 
-    def some(self, most: int) -> Curves:
+    def some(self, limit: int) -> Curves:
         """Return the curves of about so many of the queries, evenly chosen."""
-        few = slice(None, None, max(1, len(self) // most))
+        few = slice(None, None, max(1, len(self) // limit))
         return Curves(self.scores[few], self.gold[few], self.ground[few])
 
     def __call__(self, beta: float, a: float) -> tuple[float, Floats, Floats]:
@@ -194,7 +194,7 @@ def _descend(
         prior: centre and weight of a quadratic penalty on log T; its curvature is taken as 2 weight / T's square.
         between: least and greatest temperature.
     """
-    least, most = 1 / between[1], 1 / between[0]
+    low, high = 1 / between[1], 1 / between[0]
 
     def at(x: Floats) -> tuple[float, Floats, Floats]:
         value, gradient, hessian = curves(float(x[0]), float(x[1]))
@@ -206,7 +206,7 @@ def _descend(
         return value, gradient, hessian
 
     def inside(x: Floats) -> Floats:
-        beta = min(max(float(x[0]), least), most)
+        beta = min(max(float(x[0]), low), high)
         return np.array([beta, min(max(float(x[1]), -beta), beta)])  # a score of "none" is a cosine: -1..1
 
     absent = curves.absent
@@ -228,8 +228,8 @@ def _descend(
         if moved < TOLERANCE:  # at an end of where temperatures are looked for
             break
     none = float(x[1] / x[0])
-    if abs(none) > 1 - EDGES or not least * (1 + EDGES) < x[0] < most * (1 - EDGES):
-        x = _along_the_edge(at, (least, most), x, value)
+    if abs(none) > 1 - EDGES or not low * (1 + EDGES) < x[0] < high * (1 - EDGES):
+        x = _along_the_edge(at, (low, high), x, value)
         none = float(x[1] / x[0])
     return 1 / float(x[0]), none
 
@@ -298,10 +298,10 @@ def match_confidence(scores: npt.NDArray[Any], accuracy: float, none_score: floa
     scores, _ = checked(scores, np.zeros(len(scores)), 1)
 
     behind = np.concatenate([scores[:, 1:], np.full((len(scores), 1), none_score)], axis=1) - scores[:, :1]
-    room, ones = np.empty_like(behind), np.ones(behind.shape[1])
+    buffer, ones = np.empty_like(behind), np.ones(behind.shape[1])
 
     def over(log_t: float, step: int = 1) -> float:
-        odds = room[::step]
+        odds = buffer[::step]
         np.minimum(np.multiply(behind[::step], math.exp(-log_t), out=odds), 700, out=odds)
         return float((1 / (1 + np.exp(odds, out=odds) @ ones)).mean()) - accuracy
 

@@ -265,7 +265,7 @@ def test_another_kind_is_no_calibration_of_a_retriever():
 
 def test_every_name_of_a_method_is_in_the_one_table():
     reading = import_module("xt.eval.report.reading")
-    used = {*HEAD_METHODS, *file.SCOPES, shots.OWN, shots.SHRUNK, reading.BEFORE, *reading.AFTER}
+    used = {*HEAD_METHODS, *file.SCOPES, shots.PER_LANGUAGE, shots.SHRUNK, reading.BEFORE, *reading.AFTER}
     used |= {name for preferred in methods.PREFERRED.values() for name in preferred}
     assert used - set(methods.METHODS) == {file.NONE}  # fitted apart, with queries that lost their answer
     for name in HEAD_METHODS:
