@@ -67,9 +67,9 @@ def compare(
     sides = read_side(a), read_side(b)
     chosen = choose(sides, methods)
     section = {**describe(sides, chosen), "repeats": repeats, "seed": seed, "level": LEVEL}
-    found_in_both = {w: matched(sides, w, chosen) for w in sides[0].answers if w in sides[1].answers}
-    left_out = {way: missing for way, (_, missing) in found_in_both.items()}
-    total = sum(len(pairs) for pairs, _ in found_in_both.values())
+    in_both = {d: matched(sides, d, chosen) for d in sides[0].answers if d in sides[1].answers}
+    left_out = {d: missing for d, (_, missing) in in_both.items()}
+    total = sum(len(pairs) for pairs, _ in in_both.values())
     done = 0
 
     def tell(code: str) -> None:
@@ -78,16 +78,14 @@ def compare(
             progress(done, total, code)
         done += 1
 
-    directions = {
-        way: differences(pairs, repeats=repeats, seed=seed, tell=tell) for way, (pairs, _) in found_in_both.items()
-    }
+    directions = {d: differences(pairs, repeats=repeats, seed=seed, tell=tell) for d, (pairs, _) in in_both.items()}
     if progress and total:
         progress(total, total, "")
     if not directions:
         found = " and ".join("/".join(s.answers) or "none" for s in sides)
         raise XtError(f"The reports have no direction in common ({found}).", "Compare reports of the same run options.")
     section |= {"directions": directions, "left_out": left_out}
-    section["only"] = [[w for w in s.answers if w not in directions] for s in sides]
+    section["only"] = [[d for d in s.answers if d not in directions] for s in sides]
     codes = [code for part in directions.values() for code in part["languages"]]
     codes = list(dict.fromkeys([*codes, *(c for two in left_out.values() for one in two for c in one)]))
     names = section["names"]

@@ -100,8 +100,8 @@ def classify(
     section |= {"scored_by": official.convention(task), "mean": means(rows), "languages": rows}
     if matrices:
         section["classes"] = classes.classes(task, matrices)
-    if told := [*notes, *_notes(task, data, found)]:
-        section["notes"] = told
+    if lines := [*notes, *_notes(task, data, found)]:
+        section["notes"] = lines
     result = Classified(section, predictions)
     if not calibrate or task.format not in ("pair", "single", "choice", "tagging", "qa"):
         return result

@@ -69,8 +69,8 @@ def control(
     calibrator, chances, scope = fit_probability([dev]), None, "language"
     if calibrator is None:
         few = min(int(dev.right.sum()), int((~dev.right).sum()))
-        told = f"{few} right or wrong pairs of dev are too few to fit a probability (at least {MIN_PAIRS})"
-        notes.append(f"{told}; fitted on the dev parts of all languages" if pooled else told)
+        reason = f"{few} right or wrong pairs of dev are too few to fit a probability (at least {MIN_PAIRS})"
+        notes.append(f"{reason}; fitted on the dev parts of all languages" if pooled else reason)
         calibrator, scope = pooled, "pooled"
     if calibrator is not None and len(test.candidates):
         chances, right = calibrator(test.candidates.features()), test.right.astype(np.float64)

@@ -94,25 +94,25 @@ def neighbours(
         raise XtError("Vectors hold NaN or infinity.", "The encoder is damaged; check it with `xt check`.")
     k = min(k, len(base))
     queries, base = (np.ascontiguousarray(v, np.float32) for v in (queries, base))
-    way = search if search != "auto" else "exact" if len(queries) * len(base) <= EXACT_PAIRS else "ivf"
+    method = search if search != "auto" else "exact" if len(queries) * len(base) <= EXACT_PAIRS else "ivf"
 
     def exact(some: Vectors) -> tuple[Vectors, Ints]:
         return faiss.knn(some, base, k, metric=faiss.METRIC_INNER_PRODUCT)
 
     index, recall = None, 1.0
-    if way == "ivf":
+    if method == "ivf":
         index, recall = _inverted_file(queries, base, k, exact, seed)
-        way = "exact" if index is None else "ivf"
+        method = "exact" if index is None else "ivf"
     scores = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), QUERY_BLOCK):
         if progress:
-            progress(start, len(queries), f"sentences, {way}")
+            progress(start, len(queries), f"sentences, {method}")
         block = slice(start, start + QUERY_BLOCK)
         scores[block], rows[block] = exact(queries[block]) if index is None else index.search(queries[block], k)
     if progress:
         progress(len(queries), len(queries), "")
-    return Neighbours(scores, rows, way, recall)
+    return Neighbours(scores, rows, method, recall)
 
 
 def _inverted_file(queries: Vectors, base: Vectors, k: int, exact: Callable[[Vectors], Any], seed: int) -> Any:
@@ -178,10 +178,10 @@ def neighbourhoods(
     foreign: Vectors, english: Vectors, *, k: int = K, search: str = "auto", progress: Progress | None = None
 ) -> Neighbourhoods:
     """Find the neighbours both ways; NotMined when a side has no more than `k` sentences."""
-    least = min(len(foreign), len(english))
-    if least <= k:
+    fewest = min(len(foreign), len(english))
+    if fewest <= k:
         raise NotMined(
-            f"{least} sentences on one side are too few: a margin needs more than its {k} neighbours.",
+            f"{fewest} sentences on one side are too few: a margin needs more than its {k} neighbours.",
             "Give larger texts.",
         )
     return Neighbourhoods(
@@ -206,7 +206,7 @@ def candidates(hoods: Neighbourhoods, *, margin: str = "ratio") -> Candidates:
             "A sentence has neighbours with a mean cosine of 0 or less: the ratio margin means nothing then.",
             "Use --margin distance.",
         )
-    ways = []
+    directions = []
     for found, own, other in ((forward, around_f, around_e), (backward, around_e, around_f)):
         cosine = found.scores.astype(np.float64)
         score = MARGINS[margin](cosine, (own[:, None] + other[np.maximum(found.rows, 0)]) / 2)
@@ -214,8 +214,8 @@ def candidates(hoods: Neighbourhoods, *, margin: str = "ratio") -> Candidates:
         best = score.argmax(1)
         n = np.arange(len(score))
         second = np.partition(score, -2, axis=1)[:, -2] if score.shape[1] > 1 else np.full(len(score), -np.inf)
-        ways.append((found.rows[n, best], score[n, best], cosine[n, best], second, score))
-    (to_e, score_f, cos_f, second_f, _), (to_f, score_e, cos_e, second_e, _) = ways
+        directions.append((found.rows[n, best], score[n, best], cosine[n, best], second, score))
+    (to_e, score_f, cos_f, second_f, _), (to_f, score_e, cos_e, second_e, _) = directions
     f = np.concatenate([np.arange(len(to_e)), to_f])
     e = np.concatenate([to_e, np.arange(len(to_f))])
     score, cosine = np.concatenate([score_f, score_e]), np.concatenate([cos_f, cos_e])

@@ -45,8 +45,8 @@ class MiningData:
     def describe(self) -> dict[str, Any]:
         """Return it as the report shows it."""
         sentences = sum(len(s.ids) for t in self.tasks for p in (t.dev, t.test) for s in (p.foreign, p.english))
-        told = {"name": self.name, "title": self.title, "description": self.source, "licence": self.licence}
-        return {**told, "languages": len(self.tasks), "sentences": sentences}
+        about = {"name": self.name, "title": self.title, "description": self.source, "licence": self.licence}
+        return {**about, "languages": len(self.tasks), "sentences": sentences}
 
 
 def is_mining(task: str) -> bool:

@@ -9,7 +9,8 @@ from xt.core.results.report import Encoder
 from xt.eval import protocols
 from xt.eval.fitted import check_calibration
 from xt.eval.options import CalibrationOptions, TaskRequest
-from xt.eval.ranked import search, trust
+from xt.eval.ranked import search
+from xt.eval.ranked.calibration import DIRECTION, calibrate
 from xt.serve.encoders import OpenedEncoder
 
 
@@ -38,18 +39,18 @@ def evaluate_ranked(
     say(f"{about['title']}: {sizes}, encoder {entry.label} on {entry.engine}")
     for note in collection.notes:
         say(note)
-    given = check_calibration(calibration, opened, [trust.DIRECTION], say=say)
+    given = check_calibration(calibration, opened, [DIRECTION], say=say)
     result = search.rank_collection(
         opened.encoder, collection, names=names, cut=cut, progress=reporter.counter("encoded")
     )
-    trusted = trust.calibrate(
+    calibrated = calibrate(
         result,
         opened.temperature,
         calibrate_on=calibration.calibrate_on,
         given=given,
         calibrating=reporter.counter("calibrated"),
     )
-    entry = Encoder.from_json({**entry.to_json(), "calibration": trusted.section})
-    kept = SearchCalibration({str(entry.name): trusted.kept})
-    section = protocols.Section("ranked", result.section, trusted.predictions, kept)
+    entry = Encoder.from_json({**entry.to_json(), "calibration": calibrated.section})
+    kept = SearchCalibration({str(entry.name): calibrated.kept})
+    section = protocols.Section("ranked", result.section, calibrated.predictions, kept)
     return protocols.write(request.out, about, entry, section, parents=[opened.parent], force=request.force)

@@ -119,18 +119,18 @@ def retrieval_sentence(report: Report, direction: str) -> Markup:
         return Markup()
     several = len(report.encoders) > 1
     called = f"the {name_of(subject)} encoder" if several else subject.label or name_of(subject)
-    sides = {"foreign-english": "the English translation", "english-foreign": "the foreign translation"}
-    side = sides.get(direction, "the right counterpart")
+    counterparts = {"foreign-english": "the English translation", "english-foreign": "the foreign translation"}
+    counterpart = counterparts.get(direction, "the right counterpart")
     gain = difference(accuracy, mean_of(report, first, direction, "all")) if several else None
     size = None if gain is None else round(100 * abs(gain), 1)
     number, more = len(retrieved_codes(report, direction)), gain is not None and gain > 0
-    return html.retrieval(number, called, side, accuracy, size, more, name_of(first))
+    return html.retrieval(number, called, counterpart, accuracy, size, more, name_of(first))
 
 
 def headline_methods(report: Report) -> dict[str, Method]:
     """The calibration methods of the last encoder in the first direction."""
-    ways = calibrated(report)
-    return methods_of(report.encoders[-1], ways[0]) if ways else {}
+    directions = calibrated(report)
+    return methods_of(report.encoders[-1], directions[0]) if directions else {}
 
 
 def headline_ece(report: Report) -> tuple[Measures | None, Measures | None]:

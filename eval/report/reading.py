@@ -150,9 +150,9 @@ def by_direction(
 ) -> Iterator[tuple[Markup, str, Series, Encoder, str, T]]:
     """Return a part of the encoders by direction, the last first: title, the same plain, look, encoder, direction."""
     for encoder, series in reversed(encoders(report)):
-        for way, data in part(encoder).items():
-            end = f", {direction_label(way)}"
-            yield who(encoder, series) + end, name_of(encoder) + end, series, encoder, way, data
+        for direction, data in part(encoder).items():
+            end = f", {direction_label(direction)}"
+            yield who(encoder, series) + end, name_of(encoder) + end, series, encoder, direction, data
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,10 @@ class Block:
 def blocks(report: Report) -> list[Block]:
     """Everything that was calibrated: the last encoder first, in each direction, then the others, then heads."""
     found = [
-        Block(title, plain, series, source, retrieval_of(encoder, way).languages)
-        for title, plain, series, encoder, way, source in by_direction(report, lambda encoder: encoder.calibration)
+        Block(title, plain, series, source, retrieval_of(encoder, direction).languages)
+        for title, plain, series, encoder, direction, source in by_direction(
+            report, lambda encoder: encoder.calibration
+        )
     ]
     for task, source in report.calibration.items():
         (series,) = series_for(1)

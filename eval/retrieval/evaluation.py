@@ -19,8 +19,8 @@ from xt.eval import groups
 from xt.eval.options import CalibrationOptions
 from xt.eval.retrieval import conventions
 from xt.eval.retrieval import ranking as retrieval
+from xt.eval.retrieval.calibration_jobs import CalibrationRequest, calibrate_directions
 from xt.eval.retrieval.ranking import Ranking
-from xt.eval.retrieval.trust import Asked, calibrate_sides
 from xt.serve.encoders import OpenedEncoder
 
 
@@ -56,7 +56,7 @@ def evaluate(
         calibration: what the maps of confidences are fitted on, and from how many labelled queries a language
             temperatures are measured too.
         given: direction -> method -> what another report fitted, to apply here as it is.
-        jobs: processes that calibrate (see `xt.eval.retrieval.trust.calibrate_sides`).
+        jobs: processes that calibrate (see `xt.eval.retrieval.calibration_jobs.calibrate_directions`).
         reporter: counts the languages that are encoded, and the steps of the calibration.
     """
     encoder, entry = opened.encoder, opened.entry
@@ -90,25 +90,27 @@ def evaluate(
         if any(any(row["copies"].values()) for row in rows.values()):
             texts = {code: row["accuracy_by_text"] for code, row in rows.items()}
             metrics["retrieval"][direction]["by_text"] = groups.with_all(texts, resources)
-    retrieved = {direction: Retrieval.from_json(way) for direction, way in metrics["retrieval"].items()}
-    notes = [note for way in retrieved.values() for note in way.notes]
+    retrieved = {
+        direction: Retrieval.from_json(retrieved_in) for direction, retrieved_in in metrics["retrieval"].items()
+    }
+    notes = [note for retrieved_in in retrieved.values() for note in retrieved_in.notes]
     notes += copies_note(retrieved)
     if notes:
         metrics["notes"] = list(dict.fromkeys(notes))
     seconds["search"] = time.perf_counter() - started - sum(seconds.values())
-    asked = Asked(opened.temperature, calibration.calibrate_on, calibration.shots, given or {})
+    request = CalibrationRequest(opened.temperature, calibration.calibrate_on, calibration.shots, given or {})
     counter = reporter.counter("calibrated")
-    calibrated = calibrate_sides(of_texts, english, resources, asked, jobs=jobs, calibrating=counter)
-    for direction, side in calibrated.items():
-        calibrators[direction] = side.kept
-        metrics["calibration"][direction] = side.section
-        for name, section in (("none_of_these", side.none_of_these), ("conformal", side.conformal)):
+    calibrated = calibrate_directions(of_texts, english, resources, request, jobs=jobs, calibrating=counter)
+    for direction, result in calibrated.items():
+        calibrators[direction] = result.kept
+        metrics["calibration"][direction] = result.section
+        for name, section in (("none_of_these", result.none_of_these), ("conformal", result.conformal)):
             if section:
                 metrics.setdefault(name, {})[direction] = section
         for b in corpus.pairs:
             answers = of_texts[direction][b.language]
             by_index = both[direction][b.language].gold == 0
-            predictions += _predictions(b, direction, answers, by_index, side.methods, str(entry.name))
+            predictions += _predictions(b, direction, answers, by_index, result.methods, str(entry.name))
     seconds["calibrate"] = time.perf_counter() - started - sum(seconds.values())
     metrics["seconds"] = seconds
     metrics["kept_vectors"] = getattr(encoder, "hits", 0) - kept
@@ -118,8 +120,8 @@ def evaluate(
 def copies_note(retrieved: Mapping[str, Retrieval]) -> list[str]:
     """Warn of texts that are there more than once; the accuracy by text where it differs. Empty without any."""
     parts = []
-    for direction, way in retrieved.items():
-        rows = {code: row for code, row in way.languages.items() if row.copies}
+    for direction, retrieved_in in retrieved.items():
+        rows = {code: row for code, row in retrieved_in.languages.items() if row.copies}
         documents = sum(row.copies.documents or 0 for row in rows.values())
         queries = sum(row.copies.queries or 0 for row in rows.values())
         if not rows:

@@ -116,7 +116,7 @@ def sweep(
         progress: called for every language before it is encoded.
     """
     found = accuracies(encode_layers, corpus, progress=progress)
-    ways = {
+    directions = {
         direction: {
             str(layer): {
                 "mean": ranking.means({code: {"accuracy": a} for code, a in rows.items()}, resources),
@@ -126,7 +126,7 @@ def sweep(
         }
         for direction, by_layer in found.items()
     }
-    return {"count": count, "own": own, "directions": ways, "best": best(found, own)}
+    return {"count": count, "own": own, "directions": directions, "best": best(found, own)}
 
 
 def layer_sweep(

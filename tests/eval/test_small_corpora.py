@@ -22,7 +22,7 @@ from xt.core.results.report import Encoder
 from xt.eval.heads.classify import summarise
 from xt.eval.mining.run import evaluate_mined
 from xt.eval.options import CalibrationOptions, TaskRequest
-from xt.eval.ranked import trust
+from xt.eval.ranked.calibration import calibrate as calibrate_ranked
 from xt.eval.ranked.run import evaluate_ranked
 from xt.eval.ranked.search import Ranked
 from xt.eval.retrieval.ranking import Ranking
@@ -226,14 +226,14 @@ def test_a_language_whose_query_has_no_document_to_compare_is_named_and_the_othe
         return Ranking(scores, np.zeros((2, 2), int), np.zeros(2, int), np.arange(2), 2)
 
     predictions = [{"language": code, "id": "q", "correct": True} for code in ("swh", "swh", "urd", "urd")]
-    for found, calibrated in (({"swh": one(-np.inf), "urd": one(0.5)}, ["urd"]), ({"swh": one(-np.inf)}, [])):
+    for found, expected in (({"swh": one(-np.inf), "urd": one(0.5)}, ["urd"]), ({"swh": one(-np.inf)}, [])):
         result = Ranked({}, [p for p in predictions if p["language"] in found], found)
-        trusted = trust.calibrate(result, 0.05)
-        section = trusted.section["queries-documents"]
+        calibrated = calibrate_ranked(result, 0.05)
+        section = calibrated.section["queries-documents"]
         assert section["notes"][0] == "not calibrated: swh: a query has no document to be compared with"
-        assert [list(m["languages"]) for m in section["methods"].values()] == [calibrated] * len(section["methods"])
-        assert ["probability" in p for p in trusted.predictions] == [
-            p["language"] in calibrated for p in result.predictions
+        assert [list(m["languages"]) for m in section["methods"].values()] == [expected] * len(section["methods"])
+        assert ["probability" in p for p in calibrated.predictions] == [
+            p["language"] in expected for p in result.predictions
         ]
 
 

@@ -131,9 +131,9 @@ def picture(items: Sequence[Point], title: str, frame: Frame, width: int, height
             stems.append((at_x - 1, min(at_y, end), at_x + 1, max(at_y, end)))
             parts.append(coloured(p.group, upright(at_x, at_y, end, "stem")))
     for i, p in enumerate(ordered):
-        told = {"role": "img", "aria_label": p.said, "data_say": p.said}
+        attributes = {"role": "img", "aria_label": p.said, "data_say": p.said}
         inside = (tag("title", p.said), outline(p.group, *spots[id(p)]))
-        parts.append(coloured(p.group, *inside, class_="point", tabindex=0 if i == 0 else -1, **told))
+        parts.append(coloured(p.group, *inside, class_="point", tabindex=0 if i == 0 else -1, **attributes))
     notable = sorted(items, key=lambda p: (-p.excess, p.x))
     worst = sorted(items, key=lambda p: p.x)[:3]
     named = list(dict.fromkeys([*notable[:4], *worst, *notable]))

@@ -50,7 +50,7 @@ def bin_marks(bins: Sequence[Bin], frame: Frame = UNIT) -> list[BinMark]:
     return marks
 
 
-def told(b: Bin) -> Markup:
+def tooltip(b: Bin) -> Markup:
     """Return a bin in words."""
     count = DASH if b.count is None else b.count
     return tag("title", f"{count} queries: stated {percent(b.confidence)}, right {percent(b.accuracy)}")
@@ -78,7 +78,7 @@ def reliability(bins: Sequence[Bin], series: Series, title: str) -> Markup:
         tag("text", "not sure enough", class_="hint", x=frame.left + 7, y=frame.top + 15),
         tag("text", "too sure", class_="hint", x=frame.right - 7, y=frame.bottom - 8, text_anchor="end"),
         coloured(series, *line),
-        *(tag("g", told(b), mark(series, m.x, m.y, m.r)) for b, m in zip(drawn(bins), marks, strict=True)),
+        *(tag("g", tooltip(b), mark(series, m.x, m.y, m.r)) for b, m in zip(drawn(bins), marks, strict=True)),
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def small_reliability(bins: Sequence[Bin], series: Series, title: str) -> Markup
         tag("text", "1", x=frame.left - 5, y=frame.top + 8, text_anchor="end"),
         coloured(series, tag("polyline", class_="curve", points=coordinates((m.x, m.y) for m in marks))),
         *(
-            tag("g", told(b), mark(series, m.x, m.y, max(1.6, 0.55 * m.r)))
+            tag("g", tooltip(b), mark(series, m.x, m.y, max(1.6, 0.55 * m.r)))
             for b, m in zip(kept, marks, strict=True)
         ),
     )  # fmt: skip

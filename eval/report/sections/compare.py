@@ -47,9 +47,9 @@ def names_of(report: Report) -> tuple[str, str]:
     return (found[0], found[1]) if len(found) == 2 else ("A", "B")
 
 
-def label_of(way: str) -> str:
+def label_of(direction: str) -> str:
     """A direction in words; empty for tasks without one."""
-    return direction_label(way) if way else ""
+    return direction_label(direction) if direction else ""
 
 
 def signed(measure: Measure, value: float | None) -> str:
@@ -64,10 +64,10 @@ def bounds_of(measure: Measure, bounds: Interval | None) -> str:
 
 def sentence(report: Report) -> Markup:
     """Return the comparison in words; empty without one."""
-    ways = report.comparison.directions if report.comparison else {}
-    if not ways:
+    directions = report.comparison.directions if report.comparison else {}
+    if not directions:
         return Markup()
-    direction, data = next(iter(ways.items()))
+    direction, data = next(iter(directions.items()))
     gap, bounds = data.overall.difference.get("accuracy"), data.overall.ci.get("accuracy")
     if gap is None:
         return Markup()
@@ -88,13 +88,13 @@ def sentence(report: Report) -> Markup:
 
 def headline(report: Report) -> Iterator[tuple[str, str, str]]:
     """The tiles of a comparison: differences in accuracy and ECE with their intervals; nothing without one."""
-    ways = report.comparison.directions if report.comparison else {}
-    for way, data in list(ways.items())[:1]:
+    directions = report.comparison.directions if report.comparison else {}
+    for direction, data in list(directions.items())[:1]:
         for name, label in (("accuracy", "Accuracy, difference in points"), ("ece", "ECE, difference")):
             gap = data.overall.difference.get(name)
             if gap is not None:
                 bounds = bounds_of(MEASURES[name], data.overall.ci.get(name))
-                yield label, signed(MEASURES[name], gap), "; ".join(x for x in (bounds, label_of(way)) if x)
+                yield label, signed(MEASURES[name], gap), "; ".join(x for x in (bounds, label_of(direction)) if x)
         queries = sum(r.n or 0 for r in data.languages.values())
         yield "Languages compared", fixed(len(data.languages), 0), f"{fixed(queries, 0)} queries of both"
 
@@ -110,8 +110,11 @@ def comparison(report: Report) -> Markup:
     if data is None or not data.directions:
         return Markup()
     parts = [
-        (label_of(way), means(report, way, part) + charts(report, part) + language_table(report, way, part))
-        for way, part in data.directions.items()
+        (
+            label_of(direction),
+            means(report, direction, part) + charts(report, part) + language_table(report, direction, part),
+        )
+        for direction, part in data.directions.items()
     ]
     level = 0.05 if data.level is None else data.level
     names = names_of(report)
@@ -134,18 +137,18 @@ def sides(report: Report, data: Comparison) -> Markup:
 
 def left_out(report: Report, data: Comparison) -> list[str]:
     """Say what only one of the two has, each once."""
-    told = []
-    for way, lone in data.left_out.items():
-        for name, codes in zip(names_of(report), lone, strict=False):
+    notes = []
+    for direction, languages in data.left_out.items():
+        for name, codes in zip(names_of(report), languages, strict=False):
             if codes:
                 listed = ", ".join(language_name(report, c) for c in codes)
-                told.append(f"Only {name} has {listed}{f' ({label_of(way)})' if way else ''}: left out.")
+                notes.append(f"Only {name} has {listed}{f' ({label_of(direction)})' if direction else ''}: left out.")
     for name, only in zip(names_of(report), data.only, strict=False):
-        told += [f"Only {name} has {label_of(w)}: left out." for w in only]
-    return list(dict.fromkeys(told))
+        notes += [f"Only {name} has {label_of(direction)}: left out." for direction in only]
+    return list(dict.fromkeys(notes))
 
 
-def means(report: Report, way: str, part: Differences) -> Markup:
+def means(report: Report, direction: str, part: Differences) -> Markup:
     """Return both sides and their difference, overall and by resource class, for every measure."""
     a, b = names_of(report)
     classes = part.by_resource
@@ -168,7 +171,7 @@ def means(report: Report, way: str, part: Differences) -> Markup:
             more = "more" if measure.better > 0 else "less"
             rows += [measure.label + " " + tag("small", f"{more} is better{unit}"), *lines]
     head = ["Languages", a, b, "Difference", ""]
-    tail = f", {label_of(way)}" if way else ""
+    tail = f", {label_of(direction)}" if direction else ""
     return table(f"Means over languages{tail}, with 95% intervals of the differences", head, rows)
 
 
@@ -202,7 +205,7 @@ def charts(report: Report, part: Differences) -> Markup:
     return out
 
 
-def language_table(report: Report, way: str, part: Differences) -> Markup:
+def language_table(report: Report, direction: str, part: Differences) -> Markup:
     """Return every language and measure; a star marks what is beyond chance. Sortable."""
     rows = []
     found = part.languages
@@ -218,6 +221,6 @@ def language_table(report: Report, way: str, part: Differences) -> Markup:
         rows.append(cells)
     spans = [("", 2), *((MEASURES[k].label, 3) for k in keys)]
     head = ["Language", "n", *(h for _ in keys for h in (*names_of(report), "difference"))]
-    tail = f", {label_of(way)}" if way else ""
+    tail = f", {label_of(direction)}" if direction else ""
     caption = f"All languages{tail}; *: beyond chance. Accuracy differs in points. Select a heading to sort."
     return table(caption, head, rows, spans=spans, sort=True, tall=len(rows) > 14)

@@ -14,13 +14,13 @@ html = macros("quality")
 GROUP_NAMES = {"family": "Family", "script": "Script", "joshi": "Joshi class", "resource": "Resource class"}
 
 
-def groups(report: Report, way: str) -> Markup:
+def groups(report: Report, direction: str) -> Markup:
     """Return mean accuracy by family, script and Joshi class, of every encoder in one direction."""
     found = encoders(report)
-    kinds = list(dict.fromkeys(k for e, _ in found for k in retrieval_of(e, way).groups))
+    kinds = list(dict.fromkeys(k for e, _ in found for k in retrieval_of(e, direction).groups))
     panels = []
     for kind in kinds:
-        tables = [retrieval_of(e, way).groups.get(kind, {}) for e, _ in found]
+        tables = [retrieval_of(e, direction).groups.get(kind, {}) for e, _ in found]
         names = list(dict.fromkeys(n for t in tables for n in t))
         lines = []
         for name in names:
@@ -41,7 +41,7 @@ def groups(report: Report, way: str) -> Markup:
             scale = Scale(min(0.9, int(10 * min(d.value for _, r in lines for d in r.dots)) / 10), 1.0)
             rows = [line for _, line in order]
             panels.append((GROUP_NAMES.get(kind, kind), chart(rows, scale, 4, two=False)))
-    return html.groups(direction_label(way), panels) if panels else Markup()
+    return html.groups(direction_label(direction), panels) if panels else Markup()
 
 
 def figure_of(table: Mapping[str, Mapping[str, float]], name: str, *keys: str) -> float | None:
@@ -49,9 +49,9 @@ def figure_of(table: Mapping[str, Mapping[str, float]], name: str, *keys: str) -
     return next((v for k in keys if (v := table.get(name, {}).get(k)) is not None), None)
 
 
-def beside(encoder: Encoder, way: str) -> Iterator[tuple[str, Means]]:
+def beside(encoder: Encoder, direction: str) -> Iterator[tuple[str, Means]]:
     """Further means of one direction, by resource class: in pools of one size, MTEB's F1, by text."""
-    found = retrieval_of(encoder, way)
+    found = retrieval_of(encoder, direction)
     if found.pool is not None and found.pool_mean:
         yield f"in equal pools of {fixed(found.pool, 0)}", found.pool_mean
     if found.f1:
@@ -60,15 +60,15 @@ def beside(encoder: Encoder, way: str) -> Iterator[tuple[str, Means]]:
         yield "by text: an answer equal to the right one is right", found.by_text
 
 
-def conventions(report: Report, ways: Sequence[str]) -> list[str]:
+def conventions(report: Report, directions: Sequence[str]) -> list[str]:
     """Return whose convention each direction is, and which languages are too small for the equal pools."""
-    told: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for encoder in report.encoders:
-        for way in ways:
-            found = retrieval_of(encoder, way)
+        for direction in directions:
+            found = retrieval_of(encoder, direction)
             if found.convention is not None:
-                told[f"{direction_label(way)}: {found.convention}."] = None
+                notes[f"{direction_label(direction)}: {found.convention}."] = None
             lacking = [language_name(report, code) for code in found.pool_missing]
             if lacking:
-                told[f"Too few candidates for the equal pools: {', '.join(lacking)}."] = None
-    return list(told)
+                notes[f"Too few candidates for the equal pools: {', '.join(lacking)}."] = None
+    return list(notes)

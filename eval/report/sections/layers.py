@@ -22,9 +22,11 @@ def layers(report: Report) -> Markup:
     data = report.layers
     if data is None or not data.directions:
         return Markup()
-    ways = list(data.directions)
+    directions = list(data.directions)
     best = data.best if data.best and data.best.accuracy else None
-    signs = legend([(key(series), direction_label(way)) for way, series in zip(ways, LOOKS, strict=False)])
+    signs = legend(
+        [(key(series), direction_label(direction)) for direction, series in zip(directions, LOOKS, strict=False)]
+    )
     return html.layers(
         data.own,
         data.count,
@@ -33,19 +35,22 @@ def layers(report: Report) -> Markup:
         in_words(best.own_accuracy) if best else "",
         ", ".join(language_name(report, code) for code in best.chosen_on) if best else "",
         signs,
-        curves(data, ways),
-        layer_table(data, ways),
+        curves(data, directions),
+        layer_table(data, directions),
     )
 
 
 def in_words(accuracy: Mapping[str, float]) -> str:
     """Return the accuracy of each direction in words."""
-    return "; ".join(f"{direction_label(way)} {percent(value)}" for way, value in accuracy.items())
+    return "; ".join(f"{direction_label(direction)} {percent(value)}" for direction, value in accuracy.items())
 
 
-def curves(data: Layers, ways: Sequence[str]) -> Markup:
+def curves(data: Layers, directions: Sequence[str]) -> Markup:
     """Return mean accuracy by layer, a line for each direction; a dashed one at the encoder's own layer."""
-    means = {way: [(n, row.mean["all"]) for n, row in data.by_number(way).items() if "all" in row.mean] for way in ways}
+    means = {
+        direction: [(n, row.mean["all"]) for n, row in data.by_number(direction).items() if "all" in row.mean]
+        for direction in directions
+    }
     every = [n for points in means.values() for n, _ in points]
     if len(set(every)) < 2:
         return Markup()
@@ -55,25 +60,25 @@ def curves(data: Layers, ways: Sequence[str]) -> Markup:
     parts = [frame.axes(across, {t: percent(t, 0) for t in (0, 0.25, 0.5, 0.75, 1)}, "layer")]
     if data.own is not None and low <= data.own <= high:
         parts.append(frame.upright(data.own, "diag", tag("title", "the layer that this encoder pools")))
-    for (way, points), series in zip(means.items(), LOOKS, strict=False):
+    for (direction, points), series in zip(means.items(), LOOKS, strict=False):
         parts.append(coloured(series, frame.path(points)))
         for n, value in points:
-            told = tag("title", f"{direction_label(way)}, layer {n}: {percent(value)}")
-            parts.append(tag("g", told, mark(series, *frame.at(n, value), 4)))
+            title = tag("title", f"{direction_label(direction)}, layer {n}: {percent(value)}")
+            parts.append(tag("g", title, mark(series, *frame.at(n, value), 4)))
     return drawing(384, 216, "Mean accuracy over the languages by the layer that is pooled", *parts)
 
 
-def layer_table(data: Layers, ways: Sequence[str]) -> Markup:
+def layer_table(data: Layers, directions: Sequence[str]) -> Markup:
     """Return mean accuracy of each layer over all languages and each resource class."""
-    measured = {way: data.by_number(way) for way in ways}
+    measured = {direction: data.by_number(direction) for direction in directions}
     shown = [g for g in CLASSES if any(g in row.mean for rows in measured.values() for row in rows.values())]
     marks = {"own": data.own, "chosen": data.best.layer if data.best else None}
     rows = []
     for layer in sorted({n for by_layer in measured.values() for n in by_layer}):
         aside = ", ".join(word for word, n in marks.items() if n == layer)
-        values = [measured[way].get(layer, Layer()).mean.get(g) for way in ways for g in shown]
+        values = [measured[direction].get(layer, Layer()).mean.get(g) for direction in directions for g in shown]
         rows.append([Cell(str(layer), float(layer), aside=aside), *(figure(v, percent(v)) for v in values)])
-    head = ["Layer", *(CLASSES[g] for _ in ways for g in shown)]
-    spans = [("", 1), *((direction_label(way), len(shown)) for way in ways)]
+    head = ["Layer", *(CLASSES[g] for _ in directions for g in shown)]
+    spans = [("", 1), *((direction_label(direction), len(shown)) for direction in directions)]
     caption = "Mean accuracy over the languages of each resource class, by the layer that is pooled"
     return table(caption, head, rows, spans=spans, sort=True, tall=len(rows) > 14)

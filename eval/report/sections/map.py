@@ -91,7 +91,7 @@ def language_table(report: Report, block: Block) -> Markup:
         tail = [fact(known[code][k]) for k in about]
         rows.append([language_cell(report, code), figure(size, fixed(size, 0)), *figures, *tail])
     heads = [column.head for column in columns]
-    pools = [way.pool for e in report.encoders for way in e.retrieval.values() if way.pool]
+    pools = [found.pool for e in report.encoders for found in e.retrieval.values() if found.pool]
     caption = "All languages, with 95% intervals. Select a heading to sort."
     if "equal pool" in heads and pools:
         caption += f" Equal pool: accuracy among {fixed(pools[0], 0)} candidates in every language."

@@ -49,37 +49,37 @@ def encoder_legend(report: Report) -> Markup:
 
 def retrieval(report: Report) -> Markup:
     """Return means by resource class, a row for each language, the full table."""
-    ways = retrieved(report)
-    if not ways:
+    directions = retrieved(report)
+    if not directions:
         return Markup()
-    rows = [r for e in report.encoders for d in ways for r in retrieval_of(e, d).languages.values()]
+    rows = [r for e in report.encoders for d in directions for r in retrieval_of(e, d).languages.values()]
     candidates = [r.candidates for r in rows if r.candidates is not None]
     return html.retrieval(
         int(median(candidates)) if candidates else None,
         report.task.description,
-        conventions(report, ways),
+        conventions(report, directions),
         encoder_legend(report),
-        means(report, ways),
-        direction_label(ways[0]),
-        [(direction_label(d), language_chart(report, d)) for d in ways],
-        groups(report, ways[0]),
-        language_table(report, ways),
+        means(report, directions),
+        direction_label(directions[0]),
+        [(direction_label(d), language_chart(report, d)) for d in directions],
+        groups(report, directions[0]),
+        language_table(report, directions),
     )
 
 
-def means(report: Report, ways: Sequence[str]) -> Markup:
+def means(report: Report, directions: Sequence[str]) -> Markup:
     """Return mean accuracy by resource class, for every encoder and direction."""
     found = encoders(report)
-    known = retrieved_codes(report, ways[0])
+    known = retrieved_codes(report, directions[0])
     counts = {g: sum(resource(report, c) == g for c in known) for g in CLASSES} | {"all": len(known)}
-    shown = [g for g in CLASSES if any(mean_of(report, e, w, g) is not None for e, _ in found for w in ways)]
+    shown = [g for g in CLASSES if any(mean_of(report, e, w, g) is not None for e, _ in found for w in directions)]
     rows: list[Sequence[Cell] | str] = []
-    for way in ways:
-        values = [[mean_of(report, e, way, g) for g in shown] for e, _ in found]
-        rows.append(direction_label(way))
+    for direction in directions:
+        values = [[mean_of(report, e, direction, g) for g in shown] for e, _ in found]
+        rows.append(direction_label(direction))
         for (e, s), line in zip(found, values, strict=True):
             rows.append([Cell(who(e, s)), *(figure(v, percent(v)) for v in line)])
-            for label, more in beside(e, way):
+            for label, more in beside(e, direction):
                 rows.append([Cell(tag("small", label)), *(figure(more.get(g), percent(more.get(g))) for g in shown)])
         if len(found) > 1:
             gains = [difference(after, before) for before, after in zip(values[0], values[-1], strict=True)]
@@ -88,15 +88,15 @@ def means(report: Report, ways: Sequence[str]) -> Markup:
     return table("Mean accuracy over the languages of each resource class (how many)", head, rows)
 
 
-def language_chart(report: Report, way: str) -> Markup:
+def language_chart(report: Report, direction: str) -> Markup:
     """Return a row for each language, best first, encoders joined by a line, intervals shaded."""
     found = encoders(report)
     rows: list[tuple[float, Row]] = []
     lowest = 1.0
-    for code in retrieved_codes(report, way):
+    for code in retrieved_codes(report, direction):
         name, marks, said = language_name(report, code), [], []
         for encoder, series in found:
-            data = retrieval_of(encoder, way).languages.get(code) or RetrievalRow()
+            data = retrieval_of(encoder, direction).languages.get(code) or RetrievalRow()
             value, bounds = data.accuracy, data.accuracy_ci
             if value is not None:
                 marks.append(Dot(series, value, bounds))
@@ -106,28 +106,28 @@ def language_chart(report: Report, way: str) -> Markup:
         if marks:
             last = marks[-1].value
             gain = points(last - marks[0].value) if len(marks) > 1 else ""
-            told = f"{name}: {'; '.join(said)}"
-            rows.append((last, Row(name, resource(report, code), percent(last), told, marks, change=gain)))
+            text = f"{name}: {'; '.join(said)}"
+            rows.append((last, Row(name, resource(report, code), percent(last), text, marks, change=gain)))
     scale = Scale(min(int(lowest * 10) / 10, 0.9), 1.0)
     ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
     bounded = any(dot.bounds for row in ordered for dot in row.dots)
     return html.language_chart(bounded, any(r.change for r in ordered), chart(ordered, scale, 5)) if rows else Markup()
 
 
-def language_table(report: Report, ways: Sequence[str]) -> Markup:
+def language_table(report: Report, directions: Sequence[str]) -> Markup:
     """Return everything measured for each language, sortable."""
     found = encoders(report)
     head = ["Language", "Class", "Script", "Family", "n"]
     spans: list[tuple[str, int]] = [("", len(head))]
-    for way in ways:
+    for direction in directions:
         for encoder, series in found:
             head += ["accuracy", "MRR"]
-            spans.append((who(encoder, series) + f", {direction_label(way)}", 2))
+            spans.append((who(encoder, series) + f", {direction_label(direction)}", 2))
     rows = []
-    for code in by_name(report, (c for w in ways for c in retrieved_codes(report, w))):
+    for code in by_name(report, (c for w in directions for c in retrieved_codes(report, w))):
         about = language_of(report, code)
         first = language_cell(report, code)
-        measured = [retrieval_of(e, w).languages.get(code) or RetrievalRow() for w in ways for e, _ in found]
+        measured = [retrieval_of(e, w).languages.get(code) or RetrievalRow() for w in directions for e, _ in found]
         size = next((data.n for data in measured if data.n is not None), None)
         row = [first, *map(words, (about.resource, about.script, about.family)), figure(size, fixed(size, 0))]
         for data in measured:
@@ -143,26 +143,28 @@ def language_table(report: Report, ways: Sequence[str]) -> Markup:
 
 def calibration(report: Report) -> Markup:
     """Return reliability diagrams, the table of errors, and both per language; further directions folded."""
-    ways = calibrated(report)
-    if not ways:
+    directions = calibrated(report)
+    if not directions:
         return Markup()
-    bins = next((len(m.reliability) for *_, m in every_method(report, ways[0]) if m.reliability), 0)
-    return html.calibration(bins, [(direction_label(way), one_direction(report, way)) for way in ways])
+    bins = next((len(m.reliability) for *_, m in every_method(report, directions[0]) if m.reliability), 0)
+    return html.calibration(
+        bins, [(direction_label(direction), one_direction(report, direction)) for direction in directions]
+    )
 
 
-def every_method(report: Report, way: str) -> Iterator[tuple[Encoder, Series, str, Method]]:
+def every_method(report: Report, direction: str) -> Iterator[tuple[Encoder, Series, str, Method]]:
     """Encoder, look, method name and method, for all that were measured in a direction."""
     for encoder, series in encoders(report):
-        for name, method in methods_of(encoder, way).items():
+        for name, method in methods_of(encoder, direction).items():
             yield encoder, series, name, method
 
 
-def one_direction(report: Report, way: str) -> Markup:
+def one_direction(report: Report, direction: str) -> Markup:
     """Return all calibration figures of one direction."""
     parts = []
     for encoder, series in encoders(report):
         panels, bins, name = [], [], name_of(encoder)
-        for method in methods_of(encoder, way).values():
+        for method in methods_of(encoder, direction).values():
             ece, label = method.overall.ece, method.label or ""
             shape = reliability(method.reliability, series, f"{name}, {label}: ECE {fixed(ece)}")
             panels += [html.panel(label, ece, sum(b.count or 0 for b in method.reliability), shape)] if shape else []
@@ -172,8 +174,10 @@ def one_direction(report: Report, way: str) -> Markup:
             parts.append(
                 (who(encoder, series), name, panels, table(f"Reliability bins of {name}", head, bins, tall=True))
             )
-    errors = [error_tables(report, encoder, way) for encoder, _ in encoders(report)]
-    return html.direction(direction_label(way), parts, errors, ece_chart(report, way), ece_table(report, way))
+    errors = [error_tables(report, encoder, direction) for encoder, _ in encoders(report)]
+    return html.direction(
+        direction_label(direction), parts, errors, ece_chart(report, direction), ece_table(report, direction)
+    )
 
 
 def bin_cells(data: Bin) -> list[Cell]:
@@ -182,21 +186,21 @@ def bin_cells(data: Bin) -> list[Cell]:
     return [*shares, figure(data.count, fixed(data.count, 0))]
 
 
-def error_tables(report: Report, encoder: Encoder, way: str) -> tuple[str, Markup, Markup]:
+def error_tables(report: Report, encoder: Encoder, direction: str) -> tuple[str, Markup, Markup]:
     """Return the errors of every method over all languages, and by resource class after its caption."""
     rows: list[Sequence[Cell] | str] = []
     wholes = []
-    for name, method in methods_of(encoder, way).items():
+    for name, method in methods_of(encoder, direction).items():
         label = method.label or name
         blocks = {"all": method.overall, **method.by_resource}
         rows.append(label)
         worst = {g: worst_excess(report, method, g) for g in CLASSES}
         rows += [error_row(CLASSES[g], blocks[g], worst[g]) for g in CLASSES if blocks.get(g) not in NOTHING]
         wholes += [error_row(label, blocks["all"], worst["all"])] if blocks["all"] not in NOTHING else []
-    found = encoder.calibration.get(way)
+    found = encoder.calibration.get(direction)
     names = ", ".join(language_name(report, c) for c in (found.fit_languages if found else []))
     said = f". Zero-shot temperature fitted on {names}." if names else ""
-    lead = f"Calibration of {name_of(encoder)}, {direction_label(way)}"
+    lead = f"Calibration of {name_of(encoder)}, {direction_label(direction)}"
     whole = table(f"{lead}, means over languages{said}", ["Method", *ERRORS], wholes)
     return f"{lead}, by resource class", whole, table(f"{lead}, by resource class", ["Resource class", *ERRORS], rows)
 
@@ -229,17 +233,17 @@ def error_row(label: str, m: Measures, worst: tuple[float, str] | None) -> list[
     ]
 
 
-def ece_chart(report: Report, way: str) -> Markup:
+def ece_chart(report: Report, direction: str) -> Markup:
     """Return ECE of each language before and after, for the last encoder, on a square-root axis."""
     found = encoders(report)
-    methods = methods_of(found[-1][0], way)
+    methods = methods_of(found[-1][0], direction)
     before, after = before_after(methods)
     shown = [n for n in dict.fromkeys((before, "training", after)) if n in methods]
     colour = found[-1][1].colour  # one encoder, one colour: the moments differ in shape
     shapes = [*["ring", "square"][: len(shown) - 1], "disc"] if shown else []
     looks = {name: Series(colour, shape) for name, shape in zip(shown, shapes, strict=True)}
     rows: list[tuple[float, Row]] = []
-    for code in calibrated_codes(report, way):
+    for code in calibrated_codes(report, direction):
         measured = {n: methods[n].languages.get(code) or Measures() for n in shown}
         marks = [Dot(looks[n], row.ece) for n, row in measured.items() if row.ece is not None]
         if marks:
@@ -258,9 +262,9 @@ def ece_chart(report: Report, way: str) -> Markup:
     return html.ece_chart(name_of(found[-1][0]), legend(entries), drawing)
 
 
-def ece_table(report: Report, way: str) -> Markup:
+def ece_table(report: Report, direction: str) -> Markup:
     """Return ECE of every language under every method, folded and sortable."""
-    columns = list(every_method(report, way))
+    columns = list(every_method(report, direction))
     temperatures = {id(m): {r.temperature for r in m.languages.values()} for *_, m in columns}
     varied = {key: len(values) > 1 for key, values in temperatures.items()}
     head, spans = ["Language"], list[tuple[str, int]]([("", 1)])
@@ -268,7 +272,7 @@ def ece_table(report: Report, way: str) -> Markup:
         head += ["ECE", "T"] if varied[id(method)] else ["ECE"]
         spans.append((who(encoder, series) + f", {name}", 2 if varied[id(method)] else 1))
     rows = []
-    for code in calibrated_codes(report, way):
+    for code in calibrated_codes(report, direction):
         row = [words(language_name(report, code))]
         for *_, method in columns:
             data = method.languages.get(code) or Measures()

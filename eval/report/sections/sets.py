@@ -15,7 +15,7 @@ html = macros("sets")
 
 
 def none_of_these(report: Report) -> Markup:
-    """Return how well queries without an answer are told apart, and what refusing at a chosen risk gives."""
+    """Return how well queries without an answer are detected, and what refusing at a chosen risk gives."""
     found = by_direction(report, lambda encoder: encoder.none_of_these)
     parts = [(plain, part) for title, plain, look, *_, d in found if (part := absent(report, d, look, title))]
     return html.none_of_these(parts) if parts else Markup()
@@ -99,8 +99,8 @@ def sets(report: Report, data: Conformal, title: Markup) -> Markup:
             row += [figure(value, percent(value), interval(bounds, 1, 100))]
             row += [figure(size, fixed(size, 1)), figure(median, fixed(median, 0))]
         if marks:
-            last, told = marks[-1].value, f"{name}: {'; '.join(said)}"
-            lines.append((last, Row(name, resource(report, code), percent(last), told, marks, goal)))
+            last, text = marks[-1].value, f"{name}: {'; '.join(said)}"
+            lines.append((last, Row(name, resource(report, code), percent(last), text, marks, goal)))
         rows.append([words(name), *row])
     means = "; ".join(
         f"{s}: {percent(v.overall.coverage)} covered, {fixed(v.overall.mean_size, 1)} answers a set"

@@ -18,9 +18,9 @@ from xt.calibration import conformal, missing, search
 from xt.calibration.search import CrossFit
 from xt.calibration.summary import summary
 from xt.core.errors import XtError
-from xt.eval.retrieval import trust
+from xt.eval.retrieval import calibration_jobs
+from xt.eval.retrieval.calibration_jobs import CalibrationRequest, calibrate_directions
 from xt.eval.retrieval.ranking import DIRECTIONS, Ranking, fold_of
-from xt.eval.retrieval.trust import Asked, calibrate_sides
 from xt.serve.triton.server_state import process_start
 
 RESOURCES = {"deu": "high", "fra": "high", "swh": "low"}
@@ -36,30 +36,30 @@ def ranking(n: int, temperature: float, *, seed: int = 0) -> Ranking:
 @pytest.fixture(scope="module")
 def both():
     return {
-        way: {code: ranking(150, 0.02, seed=10 * w + i) for i, code in enumerate(RESOURCES)}
-        for w, way in enumerate(DIRECTIONS)
+        direction: {code: ranking(150, 0.02, seed=10 * w + i) for i, code in enumerate(RESOURCES)}
+        for w, direction in enumerate(DIRECTIONS)
     }
 
 
 def plain(sides):
     return {
-        way: [
+        direction: [
             {m: f.to_json() for m, f in s.kept.items()},
             s.section,
             s.none_of_these,
             s.conformal,
             [m.scored["swh"].confidence.tolist() for m in s.methods],
         ]
-        for way, s in sides.items()
+        for direction, s in sides.items()
     }
 
 
 def test_two_processes_give_what_one_gives_and_tell_every_task(both, monkeypatch):
-    monkeypatch.setattr(trust, "LARGE", 0)
+    monkeypatch.setattr(calibration_jobs, "LARGE", 0)
     told = {1: [], 2: []}
     found = {
-        jobs: calibrate_sides(
-            both, ENGLISH, RESOURCES, Asked(0.01, shots=(16,)), jobs=jobs,
+        jobs: calibrate_directions(
+            both, ENGLISH, RESOURCES, CalibrationRequest(0.01, shots=(16,)), jobs=jobs,
             calibrating=lambda *row, jobs=jobs: told[jobs].append(row),
         )
         for jobs in (1, 2)
@@ -71,8 +71,11 @@ def test_two_processes_give_what_one_gives_and_tell_every_task(both, monkeypatch
 
 
 def test_each_direction_is_what_its_parts_give(both):
-    found = calibrate_sides(both, ENGLISH, RESOURCES, Asked(0.01))[DIRECTIONS[1]]
-    read = {way: {c: r.predictions(c, ENGLISH[c]) for c, r in rankings.items()} for way, rankings in both.items()}
+    found = calibrate_directions(both, ENGLISH, RESOURCES, CalibrationRequest(0.01))[DIRECTIONS[1]]
+    read = {
+        direction: {c: r.predictions(c, ENGLISH[c]) for c, r in rankings.items()}
+        for direction, rankings in both.items()
+    }
     rankings, other = read[DIRECTIONS[1]], read[DIRECTIONS[0]]
     with threadpool_limits(1):  # sums in another order differ in the last bit
         made = search.calibrate(rankings, 0.01, others=other)
@@ -84,28 +87,31 @@ def test_each_direction_is_what_its_parts_give(both):
 
 
 def test_an_error_in_another_process_is_the_same_error(both, monkeypatch):
-    monkeypatch.setattr(trust, "LARGE", 0)
+    monkeypatch.setattr(calibration_jobs, "LARGE", 0)
     with pytest.raises(XtError, match="Unknown scope 'swahili'") as error:
-        calibrate_sides(both, ENGLISH, RESOURCES, Asked(0.01, calibrate_on="swahili"), jobs=2)
+        calibrate_directions(both, ENGLISH, RESOURCES, CalibrationRequest(0.01, calibrate_on="swahili"), jobs=2)
     assert "Known:" in error.value.hint
 
 
 def test_a_killed_process_is_told_and_no_task_is_waited_for_in_vain():
     for further in (0, 5):
-        with pytest.raises(XtError, match="A process that calibrates was killed"), trust._team(2) as team:
-            team.add(("way", trust.FITS), partial(os._exit, 9))  # long tasks go to the other process first
+        with (
+            pytest.raises(XtError, match="A process that calibrates was killed"),
+            calibration_jobs._process_group(2) as group,
+        ):
+            group.add(("way", calibration_jobs.FITS), partial(os._exit, 9))  # long tasks go to the other process first
             for i in range(further):
-                team.add(("way", str(i)), partial(time.sleep, 0.1))
-            list(team.results())
+                group.add(("way", str(i)), partial(time.sleep, 0.1))
+            list(group.results())
 
 
 def test_an_error_here_leaves_what_waits_undone_and_prints_nothing(caplog):
-    with pytest.raises(ZeroDivisionError), trust._team(2) as team:
-        team.add(("way", trust.FITS), partial(time.sleep, 1))
-        team.add(("way", "none of these"), partial(divmod, 1, 0))
+    with pytest.raises(ZeroDivisionError), calibration_jobs._process_group(2) as group:
+        group.add(("way", calibration_jobs.FITS), partial(time.sleep, 1))
+        group.add(("way", "none of these"), partial(divmod, 1, 0))
         for i in range(5):
-            team.add(("way", str(i)), partial(time.sleep, 60))
-        list(team.results())
+            group.add(("way", str(i)), partial(time.sleep, 60))
+        list(group.results())
     assert not caplog.records
 
 
@@ -114,16 +120,16 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     program.write_text(
         "import multiprocessing, time\n"
         "from functools import partial\n"
-        "from xt.eval.retrieval import trust\n"
+        "from xt.eval.retrieval import calibration_jobs\n"
         "if __name__ == '__main__':\n"
-        "    with trust._team(2) as team:\n"
-        "        team.add(('way', trust.FITS), partial(time.sleep, 600))\n"
-        "        team._hand_out()\n"
+        "    with calibration_jobs._process_group(2) as group:\n"
+        "        group.add(('way', calibration_jobs.FITS), partial(time.sleep, 600))\n"
+        "        group._hand_out()\n"
         "        while not (children := multiprocessing.active_children()):\n"
         "            time.sleep(0.05)\n"
         "        time.sleep(2)\n"
         "        print(children[0].pid, flush=True)\n"
-        "        list(team.results())\n"
+        "        list(group.results())\n"
     )
     with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
@@ -136,10 +142,10 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
 
 
 def test_one_direction_alone_and_a_corpus_too_small_have_no_less_than_they_can(both):
-    one = {way: {"swh": r["swh"]} for way, r in list(both.items())[:1]}
-    few = {way: {"swh": ranking(12, 0.02)} for way in one}
-    found = calibrate_sides(one, {"swh": ENGLISH["swh"]}, RESOURCES, Asked())
+    one = {direction: {"swh": r["swh"]} for direction, r in list(both.items())[:1]}
+    few = {direction: {"swh": ranking(12, 0.02)} for direction in one}
+    found = calibrate_directions(one, {"swh": ENGLISH["swh"]}, RESOURCES, CalibrationRequest())
     assert "pooled" in found[DIRECTIONS[0]].kept
-    small = calibrate_sides(few, {"swh": ENGLISH["swh"][:12]}, RESOURCES, Asked())[DIRECTIONS[0]]
+    small = calibrate_directions(few, {"swh": ENGLISH["swh"][:12]}, RESOURCES, CalibrationRequest())[DIRECTIONS[0]]
     assert [m.key for m in small.methods] == ["cosine"] and small.kept == {} and small.conformal == {}
     assert np.isfinite(small.section["methods"]["cosine"]["overall"]["ece"])

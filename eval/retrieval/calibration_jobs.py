@@ -35,7 +35,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Side:
+class DirectionCalibration:
     """What calibrating one direction gave."""
 
     methods: list[Method]
@@ -48,8 +48,8 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of calibration: see `xt.eval.retrieval.evaluation.evaluate`."""
+class CalibrationRequest:
+    """Which calibrations of a corpus are requested: see `xt.eval.retrieval.evaluation.evaluate`."""
 
     temperature: float | None = None
     calibrate_on: str | None = None
@@ -68,22 +68,22 @@ class Predicted:
         return self.table[code, fold]
 
 
-def calibrate_sides(
+def calibrate_directions(
     both: Mapping[str, Mapping[str, Ranking]],
     english: Mapping[str, Sequence[str]],
     resources: Mapping[str, str],
-    asked: Asked,
+    request: CalibrationRequest,
     *,
     jobs: int = 1,
     calibrating: Callable[[int, int, str], None] | None = None,
-) -> dict[str, Side]:
+) -> dict[str, DirectionCalibration]:
     """Calibrate both directions of a parallel corpus and measure every method.
 
     Args:
         both: direction -> language -> ranking.
         english: language -> the English side of its pairs, in order.
         resources: language -> its resource class.
-        asked: which calibrations.
+        request: which calibrations.
         jobs: processes; the numbers are the same. With more than one the caller's main module must be guarded by
             `if __name__ == "__main__"`, as multiprocessing has it; small corpora (`LARGE`) take one all the same.
         calibrating: called for every task that is done.
@@ -92,24 +92,24 @@ def calibrate_sides(
         jobs = 1
     sources = [code for code in english if search.is_source(code)]
     ids = {code: [id_of(sentence) for sentence in sentences] for code, sentences in english.items()}
-    read = {way: {c: r.predictions(c, ids[c]) for c, r in rankings.items()} for way, rankings in both.items()}
+    read = {d: {c: r.predictions(c, ids[c]) for c, r in rankings.items()} for d, rankings in both.items()}
     other: dict[str, Rankings] = {d: next((r for e, r in read.items() if e != d), {}) for d in read}
     found: dict[Any, Any] = {}
-    with _team(jobs) as team:
-        for way, rankings in read.items():
-            given = asked.given.get(way)
-            make = partial(_calibrate, rankings, other[way], asked.temperature, asked.calibrate_on, given)
-            team.add((way, FITS), make)
-        each = len(KINDS) + len(names(PARALLEL)) + bool(asked.shots)  # tasks, about, that a direction's fits will bring
-        for key, value in team.results():
+    with _process_group(jobs) as group:
+        for direction, rankings in read.items():
+            given = request.given.get(direction)
+            make = partial(_calibrate, rankings, other[direction], request.temperature, request.calibrate_on, given)
+            group.add((direction, FITS), make)
+        each = len(KINDS) + len(names(PARALLEL)) + bool(request.shots)  # tasks, about, that follow the fits
+        for key, value in group.results():
             found[key] = value
             if key[1] == FITS:
-                for name, task in _tasks(key[0], value, read, other, resources, sources, asked):
-                    team.add((key[0], name), task)
+                for name, task in _tasks(key[0], value, read, other, resources, sources, request):
+                    group.add((key[0], name), task)
             if calibrating:
-                to_come = each * sum((way, FITS) not in found for way in both)
-                calibrating(len(found), team.given + to_come, ": ".join(key))
-    return {way: _side(way, found, asked) for way in both}
+                to_come = each * sum((direction, FITS) not in found for direction in both)
+                calibrating(len(found), group.given + to_come, ": ".join(key))
+    return {direction: _assemble(direction, found, request) for direction in both}
 
 
 FITS = "fits"
@@ -119,48 +119,49 @@ KINDS = ("none of these", "sets")
 
 
 def _tasks(
-    way: str,
+    direction: str,
     made: Calibrated,
     both: Mapping[str, Rankings],
     other: Mapping[str, Rankings],
     resources: Mapping[str, str],
     sources: Sequence[str],
-    asked: Asked,
+    request: CalibrationRequest,
 ) -> Iterator[tuple[str, Task]]:
     """Return what is to be done for a direction once its fits are made."""
-    yield "none of these", partial(_missing, both[way], sources, made.predicted)
-    if asked.shots:
-        yield "shots", partial(shots.of_search, both[way], other[way], asked.shots, known=made.known)
-    yield "sets", partial(_sets, both[way], sources, made.predicted)
+    yield "none of these", partial(_missing, both[direction], sources, made.predicted)
+    if request.shots:
+        yield "shots", partial(shots.of_search, both[direction], other[direction], request.shots, known=made.known)
+    yield "sets", partial(_sets, both[direction], sources, made.predicted)
     for method in made.methods:
         yield method.key, partial(summary, [method], resources)
 
 
-def _side(way: str, found: Mapping[Any, Any], asked: Asked) -> Side:
+def _assemble(direction: str, found: Mapping[Any, Any], request: CalibrationRequest) -> DirectionCalibration:
     """Put one direction together."""
-    made: Calibrated = found[way, "fits"]
-    absent, fitted = found[way, "none of these"]
+    made: Calibrated = found[direction, "fits"]
+    absent, fitted = found[direction, "none of these"]
     kept = {**made.kept, **({NONE: fitted} if absent.get("methods") else {})}
-    sets = found[way, "sets"]
+    sets = found[direction, "sets"]
     notes = [*made.notes, *absent.get("notes", ()), *sets.get("notes", ())]
     if not absent:
         notes.append("none of these: too few queries, or a single candidate")
     section: dict[str, Any] = {
         "fit_languages": list(made.kept["zero-shot"].fitted_on) if "zero-shot" in made.kept else [],
-        "methods": {m.key: found[way, m.key][m.key] for m in made.methods},
+        "methods": {m.key: found[direction, m.key][m.key] for m in made.methods},
         "notes": notes,
     }
-    if asked.shots:
-        section["shots"] = found[way, "shots"]
+    if request.shots:
+        section["shots"] = found[direction, "shots"]
         notes += [
             f"{k} labelled queries: {', '.join(row['left_out'])}: {row.get('note', 'they have fewer outside a fold')}"
             for k, arms in section["shots"].items()
             if (row := arms["shrunk"])["left_out"]
         ]
-    return Side(made.methods, kept, section, absent if absent.get("methods") else {}, sets if sets["scopes"] else {})
+    none_of_these = absent if absent.get("methods") else {}
+    return DirectionCalibration(made.methods, kept, section, none_of_these, sets if sets["scopes"] else {})
 
 
-class _Team:
+class _ProcessGroup:
     """Tasks done by this process and by others beside it, long ones first; results may bring further tasks."""
 
     def __init__(self, pool: ProcessPoolExecutor | None, others: int) -> None:
@@ -168,7 +169,7 @@ class _Team:
         self._lock = threading.Lock()
         self._waiting: dict[Key, Task] = {}
         self._finished: queue.SimpleQueue[tuple[Key, Future[Any]]] = queue.SimpleQueue()
-        self._under_way = 0  # at others, or done there and not read yet
+        self._running = 0  # at others, or done there and not read yet
         self.given = 0
         """Tasks added so far."""
 
@@ -182,12 +183,12 @@ class _Team:
         """Yield keys and results as tasks are done, until none is left."""
         while True:
             self._hand_out()
-            if self._finished.empty() and (mine := self._take()):
-                yield mine[0], _one_thread(mine[1])
-            elif self._under_way:
+            if self._finished.empty() and (job := self._take()):
+                yield job[0], _one_thread(job[1])
+            elif self._running:
                 key, future = self._finished.get()
                 with self._lock:
-                    self._under_way -= 1
+                    self._running -= 1
                 yield key, future.result()
             else:
                 return
@@ -198,7 +199,7 @@ class _Team:
             if not self._waiting or (for_another and not self._idle):
                 return None
             self._idle -= for_another
-            self._under_way += for_another
+            self._running += for_another
             key = next((k for k in self._waiting if k[1] in LONG), next(iter(self._waiting)))
             return key, self._waiting.pop(key)
 
@@ -227,23 +228,23 @@ class _Team:
 
 
 @contextmanager
-def _team(jobs: int) -> Iterator[_Team]:
-    """Return a team of `jobs` processes, this one among them. XtError when one of the others is killed."""
+def _process_group(jobs: int) -> Iterator[_ProcessGroup]:
+    """Return a group of `jobs` processes, this one among them. XtError when one of the others is killed."""
     if jobs == 1:
-        yield _Team(None, 0)
+        yield _ProcessGroup(None, 0)
         return
     context = multiprocessing.get_context("spawn")  # a fork would take the encoder's threads with it, stopped anywhere
     pool = ProcessPoolExecutor(jobs - 1, mp_context=context, initializer=_end_with_parent)
-    team = _Team(pool, jobs - 1)
+    group = _ProcessGroup(pool, jobs - 1)
     try:
-        yield team
+        yield group
     except BrokenProcessPool as error:
         raise XtError(
             "A process that calibrates was killed, perhaps for lack of memory.",
             "Run it again with more memory free; vectors that were kept are not encoded again.",
         ) from error
     finally:
-        team.close()
+        group.close()
         pool.shutdown(cancel_futures=True)
 
 

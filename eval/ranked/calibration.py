@@ -29,7 +29,7 @@ DIRECTION = "queries-documents"
 
 
 @dataclass(frozen=True)
-class Trusted:
+class RankedCalibration:
     """What calibrating a ranking gave."""
 
     section: dict[str, Any]
@@ -47,7 +47,7 @@ def calibrate(
     calibrate_on: str | None = None,
     given: Mapping[str, SearchFits] | None = None,
     calibrating: Callable[[int, int, str], None] | None = None,
-) -> Trusted:
+) -> RankedCalibration:
     """Calibrate the rankings of a collection, every method that judgements of several documents allow.
 
     Args:
@@ -63,19 +63,20 @@ def calibrate(
     rankings = {code: _predictions(result, code) for code in compared if compared[code]}
     bare = [code for code in compared if not compared[code]]
     lost = [f"not calibrated: {', '.join(bare)}: a query has no document to be compared with"] if bare else []
-    tell = calibrating or (lambda *_: None)
-    tell(0, 2, "fits")
+    progress = calibrating or (lambda *_: None)
+    progress(0, 2, "fits")
     with threadpool_limits(1, user_api="blas"):
-        made = calibrate_search(
+        calibrated = calibrate_search(
             rankings, temperature, one_to_one=False, calibrate_on=calibrate_on, given=(given or {}).get(DIRECTION)
         )
-        tell(1, 2, "measures")
-        measured = made.methods if rankings else []
+        progress(1, 2, "measures")
+        measured = calibrated.methods if rankings else []
         methods = summary(measured, {code: resource_of(code) for code in rankings})
-    tell(2, 2, "")
-    fitted_on = list(made.kept["zero-shot"].fitted_on) if "zero-shot" in made.kept else []
-    section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": [*lost, *made.notes]}}
-    return Trusted(section, {DIRECTION: made.kept}, _told(result.predictions, made.methods))
+    progress(2, 2, "")
+    fitted_on = list(calibrated.kept["zero-shot"].fitted_on) if "zero-shot" in calibrated.kept else []
+    section = {DIRECTION: {"fit_languages": fitted_on, "methods": methods, "notes": [*lost, *calibrated.notes]}}
+    predictions = _with_probabilities(result.predictions, calibrated.methods)
+    return RankedCalibration(section, {DIRECTION: calibrated.kept}, predictions)
 
 
 def _predictions(result: Ranked, code: str) -> Predictions:
@@ -84,7 +85,7 @@ def _predictions(result: Ranked, code: str) -> Predictions:
     return result.rankings[code].predictions(code, ids)
 
 
-def _told(predictions: Sequence[dict[str, Any]], methods: Sequence[Method]) -> list[dict[str, Any]]:
+def _with_probabilities(predictions: Sequence[dict[str, Any]], methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Put each method's probability into the predictions, whose order is that of the queries."""
     chosen = next(key for key in PREFERRED[RANKED] if any(m.key == key for m in methods))
     seen: dict[str, int] = {}
