@@ -7,6 +7,7 @@ Each function returns one measure; `measure` returns all of them with intervals 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ import numpy.typing as npt
 from scipy.special import bdtr, bdtrik
 
 from xt.calibration import resampling
-from xt.calibration.resampling import KEYS, MIN_ITEMS, Floats, Sample, average, interval
-from xt.calibration.selective import aurc, coverage_at_risk, eaurc, risk_at_coverage, risk_coverage
+from xt.calibration.clusters import shared_draws
+from xt.calibration.level import cox, gap, gap_deviation
+from xt.calibration.means import average
+from xt.calibration.resampling import KEYS, MIN_ITEMS, Floats, Sample, interval
+from xt.calibration.selective import abstention_nauc, aurc, coverage_at_risk, eaurc, risk_at_coverage, risk_coverage
 from xt.core.errors import XtError
 
 __all__ = [
@@ -23,6 +27,7 @@ __all__ = [
     "KEYS",
     "REPEATS",
     "Floats",
+    "abstention_nauc",
     "aurc",
     "auroc",
     "average",
@@ -32,6 +37,7 @@ __all__ = [
     "brier_decomposition",
     "classwise_ece",
     "coverage_at_risk",
+    "cox",
     "eaurc",
     "ece",
     "ece_bootstrap",
@@ -39,6 +45,8 @@ __all__ = [
     "ece_equal_width",
     "ece_null",
     "equal_mass",
+    "gap",
+    "gap_deviation",
     "interval",
     "mce",
     "measure",
@@ -48,11 +56,13 @@ __all__ = [
     "reliability",
     "risk_at_coverage",
     "risk_coverage",
+    "shared_draws",
     "wilson",
 ]
 BINS = 15
 """Guo et al. 2017 (arXiv 1706.04599) and torchmetrics use 15."""
 REPEATS = 200
+Ids = npt.NDArray[np.str_]
 
 
 def _sample(confidence: Floats, correct: Floats, bins: int) -> Sample:
@@ -161,20 +171,26 @@ def bootstrap_rows(
     correct: Floats,
     *,
     nll: Floats | None = None,
+    ids: Ids | None = None,
     bins: int = BINS,
     repeats: int = REPEATS,
     seed: int = 0,
 ) -> dict[str, Floats]:
     """Return each measure, (repeats,), of resamples of the queries; NaN where a resample has one class only.
 
-    Different data are drawn independently under one seed, so that rows of several languages may be averaged.
+    With `ids` queries of one id are drawn together, here and in every language that has it; without them different data
+    are drawn independently under one seed. So rows of several languages may be averaged.
     """
     s = _sample(confidence, correct, bins)
-    return _bootstrap(s, _losses(nll, len(s)), repeats, seed)
+    return _bootstrap(s, _losses(nll, len(s)), _checked(ids, len(s)), repeats, seed)
 
 
-def _bootstrap(s: Sample, losses: Floats | None, repeats: int, seed: int) -> dict[str, Floats]:
-    rows = s.bootstrap(resampling.generator(seed, s.confidence, s.correct), repeats, losses)
+def _bootstrap(s: Sample, losses: Floats | None, ids: Ids | None, repeats: int, seed: int) -> dict[str, Floats]:
+    if ids is None:
+        draw = resampling.independent(resampling.generator(seed, s.confidence, s.correct), len(s))
+    else:
+        draw = resampling.in_turn(shared_draws(ids, repeats, seed=seed)[:, s.order])
+    rows = s.bootstrap(draw, repeats, losses)
     return rows if losses is not None else {**rows, "nll": rows["nll_binary"]}
 
 
@@ -183,6 +199,12 @@ def ece_bootstrap(
 ) -> Floats:
     """Return the ECE of `repeats` resamples of the queries: (repeats,)."""
     return bootstrap_rows(confidence, correct, bins=bins, repeats=repeats, seed=seed)["ece"]
+
+
+def _checked(ids: Ids | None, n: int) -> Ids | None:
+    if ids is not None and np.shape(ids) != (n,):
+        raise XtError(f"Expected {n} ids; found {np.shape(ids)}.", "Give the id of each answer's query.")
+    return ids
 
 
 def _losses(nll: Floats | None, n: int) -> Floats | None:
@@ -199,27 +221,33 @@ def measure(
     correct: Floats,
     *,
     nll: Floats | None = None,
+    ids: Ids | None = None,
     bins: int = BINS,
     repeats: int = REPEATS,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return every measure with its 95 % interval and its null value.
 
-    Keys: ece, ece_equal_width, ece_debiased, mce, brier, nll, nll_binary, auroc, aurc; each also with `_ci` (resampled
-    queries; bias-corrected; None under 10 of them) and `_null` (mean over draws of correct ~ Bernoulli(confidence)).
-    AUROC is None with one class only. Without interval and null value: the parts of `brier_decomposition`
-    (brier_reliability, ...), eaurc, risk_at_80 and risk_at_90 (percent of coverage), coverage_at_risk_5 (percent).
+    Keys: gap, ece, ece_equal_width, ece_debiased, mce, brier, nll, nll_binary, auroc, aurc; each also with `_ci`
+    (resampled queries; bias-corrected; None under 10 of them) and `_null` (mean over draws of correct ~
+    Bernoulli(confidence)). AUROC is None with one class only. The null value of the gap is the mean of its absolute
+    value, and its interval is at least as wide as what chance gives a calibrated model: resampling answers that are all
+    right would not show it. With an interval alone: the slope of `cox`. With neither: its intercept and in_the_large,
+    nauc (`abstention_nauc`), the parts of `brier_decomposition` (brier_reliability, ...), eaurc, risk_at_80 and
+    risk_at_90 (percent of coverage), coverage_at_risk_5 (percent).
 
     Args:
         confidence: (n,) probability of the answer given.
         correct: (n,) of 0/1.
         nll: (n,) losses of the gold answer in nats; `nll` is then their mean, and its null is None, for it depends on
             more than the confidences. Without it, `nll` is `nll_binary`: the loss of "the answer is right".
+        ids: (n,) of the queries: those of one id, in this language or another, are resampled together. Without them
+            each query is, by itself.
         bins: of the binned measures.
         repeats: resamples, and null draws; 0 leaves intervals and null values out.
         seed: of the draws; what else they depend on is the data alone.
     """
-    return measure_and_draw(confidence, correct, nll=nll, bins=bins, repeats=repeats, seed=seed)[0]
+    return measure_and_draw(confidence, correct, nll=nll, ids=ids, bins=bins, repeats=repeats, seed=seed)[0]
 
 
 def measure_and_draw(
@@ -227,6 +255,7 @@ def measure_and_draw(
     correct: Floats,
     *,
     nll: Floats | None = None,
+    ids: Ids | None = None,
     bins: int = BINS,
     repeats: int = REPEATS,
     seed: int = 0,
@@ -236,25 +265,39 @@ def measure_and_draw(
     losses = _losses(nll, len(s))
     values: dict[str, float | None] = dict(resampling.undefined_to_none(s.point()))
     values["nll"] = values["nll_binary"] if losses is None else float(losses.mean())
-    points = _points(s)
+    fit = cox(confidence, correct, ids)
+    points = {**vars(fit), **_points(s)}
     if repeats < 1:
+        points.pop("slope_ci")
         return values | points, {}
-    drawn = _bootstrap(s, losses, repeats, seed)
+    drawn = _bootstrap(s, losses, _checked(ids, len(s)), repeats, seed)
     null = s.null(resampling.generator(seed, s.confidence), repeats)
     null |= {"nll": null["nll_binary"]} if losses is None else {}
     out: dict[str, Any] = {}
     for key, value in values.items():
         out[key] = value
-        out[f"{key}_ci"] = None if len(s) < MIN_ITEMS else interval(value, drawn[key], high=resampling.upper(key))
+        ends = {"low": resampling.lower(key), "high": resampling.upper(key)}
+        out[f"{key}_ci"] = None if len(s) < MIN_ITEMS else interval(value, drawn[key], **ends)
         kept = null[key][np.isfinite(null[key])] if key in null else np.empty(0)
         out[f"{key}_null"] = float(kept.mean()) if len(kept) and value is not None else None
-    return out | points, drawn
+    return out | _of_the_gap(out, s) | points, drawn
 
 
-def _points(s: Sample) -> dict[str, float]:
+def _of_the_gap(row: Mapping[str, Any], s: Sample) -> dict[str, Any]:
+    """Return interval and null value of the gap, which have to allow for answers that are all right."""
+    deviation = gap_deviation(s.confidence)
+    ends = row["gap_ci"]
+    if ends is not None:
+        least = 1.96 * deviation
+        ends = [max(-1.0, min(ends[0], row["gap"] - least)), min(1.0, max(ends[1], row["gap"] + least))]
+    return {"gap_ci": ends, "gap_null": math.sqrt(2 / math.pi) * deviation}
+
+
+def _points(s: Sample) -> dict[str, float | None]:
     """Return the measures that come without intervals: `resampling.POINTS`."""
     parts = brier_decomposition(s.confidence, s.correct, bins=s.bins)
     return {
+        "nauc": abstention_nauc(s.confidence, s.correct),
         **{f"brier_{k}": v for k, v in parts.items() if k != "brier"},
         "eaurc": eaurc(s.confidence, s.correct),
         "risk_at_80": risk_at_coverage(s.confidence, s.correct, 0.8),

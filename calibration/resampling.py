@@ -7,7 +7,7 @@ draw is a row of outcomes; all measures of all rows are a few passes over an arr
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,9 +19,10 @@ from scipy.special import ndtr
 from xt.core.errors import XtError
 
 Floats = npt.NDArray[np.float64]
-KEYS = ("ece", "ece_equal_width", "ece_debiased", "mce", "brier", "nll_binary", "auroc", "aurc")
+KEYS = ("gap", "ece", "ece_equal_width", "ece_debiased", "mce", "brier", "nll_binary", "auroc", "aurc")
 """What `Sample` measures of each row."""
 POINTS = (
+    "nauc",
     "brier_reliability",
     "brier_resolution",
     "brier_uncertainty",
@@ -32,6 +33,8 @@ POINTS = (
     "coverage_at_risk_5",
 )
 """What `xt.calibration.measures.measure` returns besides them, without intervals."""
+Draw = Callable[[int], npt.NDArray[np.integer]]
+"""Rows -> how often each item is in each of so many resamples, (rows, n), in the order that a `Sample` has them."""
 BLOCK = 20_000
 """Cells of one block of (rows, n): its arrays stay in the processor's cache, which makes it twice as fast as one."""
 MIN_ITEMS = 10
@@ -177,6 +180,7 @@ class Sample:
         n, (_, mass) = len(self), self._masses
         total = np.abs(sums.linear[:, :-2])
         out = {
+            "gap": (sums.gap * mass).sum(1) / n,
             "ece": (np.abs(sums.gap) * mass).sum(1) / n,
             "ece_equal_width": total.sum(1) / n,
             "ece_debiased": debiased(sums.gap, sums.rate, mass, norm="l1"),
@@ -226,14 +230,12 @@ class Sample:
         """Return the measures of the sample itself."""
         return {k: float(v[0]) for k, v in self._measure(self._outcomes(self.correct[None])).items()}
 
-    def bootstrap(self, rng: np.random.Generator, repeats: int, extra: Floats | None = None) -> dict[str, Floats]:
+    def bootstrap(self, draw: Draw, repeats: int, extra: Floats | None = None) -> dict[str, Floats]:
         """Return the measures of `repeats` resamples, and under "nll" the mean of `extra` (n,), in the order given."""
         n, means = len(self), []
 
         def block(rows: int) -> Sums:
-            picked = rng.integers(0, n, (rows, n), dtype=np.int32)
-            picked += np.arange(0, rows * n, n, dtype=np.int32)[:, None]
-            whole = np.bincount(picked.ravel(), minlength=rows * n).reshape(rows, n)
+            whole = draw(rows)
             if extra is not None:
                 means.append(whole @ extra[self.order] / n)
             return self._resampled(whole)
@@ -241,11 +243,11 @@ class Sample:
         out = self._blocks(block, repeats)
         return {**out, "nll": np.concatenate(means)} if means else out
 
-    def resampled(self, whole: npt.NDArray[np.int64]) -> dict[str, Floats]:
+    def resampled(self, whole: npt.NDArray[np.integer]) -> dict[str, Floats]:
         """Return the measures of resamples given as counts (rows, n) of the sorted items; each row sums to n."""
         return self._measure(self._resampled(whole))
 
-    def _resampled(self, whole: npt.NDArray[np.int64]) -> Sums:
+    def _resampled(self, whole: npt.NDArray[np.integer]) -> Sums:
         rows, n = whole.shape
         (starts, size), (there, by_right, widths) = self._masses, self._columns
         items = np.repeat(np.tile(np.arange(n), rows), whole.ravel()).reshape(rows, n)
@@ -312,6 +314,29 @@ def generator(seed: int, *arrays: npt.NDArray[Any]) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(np.ascontiguousarray(a).tobytes()) for a in arrays)])
 
 
+def independent(rng: np.random.Generator, n: int) -> Draw:
+    """Return what draws resamples of n items, each by itself."""
+
+    def draw(rows: int) -> npt.NDArray[np.integer]:
+        picked = rng.integers(0, n, (rows, n), dtype=np.int32)
+        picked += np.arange(0, rows * n, n, dtype=np.int32)[:, None]
+        return np.bincount(picked.ravel(), minlength=rows * n).reshape(rows, n)
+
+    return draw
+
+
+def in_turn(counts: npt.NDArray[np.integer]) -> Draw:
+    """Return what gives out resamples that are drawn already, (repeats, n), from the first on."""
+    begin = 0
+
+    def draw(rows: int) -> npt.NDArray[np.integer]:
+        nonlocal begin
+        begin += rows
+        return counts[begin - rows : begin]
+
+    return draw
+
+
 def interval(value: float | None, drawn: Floats, *, low: float = 0.0, high: float = 1.0) -> list[float] | None:
     """Return the 95 % interval of `value` from resamples, centred on it.
 
@@ -326,30 +351,9 @@ def interval(value: float | None, drawn: Floats, *, low: float = 0.0, high: floa
     return [float(np.clip(value + end, low, high)) for end in (left, right)]
 
 
-def average(
-    rows: Mapping[str, Mapping[str, Any]], boots: Mapping[str, Mapping[str, Floats]], members: Iterable[str]
-) -> dict[str, Any]:
-    """Average the measures of some languages; intervals from resampling the queries inside each of them.
-
-    Args:
-        rows: language -> what `xt.calibration.measures.measure` gave.
-        boots: language -> what `xt.calibration.measures.bootstrap_rows` gave, under the same number of repeats.
-        members: the languages to average, each with the same weight; a measure that one of them lacks is averaged
-            over the others.
-    """
-    out: dict[str, Any] = {}
-    chosen = list(members)
-    known = (*KEYS, "nll", *POINTS)
-    for key in [k for k in known if any(k in rows[m] for m in chosen)]:
-        having = [m for m in chosen if rows[m].get(key) is not None]
-        value = out[key] = float(np.mean([rows[m][key] for m in having])) if having else None
-        if any(f"{key}_ci" in rows[m] for m in chosen):
-            given = all(rows[m].get(f"{key}_ci") is not None for m in having)
-            drawn = np.mean([boots[m][key] for m in having], axis=0) if having and given else np.empty(0)
-            nulls = [rows[m][f"{key}_null"] for m in having if rows[m].get(f"{key}_null") is not None]
-            out[f"{key}_ci"] = interval(value, drawn, high=upper(key))
-            out[f"{key}_null"] = float(np.mean(nulls)) if nulls and len(nulls) == len(having) else None
-    return out
+def lower(key: str) -> float:
+    """Return the least value that a measure can take."""
+    return -1.0 if key == "gap" else 0.0
 
 
 def upper(key: str) -> float:

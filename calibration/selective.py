@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from xt.calibration import resampling
 from xt.calibration.resampling import Floats, Sample
@@ -55,6 +56,46 @@ def eaurc(confidence: Floats, correct: Floats) -> float:
     value = aurc(confidence, correct)
     n, wrong = len(np.asarray(correct)), int((1 - np.asarray(correct, np.float64)).sum())
     return float(value - (np.arange(1, wrong + 1) / np.arange(n - wrong + 1, n + 1)).sum() / n)
+
+
+ABSTENTION_RATES = np.linspace(0, 1, 11)[:-1]
+"""Shares of the queries that are not answered: 0, .1, ..., .9, as MTEB has them."""
+
+
+def abstention_nauc(confidence: npt.ArrayLike, values: npt.ArrayLike) -> float | None:
+    """Return the normalised area under the abstention curve, as MTEB computes it.
+
+    Gisserot-Boukhlef et al. 2024, arXiv 2402.12997, section 4.2: the mean value of what is left once the least sure
+    0, 10, ..., 90 % are not answered; its area, less that of answering all, over the same of the best possible order.
+    1: the worst go first; 0: no better than chance; below 0: worse. Where the cut falls inside a tie, what is left of
+    it has the mean of the tie. None where all values are equal.
+
+    Args:
+        confidence: (n,) of any scale.
+        values: (n,) how good each answer is: 0/1, nDCG, ...
+    """
+    sure, good = np.asarray(confidence, np.float64), np.asarray(values, np.float64)
+    if sure.shape != good.shape or sure.ndim != 1 or not len(sure):
+        raise XtError(f"Expected two equal, non-empty rows; found {sure.shape} and {good.shape}.")
+    if not (np.isfinite(sure).all() and np.isfinite(good).all()):
+        raise XtError("A confidence or a value is NaN or infinite.", "Look for an encoder that gave NaN.")
+    flat = float(good.mean()) * float(ABSTENTION_RATES[-1])
+    best = _area(good, good)
+    if good.min() == good.max() or best == flat:
+        return None
+    return (_area(sure, good) - flat) / (best - flat)
+
+
+def _area(confidence: Floats, values: Floats) -> float:
+    """Return the area under the mean value of what is left at each of the `ABSTENTION_RATES`, by trapezoids."""
+    n = len(values)
+    order = np.argsort(confidence, kind="stable")
+    starts = np.flatnonzero(np.diff(confidence[order], prepend=-np.inf))
+    size = np.diff([*starts, n])
+    spread = np.repeat(np.add.reduceat(values[order], starts) / size, size)
+    left = np.cumsum(spread[::-1])[::-1] / np.arange(n, 0, -1)  # (n,) the mean from each place on
+    heights = left[[min(round(rate * n), n - 1) for rate in ABSTENTION_RATES]]
+    return float((np.diff(ABSTENTION_RATES) * (heights[1:] + heights[:-1]) / 2).sum())
 
 
 def risk_at_coverage(confidence: Floats, correct: Floats, coverage: float) -> float:

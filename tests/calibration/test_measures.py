@@ -295,6 +295,35 @@ def test_aurc_of_ties_is_the_mean_over_their_orders():
     assert measures.aurc(np.full(9, 0.5), np.array([1, 0, 0, 1, 1, 1, 1, 0, 0.0])) == pytest.approx(4 / 9)
 
 
+@pytest.mark.parametrize("n", [7, 90, 1003])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_nauc_of_abstention_is_that_of_mteb(n, ties):
+    from mteb._evaluators.retrieval_metrics import nauc
+
+    confidence, correct = data(n, power=2)
+    confidence = confidence.round(1) if ties else confidence
+    graded = np.random.default_rng(1).random(n).round(2)  # as nDCG
+    for values in (correct, graded):
+        assert measures.abstention_nauc(confidence, values) == pytest.approx(nauc(confidence, values), abs=1e-12)
+    assert measures.abstention_nauc(correct, correct) == pytest.approx(1)
+    assert measures.abstention_nauc(np.ones(n), correct) == pytest.approx(0, abs=1e-12)
+    assert measures.abstention_nauc(confidence, np.ones(n)) is None
+
+
+def test_the_nauc_of_abstention_by_hand():
+    # ten answers, the two surest right: the means of what is left at 0, .1, ..., .9
+    confidence, correct = np.arange(10) / 10, np.array([0.0] * 8 + [1, 1])
+    assert measures.abstention_nauc(confidence, correct) == pytest.approx(1)
+    swapped = np.array([0.0] * 7 + [1, 0, 1])
+    best = [2 / 10, 2 / 9, 2 / 8, 2 / 7, 2 / 6, 2 / 5, 2 / 4, 2 / 3, 1, 1]
+    found = [*best[:8], 1 / 2, 1]
+    area = [0.1 * (sum(c) - (c[0] + c[-1]) / 2) - 0.9 * 0.2 for c in (found, best)]
+    assert measures.abstention_nauc(confidence, swapped) == pytest.approx(area[0] / area[1])
+    for bad in (np.arange(9), np.full(10, np.nan)):
+        with pytest.raises(XtError):
+            measures.abstention_nauc(bad, correct)
+
+
 def test_risk_coverage_by_hand_answers_all_of_a_tie_or_none():
     confidence = np.array([0.9, 0.7, 0.7, 0.4, 0.2])
     correct = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
@@ -377,8 +406,11 @@ def test_draws_do_not_depend_on_the_size_of_a_block(monkeypatch):
 def test_measure_gives_each_key_with_interval_and_null_value():
     confidence, correct = data(300, power=2)
     row = measures.measure(confidence, correct)
-    keys = ("ece", "ece_equal_width", "ece_debiased", "mce", "brier", "nll", "nll_binary", "auroc", "aurc")
-    assert set(row) == {*(f"{k}{end}" for k in keys for end in ("", "_ci", "_null")), *resampling.POINTS}
+    keys = ("gap", "ece", "ece_equal_width", "ece_debiased", "mce", "brier", "nll", "nll_binary", "auroc", "aurc")
+    of_cox = ("slope", "slope_ci", "intercept", "in_the_large")
+    assert set(row) == {*(f"{k}{end}" for k in keys for end in ("", "_ci", "_null")), *of_cox, *resampling.POINTS}
+    assert row["gap"] == pytest.approx(confidence.mean() - correct.mean())
+    assert row["nauc"] == measures.abstention_nauc(confidence, correct)
     assert row["risk_at_80"] == measures.risk_at_coverage(confidence, correct, 0.8)
     assert row["coverage_at_risk_5"] == measures.coverage_at_risk(confidence, correct, 0.05)
     assert row["eaurc"] == pytest.approx(measures.eaurc(confidence, correct))
