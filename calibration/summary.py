@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration import measures, resampling
+from xt.calibration import measures
 from xt.calibration.predictions import Floats
 from xt.calibration.scoring import Method, Scored
 
@@ -83,4 +83,4 @@ def _mean(rows: Mapping[str, dict[str, Any]], boots: Mapping[str, Any], members:
             mean[key] = float(np.mean([rows[m][key] for m in members]))
     if "ece_excess" in mean:
         mean["worst_ece_excess"] = max(rows[m]["ece_excess"] for m in members)
-    return mean | resampling.average(rows, boots, members)
+    return mean | measures.average(rows, boots, members)
