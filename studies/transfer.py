@@ -24,9 +24,10 @@ from xt.core.data.images import IMAGES
 from xt.core.errors import XtError, explain_os_error
 from xt.core.files.artifact import MANIFEST, open_artifact, read_json, refuse_existing, write_json
 from xt.core.reporter import Progress, Reporter
+from xt.core.results.calibration import Method
 from xt.core.results.folder import read_report
 from xt.core.results.records import plain
-from xt.core.results.report import Encoder, Method
+from xt.core.results.report import Encoder
 from xt.eval.heads import classify, targets
 from xt.eval.retrieval.evaluation import evaluate
 from xt.eval.retrieval.report import assemble, write_report

@@ -8,8 +8,10 @@ from xt.cli.console import say, stderr, table
 from xt.core.results.tasks import Extracted, Layers, Mining, PairProbability, Summary
 
 if TYPE_CHECKING:
+    from xt.core.results.calibration import Calibration
     from xt.core.results.folder import ReportFolder
-    from xt.core.results.report import Calibration, Classification, Comparison, Encoder, Ranked, Report
+from xt.core.results.comparison import Comparison
+from xt.core.results.report import Classification, Encoder, Ranked, Report
 
 
 def show_report(folder: ReportFolder) -> None:

@@ -30,18 +30,6 @@ FORMATS = {
 """The formats of examples, and what an example of each is."""
 RETRIEVED = ("bitext", "mining", "ranked")
 """Formats that are only evaluated, by vectors alone: no training data, no head."""
-METRICS = {
-    "accuracy": "share of right answers, 0 to 1",
-    "f1": "SQuAD's token F1, mean over questions, 0 to 1",
-    "span_f1": "F1 of labelled spans (entities), 0 to 1",
-    "spearman": "rank correlation, -1 to 1",
-    "retrieval": "share of texts whose own partner is the nearest of all dev partners, 0 to 1",
-    "token_accuracy": "share of hidden tokens found, 0 to 1",
-    "mining_f1": "F1 of the pairs mined, at a threshold chosen on other data, 0 to 1",
-    "map@20": "mean average precision of the best 20, 0 to 1",
-}
-
-
 OWN_LICENCE = "your own"
 """The licence of a task made of a user's own files, by which such a task is known."""
 
@@ -82,7 +70,8 @@ class Task:
     languages: str
     """The languages, in words."""
     metric: str
-    """A key of `METRICS`."""
+    """`accuracy`, `f1` (SQuAD's, of tokens), `span_f1`, `spearman`, `retrieval` (share of texts whose own partner is
+    the nearest), `token_accuracy` (share of hidden tokens found), `mining_f1` or `map@20`."""
     source: str
     """Where the data come from."""
     licence: str

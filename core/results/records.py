@@ -14,6 +14,8 @@ R = TypeVar("R", bound="Record")
 Parser = Callable[[Any], Any]
 """What a JSON value is read with; it returns None for a value of another type."""
 OWN = ("extra", "present")
+Interval = tuple[float, float]
+"""The ends of a 95 % interval."""
 
 
 @dataclass

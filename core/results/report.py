@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xt.core.results.records import Record, number
+from xt.core.results.calibration import Calibration, Conformal, Unanswerable
+from xt.core.results.comparison import Comparison
+from xt.core.results.records import Interval, Record, number
 from xt.core.results.tasks import Layers, Mining, Summary
 from xt.core.results.work import Parity, Serving, Training
 
 if TYPE_CHECKING:
     from xt.core.encoder.spec import EncoderSpec
 
-Interval = tuple[float, float]
-"""The ends of a 95 % interval."""
 Means = dict[str, float]
 """Group -> mean over its languages."""
 
@@ -111,164 +111,6 @@ class Retrieval(Record):
     """Languages with fewer candidates."""
     by_text: Means = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-# -- calibration -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Bin(Record):
-    """A bin of a reliability diagram."""
-
-    low: float | None = None
-    high: float | None = None
-    confidence: float | None = None
-    """Mean stated probability."""
-    accuracy: float | None = None
-    """Share that was right."""
-    count: int | None = None
-    consistency: Interval | None = None
-    """Where 95 % of the shares of a calibrated bin lie."""
-
-
-@dataclass
-class Measures(Record):
-    """How far stated probabilities are from what was right, in one language or as means over several.
-
-    `_ci` is the 95 % interval, `_null` what a perfectly calibrated model would show on as many queries.
-    """
-
-    n: int | None = None
-    accuracy: float | None = None
-    accuracy_ci: Interval | None = None
-    mean_confidence: float | None = None
-    ece: float | None = None
-    ece_ci: Interval | None = None
-    ece_null: float | None = None
-    nll: float | None = None
-    brier: float | None = None
-    auroc: float | None = None
-    aurc: float | None = None
-    temperature: float | None = None
-    fallback: str | None = None
-    """What was applied in place of a fit of its own."""
-    reliability: list[Bin] = field(default_factory=list)
-    risk_coverage: list[Interval] = field(default_factory=list)
-    """Pairs of the share answered and the share of those that is wrong."""
-
-    @property
-    def excess(self) -> float | None:
-        """How far the ECE lies above what a perfectly calibrated model would show."""
-        return None if self.ece is None or self.ece_null is None else self.ece - self.ece_null
-
-
-@dataclass
-class Method(Record):
-    """One method of calibration."""
-
-    label: str | None = None
-    temperature: float | None = None
-    overall: Measures = field(default_factory=Measures)
-    by_resource: dict[str, Measures] = field(default_factory=dict)
-    languages: dict[str, Measures] = field(default_factory=dict)
-    reliability: list[Bin] = field(default_factory=list)
-    """Of all languages together."""
-    risk_coverage: list[Interval] = field(default_factory=list)
-
-
-@dataclass
-class Shots(Record):
-    """What some labelled queries a language give."""
-
-    ece: float | None = None
-    ece_ci: Interval | None = None
-    ece_null: float | None = None
-    ece_excess: float | None = None
-    worst_ece_excess: float | None = None
-    languages: int | None = None
-
-
-@dataclass
-class Calibration(Record):
-    """Every method of calibration on one set of answers."""
-
-    fit_languages: list[str] = field(default_factory=list)
-    methods: dict[str, Method] = field(default_factory=dict)
-    shots: dict[str, dict[str, Shots]] = field(default_factory=dict)
-    """How many labelled queries -> method -> what they give."""
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Refusal(Record):
-    """What refusing below a threshold gives."""
-
-    threshold: float | None = None
-    coverage: float | None = None
-    risk: float | None = None
-    """The share of wrong answers that the threshold was chosen for."""
-    risk_found: float | None = None
-
-
-@dataclass
-class UnanswerableRow(Record):
-    """How queries without an answer are recognised, in one language or as means over several."""
-
-    auroc: float | None = None
-    auroc_ci: Interval | None = None
-    ece: float | None = None
-    ece_null: float | None = None
-    none_ece: float | None = None
-    none_ece_null: float | None = None
-    coverage: float | None = None
-    risk_found: float | None = None
-    refusal: Refusal = field(default_factory=Refusal)
-
-
-@dataclass
-class UnanswerableMethod(Record):
-    """One way to fit the probability of "none of these"."""
-
-    label: str | None = None
-    languages: dict[str, UnanswerableRow] = field(default_factory=dict)
-    overall: UnanswerableRow = field(default_factory=UnanswerableRow)
-
-
-@dataclass
-class Unanswerable(Record):
-    """Half of the queries without an answer."""
-
-    risk: float | None = None
-    methods: dict[str, UnanswerableMethod] = field(default_factory=dict)
-
-
-@dataclass
-class SetsRow(Record):
-    """Conformal sets in one language, or as means over several."""
-
-    coverage: float | None = None
-    coverage_ci: Interval | None = None
-    mean_size: float | None = None
-    median_size: float | None = None
-    unbounded: float | None = None
-    """Queries whose set holds all candidates."""
-
-
-@dataclass
-class SetsScope(Record):
-    """Conformal sets by one kind of threshold."""
-
-    languages: dict[str, SetsRow] = field(default_factory=dict)
-    overall: SetsRow = field(default_factory=SetsRow)
-
-
-@dataclass
-class Conformal(Record):
-    """Sets of answers that promise to hold the right one."""
-
-    alpha: float | None = None
-    """Share of the sets that may lack it."""
-    scopes: dict[str, SetsScope] = field(default_factory=dict)
 
 
 # -- what answered -----------------------------------------------------------------------------------------------------
@@ -400,62 +242,6 @@ class Ranked(Record):
     prefixes: dict[str, str] = field(default_factory=dict)
     """Of queries and documents; `default` is the encoder's own."""
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Compared(Record):
-    """One of two reports that are compared."""
-
-    path: str | None = None
-    hash: str | None = None
-    encoder: str | None = None
-    method: str | None = None
-    """Of calibration."""
-    created: str | None = None
-
-
-@dataclass
-class Difference(Record):
-    """Both sides in one language, or as means over several: measure -> figure."""
-
-    n: int | None = None
-    n_languages: int | None = None
-    a: dict[str, float | None] = field(default_factory=dict)
-    b: dict[str, float | None] = field(default_factory=dict)
-    difference: dict[str, float | None] = field(default_factory=dict)
-    """Of the second less the first."""
-    ci: dict[str, Interval | None] = field(default_factory=dict)
-    p: dict[str, float | None] = field(default_factory=dict)
-    beyond_chance: dict[str, bool] = field(default_factory=dict)
-
-
-@dataclass
-class Differences(Record):
-    """Differences in one direction."""
-
-    languages: dict[str, Difference] = field(default_factory=dict)
-    by_resource: dict[str, Difference] = field(default_factory=dict)
-    overall: Difference = field(default_factory=Difference)
-
-
-@dataclass
-class Comparison(Record):
-    """Two reports of one task, compared query by query."""
-
-    names: list[str] = field(default_factory=list)
-    """What the two sides are called."""
-    a: Compared = field(default_factory=Compared)
-    b: Compared = field(default_factory=Compared)
-    repeats: int | None = None
-    seed: int | None = None
-    level: float | None = None
-    """Share of false alarms that all flags of one measure together may have."""
-    directions: dict[str, Differences] = field(default_factory=dict)
-    """The direction is empty where a task has none."""
-    left_out: dict[str, list[list[str]]] = field(default_factory=dict)
-    """Direction -> the languages that only the first has, and only the second."""
-    only: list[list[str]] = field(default_factory=list)
-    """The directions that only the first has, and only the second."""
 
 
 @dataclass

@@ -14,7 +14,8 @@ from xt.core.pages.numbers import DASH, difference, fixed, percent, points, quan
 from xt.core.pages.page import document, kit
 from xt.core.pages.svg import tag
 from xt.core.pages.tables import Cell, table, words
-from xt.core.results.report import Machine, Measures, Method, Report
+from xt.core.results.calibration import Measures, Method
+from xt.core.results.report import Machine, Report
 from xt.core.results.work import Serving
 from xt.eval.report.reading import (
     before_after,

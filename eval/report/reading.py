@@ -16,16 +16,8 @@ from xt.calibration.methods import AFTER, BEFORE
 from xt.core.pages.page import Macros
 from xt.core.pages.rows import Series, key, series_for
 from xt.core.pages.tables import Cell, named
-from xt.core.results.report import (
-    Calibration,
-    Encoder,
-    Language,
-    Measures,
-    Method,
-    Report,
-    Retrieval,
-    RetrievalRow,
-)
+from xt.core.results.calibration import Calibration, Measures, Method
+from xt.core.results.report import Encoder, Language, Report, Retrieval, RetrievalRow
 
 T = TypeVar("T")
 TEMPLATES = Path(__file__).parent / "templates"

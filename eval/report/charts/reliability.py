@@ -9,7 +9,7 @@ from markupsafe import Markup
 from xt.core.pages.numbers import DASH, percent
 from xt.core.pages.rows import Series, coloured, mark
 from xt.core.pages.svg import Frame, Scale, coordinates, drawing, tag, upright
-from xt.core.results.report import Bin
+from xt.core.results.calibration import Bin
 
 UNIT = Frame(Scale(0, 1), Scale(0, 1))
 SMALL = Frame(Scale(0, 1), Scale(0, 1), left=16, top=6, width=112, height=112)

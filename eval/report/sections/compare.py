@@ -11,7 +11,9 @@ from xt.core.pages.rows import ACCENT, Dot, Row, Series, key, legend
 from xt.core.pages.rows import chart as row_chart
 from xt.core.pages.svg import Scale, tag
 from xt.core.pages.tables import Cell, figure, table, words
-from xt.core.results.report import Comparison, Differences, Interval, Report
+from xt.core.results.comparison import Comparison, Differences
+from xt.core.results.records import Interval
+from xt.core.results.report import Report
 from xt.eval.report.reading import CLASSES, by_name, direction_label, language_cell, language_name, macros, resource
 
 html = macros("compare")

@@ -6,7 +6,8 @@ from markupsafe import Markup
 
 from xt.core.pages.numbers import fixed, interval, percent
 from xt.core.pages.tables import Cell, Column, figure, measured, table, words
-from xt.core.results.report import Language, Measures, Report, RetrievalRow
+from xt.core.results.calibration import Measures
+from xt.core.results.report import Language, Report, RetrievalRow
 from xt.eval.report.charts import map as charts_map
 from xt.eval.report.reading import Block, blocks, by_name, language_cell, language_name, language_of, macros, resource
 

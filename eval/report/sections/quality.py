@@ -9,7 +9,8 @@ from xt.core.pages.numbers import difference, fixed, interval, percent, points
 from xt.core.pages.rows import Dot, Row, Series, chart, key, legend, reference_key
 from xt.core.pages.svg import Scale, tag
 from xt.core.pages.tables import Cell, figure, table, words
-from xt.core.results.report import Bin, Encoder, Measures, Method, Report, RetrievalRow
+from xt.core.results.calibration import Bin, Measures, Method
+from xt.core.results.report import Encoder, Report, RetrievalRow
 from xt.eval.report.charts.reliability import reliability
 from xt.eval.report.reading import (
     CLASSES,

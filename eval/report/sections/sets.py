@@ -8,7 +8,8 @@ from xt.core.pages.numbers import fixed, interval, percent
 from xt.core.pages.rows import Dot, Row, Series, chart, key, legend, reference_key, series_for
 from xt.core.pages.svg import Scale
 from xt.core.pages.tables import figure, table, words
-from xt.core.results.report import Conformal, Report, SetsRow, Unanswerable, UnanswerableMethod
+from xt.core.results.calibration import Conformal, SetsRow, Unanswerable, UnanswerableMethod
+from xt.core.results.report import Report
 from xt.eval.report.reading import by_direction, by_name, language_name, macros, resource
 
 html = macros("sets")

@@ -8,7 +8,8 @@ from xt.core.pages.curves import Line, at_step, curves
 from xt.core.pages.numbers import difference, fixed, interval, percent
 from xt.core.pages.svg import Scale
 from xt.core.pages.tables import Cell, figure, table, words
-from xt.core.results.report import Measures, Report, Shots
+from xt.core.results.calibration import Measures, Shots
+from xt.core.results.report import Report
 from xt.eval.report.charts.reliability import small_reliability
 from xt.eval.report.reading import Block, blocks, language_name, macros, resource
 

@@ -12,7 +12,7 @@ from xt.core.data import tasks
 from xt.core.data.readers import LAYOUTS
 from xt.core.data.sources import SPLITS, hub_patterns, spellings
 from xt.core.data.task_table import FILE, TASKS
-from xt.core.data.tasks import FORMATS, KINDS, METRICS, RETRIEVED, Hub, Task
+from xt.core.data.tasks import FORMATS, KINDS, RETRIEVED, Hub, Task
 from xt.core.errors import XtError
 from xt.core.languages import LANGUAGES
 
@@ -25,6 +25,7 @@ NEEDS = {
     "qa": {"context", "question", "answers.text", "answers.answer_start"},
     "tagging": {"words", "tags"},
 }
+METRICS = "accuracy f1 span_f1 spearman retrieval token_accuracy mining_f1 map@20".split()
 UNPINNED = {"sick", "sick-relatedness", "masakhaner", "sib200", "tatoeba"}
 """What the hub holds as Parquet of its own making only."""
 

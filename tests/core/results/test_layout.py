@@ -14,8 +14,9 @@ from xt.calibration import measures
 from xt.core.errors import XtError
 from xt.core.files.artifact import new_artifact, open_artifact, write_json
 from xt.core.results import layout
+from xt.core.results.calibration import Measures
 from xt.core.results.folder import open_report, read_document, read_report, write_report
-from xt.core.results.report import Encoder, Measures, Report
+from xt.core.results.report import Encoder, Report
 
 
 def large(languages: int = 16, methods: int = 11) -> dict[str, Any]:

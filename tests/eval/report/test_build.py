@@ -13,7 +13,7 @@ from tests.pages import Element, numbers, points, read
 from xt.core.pages import rows
 from xt.core.pages.page import HERE
 from xt.core.pages.svg import Scale
-from xt.core.results.report import Bin
+from xt.core.results.calibration import Bin
 from xt.eval.report import build
 from xt.eval.report.charts import reliability
 

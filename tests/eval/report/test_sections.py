@@ -25,8 +25,9 @@ from tests.pages import Element, numbers, points, read
 from xt.calibration import measures
 from xt.core import languages
 from xt.core.pages import rows
+from xt.core.results.calibration import Bin
 from xt.core.results.folder import open_report
-from xt.core.results.report import Bin, Report
+from xt.core.results.report import Report
 from xt.eval.report import build, reading
 from xt.eval.report.charts import map as charts_map
 from xt.eval.report.charts import reliability
