@@ -18,8 +18,8 @@ from xt.bench.load import Endpoint, Seen, TextPool, closed_loop, open_loop, pois
 from xt.bench.machine import Meter
 from xt.core.arguments import as_list
 from xt.core.characters import compose, is_empty
-from xt.core.data import rows
 from xt.core.data.bitext import Bitext
+from xt.core.data.readers import rows
 from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError, unknown
 from xt.serve.client.address import Tls

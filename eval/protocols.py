@@ -13,7 +13,7 @@ from xt.core.data.tasks import get
 from xt.core.results.folder import ReportFolder, write_report
 from xt.core.results.report import Encoder
 from xt.eval.ranked import passages, search
-from xt.eval.ranked.search import Collection
+from xt.eval.ranked.collection import Collection, read_beir
 from xt.eval.report import build
 from xt.eval.report.describe import describe_run
 from xt.serve.index.corpus import BEIR_CORPUS, beir_file
@@ -40,7 +40,7 @@ def load_collection(
         about = {"name": row.name, "title": row.title, "description": row.source, "licence": row.licence}
         return {**about, "languages": len(set(collection.queries.languages))}, collection, search.ANSWER_MEASURES
     folder = Path(task.removeprefix(PREFIX)).expanduser().resolve()
-    collection = search.read_beir(folder, selection=selection)
+    collection = read_beir(folder, selection=selection)
     about = {
         "name": folder.name,
         "title": folder.name,

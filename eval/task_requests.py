@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xt.calibration.search import MAP_SCOPES
 from xt.core.data.corpus import is_folder
-from xt.core.data.sources import OWN_METRICS
+from xt.core.data.own_task import OWN_METRICS
 from xt.core.data.tasks import get
 from xt.core.errors import UsageError, XtError, unknown
 from xt.core.files.artifact import refuse_existing

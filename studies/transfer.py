@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from xt.core.data import sources, tasks
+from xt.core.data import source_rows, sources, tasks
 from xt.core.data.bitext import data_folder
 from xt.core.data.corpus import load_corpus
 from xt.core.data.examples import ChoiceExample, QaExample, ReadLog
@@ -117,7 +117,7 @@ def english_text(data_dir: Path | None, path: Path) -> None:
     lines: dict[str, None] = {}
     for name, split in product(("cosmosqa", "xquad-en"), ("train", "dev")):
         source = sources.locate(tasks.get(name), split, data_dir=data_dir)
-        for example in sources.examples(source, ReadLog()):
+        for example in source_rows.examples(source, ReadLog()):
             text = example.context if isinstance(example, QaExample) else ""
             text = example.prompt if isinstance(example, ChoiceExample) else text
             lines[" ".join(text.split())] = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from xt.core.data import tasks
-from xt.core.data.rows import ALLOWED_UNUSABLE, is_readable
+from xt.core.data.readers.rows import ALLOWED_UNUSABLE, is_readable
 from xt.core.data.tasks import FORMATS, RETRIEVED
 from xt.core.errors import XtError, unknown
 from xt.core.languages import PRESETS, canonical

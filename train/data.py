@@ -12,8 +12,10 @@ from xt.core.data import tasks
 from xt.core.data.examples import CaptionExample, Example, PairExample, ReadLog, TupleExample, counts
 from xt.core.data.images import load_image_text
 from xt.core.data.label_checks import label_notes, single_label
-from xt.core.data.rows import packed
-from xt.core.data.sources import ENGLISH, Source, commits, examples, locate, own_task
+from xt.core.data.own_task import own_task
+from xt.core.data.readers.rows import packed
+from xt.core.data.source_rows import commits, examples
+from xt.core.data.sources import ENGLISH, Source, locate
 from xt.core.data.tasks import FORMATS, Task
 from xt.core.errors import XtError
 from xt.core.files.artifact import sha256

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xt.core import languages
-from xt.core.data import rows
 from xt.core.data.bitext import ENGLISH, Bitext, data_folder
+from xt.core.data.readers import rows
 from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
 

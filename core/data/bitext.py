@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xt.core import languages
 from xt.core.arguments import as_list
-from xt.core.data.rows import decode, packed, raw_lines
+from xt.core.data.readers.rows import decode, packed, raw_lines
 from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
 from xt.core.hub import snapshots

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xt.core.characters import compose
-from xt.core.data.rows import ALLOWED_UNUSABLE
+from xt.core.data.readers.rows import ALLOWED_UNUSABLE
 from xt.core.errors import XtError
 
 KEPT_REASONS = 20

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from xt.core import languages
 from xt.core.arguments import as_list
-from xt.core.data import rows
 from xt.core.data.examples import CaptionExample
-from xt.core.data.rows import split_named
+from xt.core.data.readers import rows
+from xt.core.data.readers.rows import split_named
 from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, open_artifact

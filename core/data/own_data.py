@@ -14,8 +14,10 @@ import numpy as np
 from xt.core.data.examples import Example, ReadLog, ScoredExample
 from xt.core.data.images import load_image_text
 from xt.core.data.label_checks import label_notes, single_label
-from xt.core.data.rows import ALLOWED_UNUSABLE
-from xt.core.data.sources import Source, locate, own_task, tagged
+from xt.core.data.own_task import own_task
+from xt.core.data.readers.rows import ALLOWED_UNUSABLE
+from xt.core.data.source_rows import tagged
+from xt.core.data.sources import Source, locate
 from xt.core.data.tasks import Task
 from xt.core.encoder import bundled
 from xt.core.encoder.resolve import ENCODERS, resolve

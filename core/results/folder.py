@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from xt.core.data.rows import jsonl
+from xt.core.data.readers.rows import jsonl
 from xt.core.errors import XtError
 from xt.core.files.artifact import Artifact, new_artifact, open_artifact, read_json, write_json
 from xt.core.results import layout

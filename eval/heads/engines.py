@@ -15,7 +15,7 @@ import numpy as np
 
 from xt.core.arguments import as_list
 from xt.core.data.examples import Example
-from xt.core.data.formats import is_label
+from xt.core.data.readers.formats import is_label
 from xt.core.data.tasks import Task
 from xt.core.encoder.resolve import resolve
 from xt.core.encoder.spec import EncoderSpec

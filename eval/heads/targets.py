@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from xt.core import languages
-from xt.core.data import sources, tasks
+from xt.core.data import source_rows, sources, tasks
 from xt.core.data.corpus import is_folder
 from xt.core.data.examples import Example, ReadLog
-from xt.core.data.formats import is_label
+from xt.core.data.own_task import OWN_METRICS, measured, own_task
+from xt.core.data.readers.formats import is_label
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError
 
@@ -29,8 +30,8 @@ Examples = Mapping[str, Sequence[Example]]
 def find(name: str) -> Task | None:
     """Return the task that heads answer under a name, or FORMAT:PATH for own data; None for parallel text."""
     form, colon, _ = name.partition(":")
-    if colon and form in sources.OWN_METRICS:
-        row = sources.own_task(name)
+    if colon and form in OWN_METRICS:
+        row = own_task(name)
     elif is_folder(name):
         return None
     else:
@@ -76,7 +77,7 @@ def read(task: Task, *, data_dir: Path | None = None, selection: str = "all", he
     for code in languages.select(selection, there if preset else task.all_codes):
         source = sources.locate(task, split, language=code, data_dir=data_dir)
         log = ReadLog()
-        found[code] = list(sources.examples(source, log))
+        found[code] = list(source_rows.examples(source, log))
         log.check(f"{task.name}, {code}")
         if not found[code]:
             raise XtError(f"{task.name}, {code}: there are no {split} examples.", "Choose by --languages.")
@@ -136,7 +137,7 @@ def _read_own(task: Task, selection: str, head: Task | None) -> Target:
     """
     if head is not None:
         task = bound(task, head)
-    source, split = sources.measured(task)
+    source, split = measured(task)
     log, notes = ReadLog(), []
     unnamed = task.codes == (languages.UNDETERMINED,)
     said = [code for code in selection.split(",") if code.strip()]
@@ -148,7 +149,7 @@ def _read_own(task: Task, selection: str, head: Task | None) -> Target:
         if unnamed:
             notes.append("no row names its language (a column `language`, or --languages CODE where it is one): und")
     rows: dict[str, list[Example]] = {code: [] for code in codes}
-    for code, example in sources.tagged(replace(source, languages=tuple(codes)), log):
+    for code, example in source_rows.tagged(replace(source, languages=tuple(codes)), log):
         rows[code].append(example)
     log.check(f"{task.name}, {split}" if split else task.name)
     found = {name or code: examples for code, examples in rows.items() if examples}
@@ -187,7 +188,7 @@ def _english_dev(task: Task, split: str, data_dir: Path | None, facts: dict[str,
         return ()
     source = sources.locate(task, "dev", language=ENGLISH, data_dir=data_dir)
     log = ReadLog()
-    rows = tuple(sources.examples(source, log))
+    rows = tuple(source_rows.examples(source, log))
     log.check(f"{task.name}, {ENGLISH} dev")
     tests = {digest for language in facts["languages"].values() for digest in language["files"].values()}
     if not rows or tests & set(log.files.values()):  # one file that serves as both

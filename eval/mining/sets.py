@@ -13,8 +13,8 @@ import numpy as np
 from xt.core import languages
 from xt.core.arguments import as_list
 from xt.core.data.bitext import ENGLISH, Bitext, data_folder, read_tatoeba
-from xt.core.data.rows import decode, packed, raw_lines
-from xt.core.data.sources import spellings
+from xt.core.data.hub_files import spellings
+from xt.core.data.readers.rows import decode, packed, raw_lines
 from xt.core.data.tasks import get
 from xt.core.encoder.text import check_text
 from xt.core.errors import XtError

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from xt.core import languages
-from xt.core.data import rows
 from xt.core.data.bitext import data_folder
+from xt.core.data.readers import rows
 from xt.core.data.sources import languages_at, locate_files
 from xt.core.data.tasks import get
 from xt.core.errors import XtError
-from xt.eval.ranked.search import Collection, Texts
+from xt.eval.ranked.collection import Collection, Texts
 
 STOP = re.compile(r"[.!?؟۔।॥。！？…]+[)\]\"'”’»』」]*(?=\s|$)|[。！？]+[)\]\"'”’»』」]*|\n+")
 """Where a sentence ends: a stop of one of the scripts, what closes behind it, and a space (none after 。！？)."""

@@ -44,7 +44,8 @@ def dev_examples(task: Task, data_dir: Path | None) -> list[Example]:
     """Read the task's own dev examples, English, as its training scored itself on."""
     from itertools import islice
 
-    from xt.core.data.sources import examples, locate
+    from xt.core.data.source_rows import examples
+    from xt.core.data.sources import locate
 
     log = ReadLog()
     found = list(islice(examples(locate(task, "dev", data_dir=data_dir), log), FIT_EXAMPLES))

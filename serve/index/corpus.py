@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from xt.core.characters import is_empty
-from xt.core.data import rows
-from xt.core.data.rows import TABLES
+from xt.core.data.readers import rows
+from xt.core.data.readers.rows import TABLES
 from xt.core.encoder.text import check_text
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, sha256

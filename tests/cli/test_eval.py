@@ -16,7 +16,7 @@ import typer
 
 from xt.cli.main import app
 from xt.core.data import tasks
-from xt.core.data.sources import own_task
+from xt.core.data.own_task import own_task
 from xt.core.encoder import torch_engine
 from xt.core.encoder.resolve import resolve
 from xt.core.errors import XtError

@@ -9,7 +9,8 @@ from xt.core.data.bitext import Bitext
 from xt.core.encoder import onnx_engine, torch_engine
 from xt.eval.mining import run
 from xt.eval.mining.sets import mining_set_from_bitext
-from xt.eval.ranked.search import Collection, Texts, rank_collection
+from xt.eval.ranked.collection import Collection, Texts
+from xt.eval.ranked.search import rank_collection
 from xt.serve.client.encoder import TritonEncoder
 
 TOLERANCE = 2e-3

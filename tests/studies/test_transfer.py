@@ -8,7 +8,9 @@ import pytest
 
 from xt.core.data import tasks
 from xt.core.data.examples import ReadLog
-from xt.core.data.sources import examples, locate, own_task
+from xt.core.data.own_task import own_task
+from xt.core.data.source_rows import examples
+from xt.core.data.sources import locate
 from xt.core.errors import XtError
 from xt.core.files.artifact import MANIFEST, open_artifact
 from xt.core.reporter import Reporter

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from xt.core.data import tasks
 from xt.core.data.examples import PairExample, ReadLog
-from xt.core.data.sources import examples, locate
+from xt.core.data.source_rows import examples
+from xt.core.data.sources import locate
 from xt.core.encoder.resolve import from_folder, write_sentence_transformers
 from xt.core.encoder.spec import EncoderSpec
 from xt.core.files.artifact import sha256

@@ -322,7 +322,7 @@ def test_languages_without_own_files_are_refused() -> None:
 @pytest.mark.parametrize("name", ["sick", "xquad-en", "cosmosqa"])
 def test_what_is_trained_on_and_what_is_held_out_share_no_text(data_dir: Path, inputs: Inputs, name: str) -> None:
     from xt.core.data.examples import ReadLog
-    from xt.core.data.sources import examples
+    from xt.core.data.source_rows import examples
 
     made = config(intermediate=(name,), data_dir=data_dir, dev_limit=10**6)
     [request] = task_requests(made, target=False)

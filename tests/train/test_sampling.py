@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from xt.core.data.examples import PairExample, ReadLog
-from xt.core.data.sources import examples, locate
+from xt.core.data.source_rows import examples
+from xt.core.data.sources import locate
 from xt.core.data.task_table import TASKS
 from xt.core.errors import XtError
 from xt.train.sampling import SAMPLINGS, Plan, Stream, apportion, probabilities, schedule

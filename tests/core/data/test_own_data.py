@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xt.core.data.discover import COLUMNS, discover
 from xt.core.data.own_data import WHOLE, Ruler, check_own
-from xt.core.data.sources import own_task
+from xt.core.data.own_task import own_task
+from xt.core.data.readers.discover import COLUMNS, discover
 from xt.core.encoder.spec import EncoderSpec
 from xt.core.errors import XtError
 from xt.core.heads.inputs import Inputs

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from xt.core.data.examples import ReadLog, SingleExample
-from xt.core.data.sources import examples, locate, own_task, tagged
+from xt.core.data.own_task import own_task
+from xt.core.data.source_rows import examples, tagged
+from xt.core.data.sources import locate
 from xt.core.errors import XtError
 from xt.eval.heads import targets
 

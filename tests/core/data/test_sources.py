@@ -10,19 +10,10 @@ from pathlib import Path
 import pytest
 
 from xt.core.data.examples import Example, PairExample, ReadLog, group
-from xt.core.data.sources import (
-    HELD_OUT,
-    Source,
-    commits,
-    examples,
-    hub_patterns,
-    languages_at,
-    locate,
-    own_task,
-    parquet_files,
-    spellings,
-    there,
-)
+from xt.core.data.hub_files import hub_patterns, parquet_files, spellings
+from xt.core.data.own_task import own_task
+from xt.core.data.source_rows import commits, examples
+from xt.core.data.sources import HELD_OUT, Source, languages_at, locate, there
 from xt.core.data.task_table import TASKS
 from xt.core.data.tasks import RETRIEVED, Hub, Task
 from xt.core.errors import XtError

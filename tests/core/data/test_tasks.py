@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from xt.core.data import tasks
-from xt.core.data.readers import LAYOUTS
-from xt.core.data.sources import SPLITS, hub_patterns, spellings
+from xt.core.data.hub_files import hub_patterns, spellings
+from xt.core.data.readers.layouts import LAYOUTS
+from xt.core.data.sources import SPLITS
 from xt.core.data.task_table import FILE, TASKS
 from xt.core.data.tasks import FORMATS, KINDS, RETRIEVED, Hub, Task
 from xt.core.errors import XtError

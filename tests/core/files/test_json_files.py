@@ -11,8 +11,8 @@ import pytest
 
 from xt.core.data.aligned import read_id_folder
 from xt.core.data.images import load_image_text
-from xt.core.data.rows import load_json
-from xt.core.data.sources import own_task
+from xt.core.data.own_task import own_task
+from xt.core.data.readers.rows import load_json
 from xt.core.data.tasks import get
 from xt.core.encoder.resolve import resolve
 from xt.core.errors import XtError

@@ -25,7 +25,8 @@ from xt.core.data.examples import (
     TextExample,
     TupleExample,
 )
-from xt.core.data.sources import examples, locate
+from xt.core.data.source_rows import examples
+from xt.core.data.sources import locate
 from xt.core.data.task_table import TASKS
 from xt.core.data.tasks import Task
 from xt.core.encoder.resolve import Resolved

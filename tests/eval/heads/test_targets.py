@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from xt.core.data.examples import ReadLog, SingleExample
-from xt.core.data.sources import examples, locate, own_task
+from xt.core.data.own_task import own_task
+from xt.core.data.source_rows import examples
+from xt.core.data.sources import locate
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError
 from xt.core.files.artifact import sha256

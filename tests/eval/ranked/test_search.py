@@ -13,16 +13,8 @@ from xt.calibration.search import fit_excluding
 from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError
 from xt.eval.ranked import search
-from xt.eval.ranked.search import (
-    Collection,
-    Texts,
-    cut_measures,
-    interval,
-    per_query,
-    rank_collection,
-    read_beir,
-    roles,
-)
+from xt.eval.ranked.collection import Collection, Texts, read_beir
+from xt.eval.ranked.search import cut_measures, interval, per_query, rank_collection, roles
 
 
 def texts(names: str, code: str = "eng") -> Texts:

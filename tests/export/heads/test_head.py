@@ -19,7 +19,9 @@ from tritonclient.grpc import model_config_pb2
 
 from xt.core.data.bitext import Bitext
 from xt.core.data.examples import ChoiceExample, Example, QaExample, ReadLog, SingleExample, TaggedExample
-from xt.core.data.sources import examples, locate, own_task
+from xt.core.data.own_task import own_task
+from xt.core.data.source_rows import examples
+from xt.core.data.sources import locate
 from xt.core.data.tasks import Task
 from xt.core.encoder import resolve
 from xt.core.encoder.onnx_engine import choose_provider

@@ -13,7 +13,7 @@ import pytest
 
 from xt.core.errors import XtError
 from xt.eval.protocols import is_ranked
-from xt.eval.ranked.search import read_beir
+from xt.eval.ranked.collection import read_beir
 from xt.serve.index.corpus import CorpusLog, corpus_files, fingerprint, read_corpus
 
 ROWS = [("a", "", "guten morgen"), ("b", "Katze", ""), ("c", "Zwei, drei", 'ein "Wort"\nund mehr'), ("d", "", "日本語")]
@@ -222,7 +222,7 @@ def test_folders_without_a_corpus_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xt.core.data import rows
+    from xt.core.data.readers import rows
 
     monkeypatch.setattr(rows, "MAX_LINE", 1 << 16)
     file = tmp_path / "bomb.txt.gz"

@@ -13,7 +13,8 @@ from xt.core.data.images import SPLITS, load_image_text, split_of
 from xt.core.errors import XtError
 from xt.core.files.artifact import open_artifact
 from xt.studies.images import emoji
-from xt.studies.images.emoji import build, code_points, describe, is_picture, layout_features, read_names, reduce
+from xt.studies.images.emoji import build, code_points, is_picture, read_names
+from xt.studies.images.features import describe, layout_features, reduce
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed (pip install 'xt-retriever[train]')")
 ANIMALS = [chr(0x1F400 + i) for i in range(40)]

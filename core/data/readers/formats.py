@@ -22,7 +22,7 @@ from xt.core.data.examples import (
     TextExample,
     TupleExample,
 )
-from xt.core.data.rows import Row
+from xt.core.data.readers.rows import Row
 from xt.core.data.tasks import Task
 from xt.core.encoder.text import check_text
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from xt.core.data import tasks
-from xt.core.data.discover import discover_labels
 from xt.core.data.examples import (
     CaptionExample,
     ChoiceExample,
@@ -27,8 +26,9 @@ from xt.core.data.examples import (
     TextExample,
     TupleExample,
 )
-from xt.core.data.published import ccg_labels
-from xt.core.data.readers import LAYOUTS, read_file, read_rows
+from xt.core.data.readers.discover import discover_labels
+from xt.core.data.readers.layouts import LAYOUTS, read_file, read_rows
+from xt.core.data.readers.published import ccg_labels
 from xt.core.data.tasks import Hub, Task
 from xt.core.errors import XtError
 

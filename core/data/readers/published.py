@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from xt.core.data.rows import Row, Rows, decode, load_json, raw_lines
+from xt.core.data.readers.rows import Row, Rows, decode, load_json, raw_lines
 from xt.core.errors import XtError, unknown
 
 CCG_SECTIONS = {"train": tuple(range(2, 22)), "dev": (0,), "test": (23,)}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from xt.core import languages
-from xt.core.data.formats import MAKERS, Lacks
-from xt.core.data.published import ccg_labels
-from xt.core.data.readers import MOST_LABELS, Layout, Plan, layout_named
-from xt.core.data.rows import Row
+from xt.core.data.readers.formats import MAKERS, Lacks
+from xt.core.data.readers.layouts import MOST_LABELS, Layout, Plan, layout_named
+from xt.core.data.readers.published import ccg_labels
+from xt.core.data.readers.rows import Row
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError, unknown
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from xt.core import languages
-from xt.core.data import published, rows
 from xt.core.data.examples import Example, ReadLog
-from xt.core.data.formats import MAKERS, Lacks, NoLabel, OtherLabel, Position, id_of, position_of
-from xt.core.data.rows import SPLITS, Cells, Row, Rows, split_named
+from xt.core.data.readers import published, rows
+from xt.core.data.readers.formats import MAKERS, Lacks, NoLabel, OtherLabel, Position, id_of, position_of
+from xt.core.data.readers.rows import SPLITS, Cells, Row, Rows, split_named
 from xt.core.data.tasks import Task
 from xt.core.errors import XtError, explain_os_error, unknown
 from xt.core.files.artifact import sha256
