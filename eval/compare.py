@@ -19,7 +19,7 @@ from xt.calibration.resampling import Floats, Sample
 from xt.core.errors import XtError
 from xt.core.files.artifact import refuse_existing
 from xt.core.languages import resource_of
-from xt.core.results.folder import write_report
+from xt.core.results.folder import Files, write_report
 from xt.core.results.report import Report
 from xt.eval.compare_reading import Answers, Side, matched, read_side
 from xt.eval.report import build
@@ -94,7 +94,7 @@ def compare(
     write_report(
         out,
         report,
-        build.render(report),
+        Files(build.render(report)),
         parents=[s.parent for s in sides],
         facts={"task": task, "compared": [str(a), str(b)]},
         seed=seed,

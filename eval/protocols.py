@@ -10,7 +10,7 @@ from typing import Any
 from xt.calibration.apply.file import AnyCalibration
 from xt.core.data.corpus import is_folder
 from xt.core.data.tasks import get
-from xt.core.results.folder import ReportFolder, write_report
+from xt.core.results.folder import Files, ReportFolder, write_report
 from xt.core.results.report import Encoder
 from xt.eval.ranked import passages, search
 from xt.eval.ranked.collection import Collection, read_beir
@@ -103,9 +103,11 @@ def write(
     artifact = write_report(
         out,
         report,
-        build.render(report),
-        lines=section.predictions,
-        calibration=None if section.calibration is None else section.calibration.to_json(),
+        Files(
+            build.render(report),
+            lines=section.predictions,
+            calibration=None if section.calibration is None else section.calibration.to_json(),
+        ),
         parents=parents,
         facts={"task": about, "encoders": [encoder]},
         force=force,

@@ -18,7 +18,7 @@ import numpy as np
 from xt.core import languages
 from xt.core.errors import XtError, unknown
 from xt.core.files.artifact import Artifact
-from xt.core.results.folder import open_report, write_report
+from xt.core.results.folder import Files, open_report, write_report
 from xt.core.results.report import Encoder, Report
 from xt.eval import groups
 from xt.eval.report import build
@@ -235,9 +235,8 @@ def write_summary(
     artifact = write_report(
         out,
         report,
-        build.render(report),
+        Files(build.render(report), texts={"summary.tsv": as_tsv(section)}),
         kind="summary",
-        texts={"summary.tsv": as_tsv(section)},
         parents=[{"kind": "report", "path": str(r.path), "hash": r.hash} for r in reports],
         facts={"benchmark": benchmark, "overall": section["overall"]["score"]},
         force=force,

@@ -13,7 +13,7 @@ except ImportError:  # pytest imports a test by its path alone
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from tests import compare
 
-from xt.core.results.folder import write_report
+from xt.core.results.folder import Files, write_report
 from xt.core.results.report import Report
 
 METHOD = {
@@ -54,7 +54,7 @@ def now(folder):
     for file in (folder / "report").iterdir():
         file.unlink()
     (folder / "report").rmdir()
-    write_report(folder / "report", Report.from_json(DOCUMENT), "", table=rows, calibration=kept)
+    write_report(folder / "report", Report.from_json(DOCUMENT), Files("", table=rows, calibration=kept))
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,22 @@ class ReportFolder:
         return rows
 
 
+@dataclass(frozen=True)
+class Files:
+    """What a report folder holds besides the report itself."""
+
+    page: str
+    """report.html."""
+    table: Sequence[Mapping[str, Any]] = ()
+    """One object a query, kept as predictions.parquet."""
+    lines: Sequence[Mapping[str, Any]] | None = None
+    """The same as predictions.jsonl, where objects differ."""
+    calibration: Mapping[str, Any] | None = None
+    """What calibration.json keeps; None: no such file."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Further files, name -> content."""
+
+
 def open_report(folder: Path) -> ReportFolder:
     """Open a report folder, every file checked; XtError where it is another kind of folder, damaged, or too new."""
     artifact = open_artifact(folder, kind="report")
@@ -83,16 +99,12 @@ def read_document(folder: Path, *, curves: bool = True) -> dict[str, Any]:
     return document
 
 
-def write_report(  # noqa: PLR0913 - what a report folder may hold, a file or a fact each; most are left out
+def write_report(
     out: Path,
     report: Report,
-    page: str,
+    files: Files,
     *,
     kind: str = "report",
-    table: Sequence[Mapping[str, Any]] = (),
-    lines: Sequence[Mapping[str, Any]] | None = None,
-    calibration: Mapping[str, Any] | None = None,
-    texts: Mapping[str, str] | None = None,
     parents: Sequence[dict[str, str]] = (),
     facts: Mapping[str, Any] | None = None,
     seed: int | None = None,
@@ -103,12 +115,8 @@ def write_report(  # noqa: PLR0913 - what a report folder may hold, a file or a 
     Args:
         out: the folder.
         report: what is reported.
-        page: report.html.
+        files: the page, and what the folder holds besides.
         kind: of the folder: "report" or "summary".
-        table: one object a query, kept as predictions.parquet.
-        lines: the same as predictions.jsonl, where objects differ.
-        calibration: what calibration.json keeps; None: no such file.
-        texts: further files, name -> content.
         parents: the folders that it is made from.
         facts: of its manifest.
         seed: of its manifest.
@@ -119,16 +127,16 @@ def write_report(  # noqa: PLR0913 - what a report folder may hold, a file or a 
         (draft.path / METRICS).write_text(metrics, encoding="utf-8")
         if curves:
             _write_curves(draft.path / CURVES, curves)
-        if table:
-            _write_table(draft.path / TABLE, table)
-        if lines is not None:
+        if files.table:
+            _write_table(draft.path / TABLE, files.table)
+        if files.lines is not None:
             with (draft.path / LINES).open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        if calibration is not None:
-            write_json(draft.path / CALIBRATION, calibration)
-        for name, content in (texts or {}).items():
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in files.lines)
+        if files.calibration is not None:
+            write_json(draft.path / CALIBRATION, files.calibration)
+        for name, content in files.texts.items():
             (draft.path / name).write_text(content, encoding="utf-8")
-        (draft.path / PAGE).write_text(page, encoding="utf-8")
+        (draft.path / PAGE).write_text(files.page, encoding="utf-8")
         draft.parents, draft.seed = list(parents), seed
         draft.facts = dict(facts or {})
     return open_artifact(out, kind=kind)

@@ -22,7 +22,7 @@ from xt.core.files.artifact import Artifact
 from xt.core.heads import scores
 from xt.core.heads.decode import Prediction
 from xt.core.languages import resource_of
-from xt.core.results.folder import write_report
+from xt.core.results.folder import Files, write_report
 from xt.core.results.report import Report
 from xt.eval.heads import classes, official
 from xt.eval.heads.engines import HeadEngine, Heads, head_for, open_checkpoint, open_heads
@@ -279,9 +279,11 @@ def write(
     artifact = write_report(
         out,
         report,
-        build.render(report),
-        lines=result.predictions,
-        calibration=calibration_of_head(task, result).to_json() if any(result.calibrators.values()) else None,
+        Files(
+            build.render(report),
+            lines=result.predictions,
+            calibration=calibration_of_head(task, result).to_json() if any(result.calibrators.values()) else None,
+        ),
         parents=[heads.parent],
         facts={"task": about, "encoders": [heads.entry.name], "head": result.metrics["head"], **(facts or {})},
         force=force,

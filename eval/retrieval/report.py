@@ -42,12 +42,12 @@ def write_report(
 ) -> Artifact:
     """Write the report folder of parallel text, with a prediction for every query and the calibrators."""
     names = [str(e.encoder.name) for e in evaluations]
+    kept = SearchCalibration({n: e.calibrators for n, e in zip(names, evaluations, strict=True)})
+    table = [p for e in evaluations for p in e.predictions]
     return folder.write_report(
         out,
         report,
-        build.render(report),
-        table=[p for e in evaluations for p in e.predictions],
-        calibration=SearchCalibration({n: e.calibrators for n, e in zip(names, evaluations, strict=True)}).to_json(),
+        folder.Files(build.render(report), table=table, calibration=kept.to_json()),
         parents=parents,
         facts={"task": report.task.to_json(), "encoders": names, **(facts or {})},
         force=force,

@@ -15,7 +15,7 @@ from xt.core.errors import XtError
 from xt.core.files.artifact import new_artifact, open_artifact, write_json
 from xt.core.results import layout
 from xt.core.results.calibration import Measures
-from xt.core.results.folder import open_report, read_document, read_report, write_report
+from xt.core.results.folder import Files, open_report, read_document, read_report, write_report
 from xt.core.results.report import Encoder, Report
 
 
@@ -49,18 +49,18 @@ def document():
 
 
 def test_a_document_is_read_again_to_seven_digits(document, tmp_path):
-    write_report(tmp_path / "r", Report.from_json(document), "page")
+    write_report(tmp_path / "r", Report.from_json(document), Files("page"))
     assert different(document, read_document(tmp_path / "r"), rel=1e-6) == []
     assert different(document, read_document(tmp_path / "r"), rel=1e-9) != []
 
 
 def test_a_page_made_again_from_its_folder_says_the_same(tmp_path):
-    write_report(tmp_path / "r", Report.from_json(fake()), "page")
+    write_report(tmp_path / "r", Report.from_json(fake()), Files("page"))
     assert different(fake(), read_document(tmp_path / "r")) == []
 
 
 def test_a_folder_takes_a_twelfth_of_the_former_bytes(document, tmp_path):
-    artifact = write_report(tmp_path / "r", Report.from_json(document), "page")
+    artifact = write_report(tmp_path / "r", Report.from_json(document), Files("page"))
     before = len(json.dumps(document, indent=2).encode())
     now = sum(artifact.manifest["files"][name]["bytes"] for name in ("metrics.json", "curves.parquet"))
     assert now < before / 12
@@ -104,9 +104,11 @@ def test_what_is_of_another_type_counts_as_missing_and_what_is_unknown_is_kept()
 
 def test_a_folder_that_fails_half_way_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
-        write_report(tmp_path / "r", Report(title="x", training={"loss": float("nan")}), "page")
+        write_report(tmp_path / "r", Report(title="x", training={"loss": float("nan")}), Files("page"))
     assert list(tmp_path.iterdir()) == []
-    write_report(tmp_path / "r", Report(title="x"), "page", lines=[{"a": 1}], calibration={}, texts={"t.tsv": "a\tb\n"})
+    write_report(
+        tmp_path / "r", Report(title="x"), Files("page", lines=[{"a": 1}], calibration={}, texts={"t.tsv": "a\tb\n"})
+    )
     files = open_artifact(tmp_path / "r").manifest["files"]
     assert sorted(files) == ["calibration.json", "metrics.json", "predictions.jsonl", "report.html", "t.tsv"]
     assert open_report(tmp_path / "r").predictions == [{"a": 1}]
