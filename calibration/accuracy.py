@@ -1,102 +1,165 @@
-"""A language's temperature without a label of that language.
+"""A language's accuracy and temperature without a label of that language.
 
-In a parallel corpus every query has one right candidate and every candidate one query, so candidates that answer
-two queries give away errors: the share of candidates that are the best of some query (*distinct share*) tells the
-accuracy. How it does is learnt where there are labels, as a line in log odds; the temperature of any other language,
-or of another corpus, is then the one whose mean confidence is the accuracy so predicted. That reverses Garg et al.
-2022 (arXiv 2201.04234) and Guillory et al. 2021 (arXiv 2107.03315), who estimate accuracy from confidence: the
-one-to-one structure gives an estimate that does not depend on the scale of the scores. Where it does not hold
-(several right documents, or documents that no query asks for), nor does the prediction.
+In a parallel corpus every query has one right candidate and every candidate one query, so queries that share an answer
+give away errors: the share of queries that keep their answer in the best one-to-one assignment is above the accuracy,
+and that share less what chance explains below it (`xt.calibration.matching`). The mean of the log odds of the two is
+the estimate, and the temperature is the one whose mean confidence is that. This reverses Garg et al. 2022 (arXiv
+2201.04234) and Guillory et al. 2021 (arXiv 2107.03315), who estimate accuracy from confidence; Lu et al. 2023 (arXiv
+2302.05018) transport confidences to labels as the assignment does documents to queries, but measure the cost by the
+temperature that is to be found. No label and no other language has a part in it.
+
+What it rests on is checked: where it does not hold, the accuracy is unknown, and the reason is named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration.apply.line import AccuracyLine
-from xt.calibration.apply.maps import logit
-from xt.calibration.apply.retrieval import Calibrator, Floats, RetrievalTemperature
+from xt.calibration.apply.estimate import AccuracyEstimate
+from xt.calibration.apply.maps import logit, sigmoid
+from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.calibration.fit.temperature import MIN_QUERIES, match_confidence
+from xt.calibration.matching import Agreement, agreement
 from xt.calibration.predictions import Predictions
-from xt.core.errors import XtError
 
 Positions = npt.NDArray[np.int64]
-SLOPE_SPREAD = 0.3
-"""How far from 1 the slope is expected: the accuracy can be no other line of the share than nearly itself."""
-SPREAD = 0.2
-"""By how much languages differ from the line, in log odds, beside their sampling error."""
+MAX_WIDTH = 0.25
+"""Where the bounds lie farther apart, the accuracy is unknown."""
+MAX_CHANCE = 1 / 3
+"""Of the answers that the assignment keeps, as many may be kept by chance."""
+MIN_COVERAGE = 0.6
+"""Different queries a document, at least: with more documents that no query asks for, wrong answers rarely collide."""
+MAX_COVERAGE = 1.1
+"""Different queries a document, at most: with more, several ask for one document, or some have no answer."""
+SURE = 1.96
+"""Standard errors to each side of a 95 % interval."""
+ENOUGH = 250
+"""Queries, about, that the ends of the interval of a temperature are looked for on."""
 
 
-def distinct_share(ranking: Predictions) -> float:
-    """Share of the candidates that are the best of some query, kept half of one from 0 and 1; needs no labels.
+def estimate_accuracy(ranking: Predictions) -> AccuracyEstimate:
+    """Estimate how many answers of a search, of one language and direction, are right; needs no label.
 
-    In a parallel corpus every candidate is right for some query. Where texts repeat there are fewer candidates than
-    queries; a ranking of fewer queries than candidates can find no more than it has.
+    Args:
+        ranking: with `group` and `candidates`.
+
+    Returns:
+        The estimate, or why there is none: too few queries, queries that do not cover the documents (or are more), or
+        bounds too far apart.
     """
-    assert ranking.group is not None
-    n = min(len(ranking), ranking.candidates)
-    return float(np.clip(len(np.unique(ranking.group[:, 0])) / n, 0.5 / n, 1 - 0.5 / n))
+    if ranking.scores.shape[1] < 2 or not np.isfinite(ranking.scores).all():
+        return AccuracyEstimate.refuse("a query has less than two candidates")
+    found = agreement(ranking)
+    if why := _not_one_to_one(len(ranking), found):
+        return AccuracyEstimate.refuse(why)
+    return _between(found)
 
 
-def predict_temperature(line: AccuracyLine, ranking: Predictions) -> RetrievalTemperature:
-    """Return the temperature whose mean confidence is the accuracy that a line predicts, without a label.
+def _not_one_to_one(rows: int, found: Agreement) -> str:
+    """Return what is wrong with queries and documents; empty where they may be one to one."""
+    queries, documents = found.queries, found.documents
+    repeated = f" ({rows - queries} of the {rows} repeat another)" if rows > queries else ""
+    if queries < MIN_QUERIES:
+        return f"{queries} different queries{repeated}, at least {MIN_QUERIES} are needed"
+    counted = f"{queries} different queries{repeated} for {documents} documents"
+    if queries < MIN_COVERAGE * documents:
+        return f"{counted}: most documents answer no query, or are there several times"
+    if queries > MAX_COVERAGE * documents:
+        return f"{counted}: several ask for one document, or some have no answer"
+    return ""
+
+
+def _between(found: Agreement) -> AccuracyEstimate:
+    """Return the estimate between agreement and agreement less chance, or why they are too far apart."""
+    n = found.queries
+    chance = found.distinct_share - found.less_chance()
+    high = found.share
+    low = max(0.0, high - chance)
+    if chance > MAX_WIDTH:
+        return AccuracyEstimate.refuse(f"it lies between {low:.2f} and {high:.2f}")
+    if chance > MAX_CHANCE * found.distinct_share:
+        return AccuracyEstimate.refuse(
+            f"it is at most {high:.2f}, and of the answers that speak for it {chance / found.distinct_share:.0%} "
+            "may be chance"
+        )
+    ends = np.clip([low, high], 0.5 / n, 1 - 0.5 / n)
+    value = float(sigmoid(np.array(logit(ends).mean())))
+    error = SURE * math.sqrt(value * (1 - value) / n)
+    return AccuracyEstimate(value, max(0.0, min(low, value) - error), min(1.0, max(high, value) + error))
+
+
+@dataclass(frozen=True)
+class PredictedTemperature:
+    """A language's temperature without a label of it, and how far its accuracy is uncertain."""
+
+    calibrator: RetrievalTemperature
+    """Of the likeliest accuracy."""
+    cold: float
+    """The temperature at the upper end of the accuracy's interval."""
+    hot: float
+    """The temperature at its lower end."""
+
+    def at(self, share: float) -> RetrievalTemperature:
+        """Return the temperature at some share of the way from the lower end of the accuracy's interval to the upper.
+
+        In between log T is taken as even on both sides of the likeliest.
+        """
+        middle = math.log(self.calibrator.temperature)
+        ends = (max(math.log(self.hot), middle), middle, min(math.log(self.cold), middle))
+        log_t = float(np.interp(share, (0.0, 0.5, 1.0), ends))
+        return RetrievalTemperature(math.exp(log_t), self.calibrator.none_score)
+
+
+def predict_temperature(estimate: AccuracyEstimate, ranking: Predictions, none_score: float) -> PredictedTemperature:
+    """Return the temperature whose mean confidence is an estimated accuracy, without a label.
 
     The score of "none of these" is no better than the language's usual last candidate: where scores are lower than
     those that it was fitted on, it would else be the best of all, and no temperature could make up for that.
+
+    Args:
+        estimate: of the language.
+        ranking: of the language; its labels play no part.
+        none_score: the "none of these" score of the temperature of other languages.
+
+    Raises XtError where the accuracy is unknown.
     """
-    none = min(line.none_score, float(np.median(ranking.scores[:, -1])))
-    return match_confidence(ranking.scores, line.accuracy(distinct_share(ranking)), none)
+    estimate.check()
+    none = min(none_score, float(np.median(ranking.scores[:, -1])))
+    some = ranking.scores[:: max(1, len(ranking) // ENOUGH)]
+    middle = match_confidence(ranking.scores, estimate.value, none)
+    about = match_confidence(some, estimate.value, none).temperature  # what a part of the queries shifts is taken off
+    cold, hot = (
+        middle.temperature * match_confidence(some, accuracy, none).temperature / about
+        for accuracy in (estimate.high, estimate.low)
+    )
+    return PredictedTemperature(middle, cold, hot)
 
 
-def sample_answers(calibrator: Calibrator, scores: Any, rng: np.random.Generator, times: int) -> Iterator[Positions]:
+def sample_answers(
+    predicted: PredictedTemperature, scores: Any, rng: np.random.Generator, times: int
+) -> Iterator[Positions]:
     """Sample each query's answer from the probabilities of its candidates, again and again.
 
-    Returns `times` rows (n,) of positions, -1 for none of the candidates, each sampled when it is requested.
+    Each time at another temperature, evenly over the interval of the accuracy, so that what is fitted to the answers
+    knows how uncertain that is. Returns `times` rows (n,) of positions, -1 for none of the candidates, each sampled
+    when it is requested.
 
     What is fitted to answers so sampled needs no label of the language; it is as good as the calibrator is calibrated.
 
     Args:
-        calibrator: of the language, predicted.
+        predicted: of the language.
         scores: (n, k) similarities, best first.
         rng: draws one number a query each time.
         times: how often.
     """
-    upto = np.cumsum(calibrator(scores), axis=1)
-    last = upto.shape[1] - 1
-    for _ in range(times):
+    for time in range(times):
+        upto = np.cumsum(predicted.at((time + 0.5) / times)(scores), axis=1)
+        last = upto.shape[1] - 1
         drawn = (rng.random((len(upto), 1)) > upto).sum(1)
         yield np.where(drawn >= last, -1, drawn)
-
-
-def fit_line(rankings: Sequence[Predictions], none_score: float, keep: Sequence[Any] | None = None) -> AccuracyLine:
-    """Fit the line to labelled rankings, one point each: weighted least squares, the slope shrunk towards 1.
-
-    Args:
-        rankings: of languages and, better, both directions.
-        none_score: the "none of these" score of the temperature fitted on the same queries.
-        keep: masks of the queries whose labels may be used; the share, which needs none, is of all.
-    """
-    points: list[tuple[float, float, float]] = []
-    for i, ranking in enumerate(rankings):
-        right = ranking.correct[keep[i] if keep is not None else slice(None)]
-        n = len(right)
-        if n < MIN_QUERIES:
-            continue
-        accuracy = float(np.clip(right.mean(), 0.5 / n, 1 - 0.5 / n))
-        noise = 1 / (n * accuracy * (1 - accuracy))
-        points.append((float(logit(np.array(distinct_share(ranking)))), float(logit(np.array(accuracy))), noise))
-    if not points:
-        raise XtError("No language has enough labelled queries.", f"Expected at least {MIN_QUERIES} in one.")
-    x, y, noise_of = (np.array(column) for column in zip(*points, strict=True))
-    weight = 1 / (SPREAD**2 + noise_of)
-    design = np.stack([np.ones_like(x), x], axis=1)
-    system: Floats = design.T @ (design * weight[:, None])
-    target: Floats = design.T @ (weight * y)
-    system[1, 1] += SLOPE_SPREAD**-2
-    target[1] += SLOPE_SPREAD**-2
-    bias, slope = np.linalg.solve(system, target)
-    return AccuracyLine(float(bias), float(slope), none_score)

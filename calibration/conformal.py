@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xt.calibration import measures, resampling
-from xt.calibration.accuracy import sample_answers
+from xt.calibration.accuracy import PredictedTemperature, sample_answers
 from xt.calibration.apply.retrieval import Floats, RetrievalTemperature
 from xt.calibration.predictions import FOLDS, Predictions
 from xt.calibration.search import apply_rows, fit_excluding
@@ -70,13 +70,14 @@ def measure(
     sources: Sequence[str],
     alpha: float = ALPHA,
     *,
-    predicted: Callable[[str, int | None], RetrievalTemperature] | None = None,
+    predicted: Callable[[str, int | None], PredictedTemperature] | None = None,
 ) -> dict[str, Any]:
     """Find coverage and size of the sets in every language: thresholds of the sources, predicted, and of its own.
 
     Temperature and threshold of a fold come from the other folds, half of the queries each, so that neither has seen
     the query. A predicted threshold is that of answers sampled from the language's predicted temperature
-    (`sample_answers`): it needs no label of it, and promises no more than that is calibrated. Gives the section
+    (`sample_answers`), at both ends of its uncertainty too: it needs no label of it, and promises no more than that is
+    calibrated. Gives the section
     `conformal` of one direction: scope -> languages -> coverage with its Wilson interval, mean and median
     size; a language with too few queries for a threshold has sets of all candidates, and says so; one that no
     temperature can be fitted to is named in `notes`.
@@ -98,7 +99,7 @@ def measure(
                 else:
                     limits = shared = shared or _learnt([rankings[c] for c in sources], alpha)
                 rows[code] = _one(ranking, limits)
-            except XtError as error:  # too few queries to fit a temperature
+            except XtError as error:  # too few queries to fit a temperature, or an unknown accuracy
                 lacking.setdefault(error.message, []).append(code)
         notes += [f"sets, {scope}: {', '.join(codes)}: {why}" for why, codes in lacking.items()]
         if rows:
@@ -125,14 +126,14 @@ def _learnt(fitted_on: Sequence[Predictions], alpha: float) -> Limits:
 
 
 def _sampled(
-    ranking: Predictions, calibrator: RetrievalTemperature, fold: int, alpha: float
+    ranking: Predictions, predicted: PredictedTemperature, fold: int, alpha: float
 ) -> tuple[RetrievalTemperature, float]:
     """Return the predicted temperature, and the threshold of answers sampled by it for queries outside of a fold."""
     scores = ranking.scores[ranking.fold != fold]
     rng = resampling.generator(0, scores)
-    chances = calibrator(scores)[:, :-1]
-    found = [_nonconformity(gold, chances) for gold in sample_answers(calibrator, scores, rng, DRAWS)]
-    return calibrator, threshold(np.concatenate(found), alpha)
+    chances = predicted.calibrator(scores)[:, :-1]
+    found = [_nonconformity(gold, chances) for gold in sample_answers(predicted, scores, rng, DRAWS)]
+    return predicted.calibrator, threshold(np.concatenate(found), alpha)
 
 
 def _one(ranking: Predictions, limits: Limits) -> dict[str, Any]:

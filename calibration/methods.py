@@ -53,9 +53,9 @@ METHODS = {
         MethodRow("pooled", _TEMPERATURE, SHARED, "of all languages", _ALL),
         MethodRow(
             "predicted",
-            "a temperature for each language from unlabelled scores ({where} line)",
+            "a temperature for each language from its accuracy, estimated without labels",
             EACH,
-            "of the sources alone",
+            'none of the language; of the sources for "none of these"',
             (PARALLEL,),
         ),
         MethodRow("per-language", "a temperature for each language", EACH, "of each language", _ALL),

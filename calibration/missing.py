@@ -20,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from xt.calibration import measures, resampling
-from xt.calibration.accuracy import sample_answers
+from xt.calibration.accuracy import PredictedTemperature, sample_answers
 from xt.calibration.apply.file import MethodFit
 from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalMargin
 from xt.calibration.fit.maps import fit_map
 from xt.calibration.fit.temperature import fit_margin
 from xt.calibration.predictions import FOLDS, Predictions, pool
-from xt.calibration.search import enough
+from xt.calibration.search import enough, grouped
+from xt.core.errors import XtError
 
 RISK = 0.1
 """Share of the answers given that may be wrong."""
@@ -80,23 +81,23 @@ def fit_missing(scores: Floats, gold: Any) -> RetrievalMargin | Rescaled:
     return Rescaled(base, fit_map("beta", base, scores, gold))
 
 
-def sample_missing(ranking: Predictions, calibrator: Calibrator, fold: int | None) -> list[Predictions]:
+def sample_missing(ranking: Predictions, predicted: PredictedTemperature, fold: int | None) -> list[Predictions]:
     """Return the ranking, without a fold, as it would be with answers missing, its labels sampled instead of read.
 
-    Each query's answer is sampled from the probabilities that the calibrator gives its candidates; then half of the
-    queries, at random, lose the answer sampled. What is fitted to that needs no label of the language: it carries over
-    what is known of full indexes (the predicted temperature) to indexes that lack answers, and the errors of the
-    encoder with it. Sampled as often as it takes to have `SAMPLED` queries.
+    Each query's answer is sampled from the probabilities that the predicted temperature, as uncertain as it is, gives
+    its candidates; then half of the queries, at random, lose the answer sampled. What is fitted to that needs no label
+    of the language: it carries over what is known of full indexes (the predicted temperature) to indexes that lack
+    answers, and the errors of the encoder with it. Sampled as often as it takes to have `SAMPLED` queries.
     """
     few = _others(ranking, fold)
     rng = resampling.generator(0, few.scores)
     n = len(few)
-    sampled = sample_answers(calibrator, few.scores, rng, math.ceil(SAMPLED / max(n, 1)))
+    sampled = sample_answers(predicted, few.scores, rng, math.ceil(SAMPLED / max(n, 1)))
     return [take_out(replace(few, gold=gold), rng.random(n) < 0.5) for gold in sampled]
 
 
 def _sampled(
-    ranking: Predictions, predicted: Callable[[int | None], Calibrator], fold: int | None
+    ranking: Predictions, predicted: Callable[[int | None], PredictedTemperature], fold: int | None
 ) -> list[Predictions]:
     return sample_missing(ranking, predicted(fold), fold)
 
@@ -172,7 +173,7 @@ def measure(
     rankings: Mapping[str, Predictions],
     sources: Sequence[str],
     *,
-    predicted: Callable[[str, int | None], Calibrator] | None = None,
+    predicted: Callable[[str, int | None], PredictedTemperature] | None = None,
     risk: float = RISK,
     repeats: int = measures.REPEATS,
 ) -> tuple[dict[str, Any], MethodFit[Calibrator] | None]:
@@ -208,17 +209,21 @@ def measure(
     by_language: dict[str, Calibrator] = {}
     kept = MethodFit[Calibrator](everything, by_language, tuple(codes), unanswerable=0.5)
     if predicted is not None:
-        rows, lacking = {}, []
+        rows, lacking = {}, {}
         for code, ranking in usable.items():
             if len(set(ranking.fold.tolist())) < 2:  # without its fold there is nothing to sample from
-                lacking.append(code)
+                lacking[code] = "all queries are in one fold"
                 continue
-            own, everything = _by_fold(partial(_sampled, ranking, partial(predicted, code)), risk)
+            try:
+                own, everything = _by_fold(partial(_sampled, ranking, partial(predicted, code)), risk)
+            except XtError as error:  # an unknown accuracy
+                lacking[code] = error.message
+                continue
             rows[code] = _one(cut[code], without[code], own, risk, repeats)
             by_language[code] = everything
         label = "for each language, to answers sampled at its predicted temperature; no labels"
         if rows:
             found["predicted"] = {"label": label, "languages": rows, "overall": _overall(rows)}
         if lacking:
-            notes.append(f"none of these, predicted: all queries of {', '.join(lacking)} are in one fold")
+            notes.append(f"none of these, predicted: the fit of {scope} in its place: {grouped(lacking)}")
     return {"risk": risk, "methods": found, **({"notes": notes} if notes else {})}, kept

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from xt.calibration.accuracy import PredictedTemperature
+from xt.calibration.apply.estimate import AccuracyEstimate
 from xt.calibration.apply.file import MethodFit
 from xt.calibration.apply.heads import (
     MIN_PROBABILITY,
@@ -63,6 +65,8 @@ class Scored:
     """(n, labels): the probabilities of all labels, where they are labels."""
     gold: Columns | None = None
     """(n,): the right column, as `Predictions` has it."""
+    estimate: AccuracyEstimate | None = None
+    """The accuracy that the method took for the language's, without a label of it."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,10 @@ class Calibrated:
     """Method -> what it fitted on everything that it may see, as calibration.json holds it."""
     notes: list[str] = field(default_factory=list)
     """What could not be fitted, and why."""
-    predicted: dict[tuple[str, int | None], RetrievalTemperature] = field(default_factory=dict)
-    """Language and fold left out -> its temperature without a label of it; empty where no line could be fitted."""
+    predicted: dict[tuple[str, int | None], PredictedTemperature] = field(default_factory=dict)
+    """Language and fold left out -> its temperature without a label of it, where its accuracy is known."""
+    estimates: dict[str, AccuracyEstimate] = field(default_factory=dict)
+    """Language -> its accuracy without a label of it, or why that is unknown."""
     known: dict[Any, Any] = field(default_factory=dict)
     """Of the fits, for those who make more of them."""
 

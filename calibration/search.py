@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from xt.calibration.accuracy import AccuracyLine, fit_line, predict_temperature
+from xt.calibration.accuracy import PredictedTemperature, estimate_accuracy, predict_temperature
+from xt.calibration.apply.estimate import AccuracyEstimate
 from xt.calibration.apply.file import MethodFit, SearchFits
 from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalTemperature
 from xt.calibration.fit.maps import MAPS, fit_map
@@ -43,7 +45,7 @@ def apply_rows(calibrator: Calibrator, ranking: Predictions, rows: Any) -> Float
     return calibrator(ranking.scores[rows])[:, :-1]
 
 
-PREDICTED, SPREADS, UNPREDICTED = "predicted", "spreads", "unpredicted"
+ESTIMATE, PREDICTED, SPREADS = "estimate", "predicted", "spreads"
 TOO_FEW = "too few queries"
 NOT_ONE_TO_ONE = "it needs one right candidate for every query, and one query for every candidate"
 T = TypeVar("T")
@@ -55,18 +57,16 @@ class CrossFit:
     def __init__(
         self,
         rankings: Mapping[str, Predictions],
-        others: Mapping[str, Predictions],
         *,
         one_to_one: bool = True,
         known: Mapping[Any, Any] | None = None,
     ) -> None:
-        """Take the rankings of a direction, and those of the other one, which the accuracy line may learn from too.
+        """Take the rankings of a direction.
 
         Where not every query has one answer and every candidate one query, no accuracy is predicted. `known`: what
         `known` of the same fits gave in another process.
         """
         self.rankings = rankings
-        self.others = others
         self.one_to_one = one_to_one
         self.sources = [c for c in rankings if is_source(c)]
         usable = self.sources if enough([rankings[c] for c in self.sources]) else []
@@ -81,49 +81,42 @@ class CrossFit:
 
     def known(self) -> dict[Any, Any]:
         """Return what has been found of priors and spreads, the small and costly part."""
-        return {key: value for key, value in self._fits.items() if key[0] in (PREDICTED, SPREADS, UNPREDICTED)}
+        return {key: value for key, value in self._fits.items() if key[0] in (ESTIMATE, PREDICTED, SPREADS)}
 
     def over(self, codes: Sequence[str], fold: int | None) -> RetrievalTemperature:
         """Return one temperature of some languages."""
         key = (tuple(codes), fold)
         return self._once(key, lambda: fit_excluding([self.rankings[c] for c in codes], fold))
 
-    def line(self, fold: int | None) -> AccuracyLine:
-        """Return the accuracy line of the base languages, both directions.
+    def estimate(self, code: str) -> AccuracyEstimate:
+        """Return the accuracy of a language, estimated without a label, or why it is unknown.
 
-        Raises XtError where no language has enough queries.
+        Unknown too where the base is too small for a score of "none of these".
         """
+        if self.one_to_one and not enough(
+            [self.rankings[c] for c in self.base]
+        ):  # no score of "none of these" can be fitted
+            return AccuracyEstimate.refuse(TOO_FEW)
+        return self.unlabelled(code)
 
-        def make() -> AccuracyLine:
-            parts = [r for rankings in (self.rankings, self.others) for c, r in rankings.items() if c in self.base]
-            return fit_line(parts, self.over(self.base, fold).none_score, [r.outside(fold) for r in parts])
+    def unlabelled(self, code: str) -> AccuracyEstimate:
+        """Return the same where nothing has to be fitted to these rankings."""
+        if not self.one_to_one:
+            return AccuracyEstimate.refuse(NOT_ONE_TO_ONE)
+        return self._once((ESTIMATE, code), lambda: estimate_accuracy(self.rankings[code]))
 
-        return self._once(("line", fold), make)
-
-    def unpredicted(self) -> str:
-        """Return why no temperature can be predicted; empty where it can be, in every fold."""
-
-        def make() -> str:
-            if not self.one_to_one:
-                return NOT_ONE_TO_ONE
-            if not enough([self.rankings[c] for c in self.base]):
-                return TOO_FEW
-            try:
-                for fold in (*range(FOLDS), None):
-                    self.line(fold)
-            except XtError as error:
-                return error.message
-            return ""
-
-        return self._once((UNPREDICTED,), make)
-
-    def predicted(self, code: str, fold: int | None) -> RetrievalTemperature:
-        """Return the temperature of a language without a label of it."""
-        return self._once((PREDICTED, code, fold), lambda: predict_temperature(self.line(fold), self.rankings[code]))
+    def predicted(self, code: str, fold: int | None) -> PredictedTemperature:
+        """Return the temperature of a language without a label of it; XtError where its accuracy is unknown."""
+        self.estimate(code).check()
+        none = self.over(self.base, fold).none_score
+        make = partial(predict_temperature, self.estimate(code), self.rankings[code], none)
+        return self._once((PREDICTED, code, fold), make)
 
     def prior(self, code: str, fold: int | None) -> RetrievalTemperature:
         """Return a language's temperature as known without its labels: the predicted one, or that of the base."""
-        return self.over(self.base, fold) if self.unpredicted() else self.predicted(code, fold)
+        if self.estimate(code).unknown:
+            return self.over(self.base, fold)
+        return self.predicted(code, fold).calibrator
 
     def spread(self, code: str, fold: int | None) -> float:
         """Return how far the other languages' own log T lie from their priors, the sampling error taken off."""
@@ -158,7 +151,6 @@ def calibrate(
     rankings: Mapping[str, Predictions],
     training_temperature: float | None,
     *,
-    others: Mapping[str, Predictions] | None = None,
     one_to_one: bool = True,
     calibrate_on: str | None = None,
     given: SearchFits | None = None,
@@ -167,8 +159,9 @@ def calibrate(
 
     - `cosine` (T = 1) and `training` (the temperature of the encoder's own training, where known) need no fit.
     - `zero-shot`: one temperature, fitted on `SOURCES`; `pooled`: on all languages; `per-language`: on each itself.
-    - `predicted`: a temperature for each language from its unlabelled scores, the line (`xt.calibration.accuracy`)
-      fitted on the sources; `shrunk`: its own, shrunk towards that (towards the zero-shot one, not one to one).
+    - `predicted`: a temperature for each language, from its accuracy estimated without a label
+      (`xt.calibration.accuracy`); where that is unknown the zero-shot one, and the row says so; `shrunk`: its own,
+      shrunk towards that.
     - `platt`, `isotonic`, `histogram`, `beta`: maps of the confidence that one temperature gives.
     - `given-...`: what another report kept, which saw nothing of this corpus.
 
@@ -178,7 +171,6 @@ def calibrate(
     Args:
         rankings: language -> ranking, of one direction.
         training_temperature: of the encoder.
-        others: the rankings of the other direction.
         one_to_one: every query has one right candidate and every candidate one query; else nothing is predicted.
         calibrate_on: what the maps are fitted on, "zero-shot" or "pooled"; None: zero-shot where it can be had.
         given: what another report fitted in the same direction; `zero-shot`, `pooled`, `predicted` and the maps of it
@@ -186,7 +178,7 @@ def calibrate(
     """
     if calibrate_on is not None and calibrate_on not in MAP_SCOPES:
         raise unknown("scope", calibrate_on, MAP_SCOPES)
-    results = _Methods(CrossFit(rankings, others or {}, one_to_one=one_to_one))
+    results = _Methods(CrossFit(rankings, one_to_one=one_to_one))
     results.add_fixed("cosine", METHODS["cosine"].title, lambda c: RetrievalTemperature(1.0), 1.0)
     if training_temperature:
         trained = RetrievalTemperature(training_temperature)
@@ -197,8 +189,10 @@ def calibrate(
     results.add_per_language()
     results.attempt("shrunk", results.add_shrunk)
     results.add_maps(calibrate_on)
-    for key, value in _given(given or {}, rankings, one_to_one).items():
+    for key, value in _given(given or {}).items():
         results.add_fixed(f"given-{key}", f"{key}, as another corpus gave it", value, None)
+    if given and "predicted" in given:
+        results.attempt("given-predicted", partial(results.add_given_predicted, given))
     return results.calibrated()
 
 
@@ -254,14 +248,31 @@ class _Methods:
                 self.notes.append(f"{scope}: too few queries" if codes else f"{scope}: none of its languages is there")
 
     def add_predicted(self) -> None:
-        """Add a temperature for each language, from its unlabelled scores."""
+        """Add a temperature for each language, from its unlabelled scores; that of the base where none is known."""
         fits = self.fits
-        if why := fits.unpredicted():
-            raise XtError(why)
-        learnt = "zero-shot" if fits.base == fits.sources else "pooled"
-        by_language = {c: fits.predicted(c, None) for c in self.rankings}
-        self.add_fitted("predicted", METHODS["predicted"].titled(where=learnt), fits.predicted, None)
-        self.kept["predicted"] = MethodFit(languages=by_language, fitted_on=tuple(fits.base), line=fits.line(None))
+        estimates = {c: fits.estimate(c) for c in self.rankings}
+        unknown = {c: e.unknown for c, e in estimates.items() if e.unknown}
+        if len(unknown) == len(estimates):
+            common = {TOO_FEW, NOT_ONE_TO_ONE} & set(unknown.values()) or ({TOO_FEW} if not unknown else set())
+            raise XtError(common.pop() if common else f"accuracy unknown: {grouped(unknown)}")
+        scored = {}
+        for code, ranking in self.rankings.items():
+            by_fold = {f: fits.prior(code, f) for f in range(FOLDS)}
+            fallback = f"{self.base_name()}: accuracy unknown: {unknown[code]}" if code in unknown else ""
+            scored[code] = replace(score(ranking, by_fold, fallback=fallback), estimate=estimates[code])
+        self.methods.append(Method("predicted", METHODS["predicted"].title, None, scored))
+        self.kept["predicted"] = MethodFit(
+            languages={c: fits.predicted(c, None).calibrator for c in self.rankings if c not in unknown},
+            fitted_on=tuple(fits.base),
+            estimates=estimates,
+            none_score=fits.over(fits.base, None).none_score,
+        )
+        if unknown:
+            self.notes.append(f"predicted: accuracy unknown, {self.base_name()} in its place: {grouped(unknown)}")
+
+    def base_name(self) -> str:
+        """Name what stands in where nothing can be predicted."""
+        return "zero-shot" if self.fits.base == self.fits.sources else "pooled"
 
     def add_per_language(self) -> None:
         """Add a temperature for each language, of its own queries; measured where all have enough."""
@@ -280,8 +291,12 @@ class _Methods:
         if not self.ready:
             raise XtError(TOO_FEW)
         shrunk = {c: self.fits.shrunk(c, None) for c in self.rankings}
-        prior = "that of the others" if self.fits.unpredicted() else "the predicted one"
+        unknown = [c for c in self.rankings if self.fits.estimate(c).unknown]
+        nowhere = len(unknown) == len(self.rankings)
+        prior = "that of the others" if nowhere else "the predicted one"
         self.add_fitted("shrunk", METHODS["shrunk"].titled(where=prior), self.fits.shrunk, None)
+        if unknown and not nowhere:
+            self.notes.append(f"shrunk: towards {self.base_name()}, as the accuracy is unknown: {', '.join(unknown)}")
         self.kept["shrunk"] = MethodFit(languages=shrunk)
 
     def add_maps(self, calibrate_on: str | None) -> None:
@@ -301,12 +316,55 @@ class _Methods:
         make = partial(_ignoring_language, by_fold.__getitem__)
         self.add_fitted(kind, f"{kind} over one temperature, {scope}", make, None)
 
+    def add_given_predicted(self, given: SearchFits) -> None:
+        """Add a temperature for each language, from its unlabelled scores and another corpus's "none of these".
+
+        Where the accuracy is unknown the other corpus's one temperature stands in.
+        """
+        none = given["predicted"].none_score
+        if (line := given["predicted"].line) is not None:
+            none = line.none_score
+        if none is None:
+            raise XtError('the other report has no score of "none of these" for it')
+        name = next((s for s in ("zero-shot", "pooled") if s in given and given[s].calibrator is not None), "")
+        estimates = {c: self.fits.unlabelled(c) for c in self.rankings}
+        if (unknown := {c: e.unknown for c, e in estimates.items() if e.unknown}) and (
+            not name or len(unknown) == len(estimates)
+        ):
+            raise XtError(f"accuracy unknown: {grouped(unknown)}")
+        scored = {}
+        for code, ranking in self.rankings.items():
+            one, fallback = given[name].calibrator if name else None, ""
+            if code in unknown:
+                fallback = f"given-{name}: accuracy unknown: {unknown[code]}"
+            else:
+                one = predict_temperature(estimates[code], ranking, none).calibrator
+            assert one is not None
+            found = score(ranking, dict.fromkeys(range(FOLDS), one), fallback=fallback)
+            scored[code] = replace(found, estimate=estimates[code])
+        self.methods.append(Method("given-predicted", "predicted, as another corpus gave it", None, scored))
+        if unknown:
+            self.notes.append(f"given-predicted: accuracy unknown, given-{name} in its place: {grouped(unknown)}")
+
     def calibrated(self) -> Calibrated:
         """Return all of it, with the predicted temperatures of every language and fold."""
         fits = self.fits
-        codes = () if fits.unpredicted() else self.rankings
+        estimates = {c: fits.estimate(c) for c in self.rankings}
+        codes = [c for c, e in estimates.items() if not e.unknown]
         predicted = {(c, f): fits.predicted(c, f) for c in codes for f in (*range(FOLDS), None)}
-        return Calibrated(self.methods, self.kept, self.notes, predicted, fits.known())
+        return Calibrated(self.methods, self.kept, self.notes, predicted, estimates, fits.known())
+
+
+def grouped(reasons: Mapping[str, str]) -> str:
+    """Return the languages of each reason, and the reason.
+
+    >>> grouped({"swh": "too few", "jav": "too few", "tel": "unknown"})
+    'swh, jav (too few); tel (unknown)'
+    """
+    by_reason: dict[str, list[str]] = {}
+    for code, why in reasons.items():
+        by_reason.setdefault(why, []).append(code)
+    return "; ".join(f"{', '.join(codes)} ({why})" for why, codes in by_reason.items())
 
 
 def _ignoring_language(by_fold: Callable[[int | None], Calibrator], code: str, fold: int | None) -> Calibrator:
@@ -319,15 +377,11 @@ def _map(fits: CrossFit, kind: str, codes: Sequence[str], fold: int | None) -> R
     return Rescaled(base, fit_map(kind, base, some.scores, some.gold))
 
 
-def _given(
-    kept: SearchFits, rankings: Mapping[str, Predictions], one_to_one: bool
-) -> dict[str, Callable[[str], Calibrator]]:
+def _given(kept: SearchFits) -> dict[str, Callable[[str], Calibrator]]:
     found: dict[str, Callable[[str], Calibrator]] = {}
     for key in (*MAP_SCOPES, *MAPS):
         if key in kept and (calibrator := kept[key].calibrator) is not None:
             found[key] = partial(_same, calibrator)
-    if "predicted" in kept and one_to_one and (line := kept["predicted"].line) is not None:
-        found["predicted"] = lambda c: predict_temperature(line, rankings[c])
     return found
 
 

@@ -64,7 +64,6 @@ def _point(scored: Scored, repeats: int) -> dict[str, float]:
 
 def of_search(
     rankings: Mapping[str, Predictions],
-    others: Mapping[str, Predictions],
     shots: Sequence[int],
     *,
     draws: int = 3,
@@ -80,7 +79,7 @@ def of_search(
     """
     if any(k < 1 for k in shots):
         raise XtError(f"Shots of {min(shots)} queries cannot be drawn.", "Give numbers of at least 1.")
-    fits = CrossFit(rankings, others, known=known)
+    fits = CrossFit(rankings, known=known)
     return {str(k): _of_search(fits, k, draws, seed) for k in sorted(set(shots))}
 
 

@@ -47,6 +47,7 @@ def summary(
                 **_of_labels(s),
                 "temperature": s.temperature,
                 **({"fallback": s.fallback} if s.fallback else {}),
+                **({"estimated_accuracy": s.estimate.to_json()} if s.estimate else {}),
                 "reliability": measures.reliability(s.confidence, s.correct),
                 "risk_coverage": measures.risk_coverage(s.confidence, s.correct, points=points),
             }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from xt.calibration.apply import heads
+from xt.calibration.apply.estimate import AccuracyEstimate
 from xt.calibration.apply.heads import HeadCalibrator
 from xt.calibration.apply.line import AccuracyLine
 from xt.calibration.apply.pairs import PairProbability
@@ -51,11 +52,15 @@ class MethodFit(Generic[C]):
     fitted_on: tuple[str, ...] = ()
     """Languages."""
     line: AccuracyLine | None = None
-    """What predicts the temperature of a further language."""
+    """What predicted the temperature of a further language before accuracies were estimated without labels."""
     scope: str = ""
     """Of a map: which temperature is under it."""
     unanswerable: float | None = None
     """Share of the queries that had no answer."""
+    estimates: Mapping[str, AccuracyEstimate] = field(default_factory=dict)
+    """Language -> its accuracy, estimated without a label, that its calibrator was made to, or why it is unknown."""
+    none_score: float | None = None
+    """Of `predicted`: the score of "none of these" that the temperature of a further language goes with."""
 
     def to_json(self) -> dict[str, Any]:
         """As calibration.json holds it: what there is."""
@@ -72,6 +77,10 @@ class MethodFit(Generic[C]):
             out["scope"] = self.scope
         if self.unanswerable is not None:
             out["unanswerable"] = self.unanswerable
+        if self.estimates:
+            out["estimates"] = {code: estimate.to_json() for code, estimate in self.estimates.items()}
+        if self.none_score is not None:
+            out["none_score"] = self.none_score
         return out
 
     @classmethod
@@ -86,10 +95,11 @@ class MethodFit(Generic[C]):
             own = value
         else:
             own = None
-        if own is None and not {"languages", "line"} & set(value):
+        if own is None and not {"languages", "line", "estimates"} & set(value):
             return cls(languages={str(code): read(one) for code, one in value.items()})
         line = value.get("line")
         share = value.get("unanswerable")
+        none = None if own is value else value.get("none_score")  # of the calibrator itself, there
         return cls(
             None if own is None else read(own),
             {str(code): read(one) for code, one in value.get("languages", {}).items()},
@@ -97,6 +107,8 @@ class MethodFit(Generic[C]):
             None if line is None else AccuracyLine.from_json(line),
             str(value.get("scope", "")),
             None if share is None else float(share),
+            {str(code): AccuracyEstimate.from_json(one) for code, one in value.get("estimates", {}).items()},
+            None if none is None else float(none),
         )
 
 

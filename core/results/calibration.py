@@ -23,6 +23,18 @@ class Bin(Record):
 
 
 @dataclass
+class EstimatedAccuracy(Record):
+    """The accuracy of a language, estimated without a label of it."""
+
+    value: float | None = None
+    low: float | None = None
+    """Lower end of its 95 % interval."""
+    high: float | None = None
+    unknown: str | None = None
+    """Why there is no number."""
+
+
+@dataclass
 class Measures(Record):
     """How far stated probabilities are from what was right, in one language or as means over several.
 
@@ -43,6 +55,8 @@ class Measures(Record):
     temperature: float | None = None
     fallback: str | None = None
     """What was applied in place of a fit of its own."""
+    estimated_accuracy: EstimatedAccuracy = field(default_factory=EstimatedAccuracy)
+    """What `predicted` took for the accuracy."""
     reliability: list[Bin] = field(default_factory=list)
     risk_coverage: list[Interval] = field(default_factory=list)
     """Pairs of the share answered and the share of those that is wrong."""

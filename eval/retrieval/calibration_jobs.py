@@ -17,8 +17,10 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from xt.calibration import conformal, missing, search, shots
+from xt.calibration.accuracy import PredictedTemperature
+from xt.calibration.apply.estimate import AccuracyEstimate
 from xt.calibration.apply.file import NONE, MethodFit, SearchFits
-from xt.calibration.apply.retrieval import Calibrator, RetrievalTemperature
+from xt.calibration.apply.retrieval import Calibrator
 from xt.calibration.methods import PARALLEL, names
 from xt.calibration.predictions import Predictions
 from xt.calibration.scoring import Calibrated, Method
@@ -61,10 +63,12 @@ class CalibrationRequest:
 class Predicted:
     """Predicted temperatures, by language and fold left out."""
 
-    table: Mapping[tuple[str, int | None], RetrievalTemperature]
+    table: Mapping[tuple[str, int | None], PredictedTemperature]
+    estimates: Mapping[str, AccuracyEstimate]
 
-    def __call__(self, code: str, fold: int | None) -> RetrievalTemperature:
-        """Look one up."""
+    def __call__(self, code: str, fold: int | None) -> PredictedTemperature:
+        """Look one up; XtError where the language's accuracy is unknown."""
+        self.estimates[code].check()
         return self.table[code, fold]
 
 
@@ -93,18 +97,17 @@ def calibrate_directions(
     sources = [code for code in english if search.is_source(code)]
     ids = {code: [id_of(sentence) for sentence in sentences] for code, sentences in english.items()}
     read = {d: {c: r.predictions(c, ids[c]) for c, r in rankings.items()} for d, rankings in both.items()}
-    other: dict[str, Rankings] = {d: next((r for e, r in read.items() if e != d), {}) for d in read}
     found: dict[Any, Any] = {}
     with _process_group(jobs) as group:
         for direction, rankings in read.items():
             given = request.given.get(direction)
-            make = partial(_calibrate, rankings, other[direction], request.temperature, request.calibrate_on, given)
+            make = partial(_calibrate, rankings, request.temperature, request.calibrate_on, given)
             group.add((direction, FITS), make)
         each = len(KINDS) + len(names(PARALLEL)) + bool(request.shots)  # tasks, about, that follow the fits
         for key, value in group.results():
             found[key] = value
             if key[1] == FITS:
-                for name, task in _tasks(key[0], value, read, other, resources, sources, request):
+                for name, task in _tasks(key[0], value, read, resources, sources, request):
                     group.add((key[0], name), task)
             if calibrating:
                 to_come = each * sum((direction, FITS) not in found for direction in both)
@@ -122,16 +125,16 @@ def _tasks(
     direction: str,
     made: Calibrated,
     both: Mapping[str, Rankings],
-    other: Mapping[str, Rankings],
     resources: Mapping[str, str],
     sources: Sequence[str],
     request: CalibrationRequest,
 ) -> Iterator[tuple[str, Task]]:
     """Return what is to be done for a direction once its fits are made."""
-    yield "none of these", partial(_missing, both[direction], sources, made.predicted)
+    predicted = Predicted(made.predicted, made.estimates) if made.predicted else None
+    yield "none of these", partial(_missing, both[direction], sources, predicted)
     if request.shots:
-        yield "shots", partial(shots.of_search, both[direction], other[direction], request.shots, known=made.known)
-    yield "sets", partial(_sets, both[direction], sources, made.predicted)
+        yield "shots", partial(shots.of_search, both[direction], request.shots, known=made.known)
+    yield "sets", partial(_sets, both[direction], sources, predicted)
     for method in made.methods:
         yield method.key, partial(summary, [method], resources)
 
@@ -268,22 +271,21 @@ def _one_thread(task: Task) -> Any:
 
 def _calibrate(
     rankings: Rankings,
-    other: Rankings,
     temperature: float | None,
     calibrate_on: str | None,
     given: SearchFits | None,
 ) -> Calibrated:
-    return search.calibrate(rankings, temperature, others=other, calibrate_on=calibrate_on, given=given)
+    return search.calibrate(rankings, temperature, calibrate_on=calibrate_on, given=given)
 
 
 def _missing(
-    rankings: Rankings, sources: Sequence[str], predicted: Any
+    rankings: Rankings, sources: Sequence[str], predicted: Predicted | None
 ) -> tuple[dict[str, Any], MethodFit[Calibrator] | None]:
     try:
-        return missing.measure(rankings, sources, predicted=Predicted(predicted) if predicted else None)
+        return missing.measure(rankings, sources, predicted=predicted)
     except XtError as error:
         return {"notes": [f"none of these: {error.message}"]}, None
 
 
-def _sets(rankings: Rankings, sources: Sequence[str], predicted: Any) -> dict[str, Any]:
-    return conformal.measure(rankings, sources, predicted=Predicted(predicted) if predicted else None)
+def _sets(rankings: Rankings, sources: Sequence[str], predicted: Predicted | None) -> dict[str, Any]:
+    return conformal.measure(rankings, sources, predicted=predicted)

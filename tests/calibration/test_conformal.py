@@ -11,6 +11,8 @@ from scipy.special import softmax
 
 from tests.calibration.cases import search, with_gold
 from xt.calibration import conformal
+from xt.calibration.accuracy import PredictedTemperature
+from xt.calibration.apply.estimate import AccuracyEstimate
 from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.calibration.conformal import sets, threshold
 from xt.core.errors import XtError
@@ -64,9 +66,31 @@ def test_a_language_keeps_its_own_promise_and_borrowed_thresholds_need_not():
     assert own["swh"]["mean_size"] > own["deu"]["mean_size"] > 0
 
 
+def certain(temperature):
+    return PredictedTemperature(RetrievalTemperature(temperature), temperature, temperature)
+
+
+def test_an_uncertain_accuracy_makes_larger_sets_and_an_unknown_one_none():
+    rankings = {"swh": language(3000, 0.01, 1)}
+    sure, unsure = certain(0.01), PredictedTemperature(RetrievalTemperature(0.01), 0.008, 0.03)
+
+    def size(one):
+        found = conformal.measure(rankings, [], predicted=lambda code, fold: one)
+        return found["scopes"]["predicted"]["overall"]["mean_size"]
+
+    assert size(unsure) > 1.2 * size(sure)
+
+    def unknown(code, fold):
+        AccuracyEstimate.refuse("30 queries for 600 documents").check()
+
+    found = conformal.measure(rankings, [], predicted=unknown)
+    assert "predicted" not in found["scopes"]
+    assert found["notes"] == ["sets, predicted: swh: accuracy unknown: 30 queries for 600 documents"]
+
+
 def test_answers_sampled_from_the_right_temperature_keep_the_promise_without_a_label():
     rankings = {"deu": language(3000, 0.01, 0), "swh": language(3000, 0.05, 1)}
-    known = {"deu": RetrievalTemperature(0.01), "swh": RetrievalTemperature(0.05)}
+    known = {"deu": certain(0.01), "swh": certain(0.05)}
     found = conformal.measure(rankings, ["deu"], predicted=lambda code, fold: known[code])["scopes"]["predicted"]
     own = conformal.measure(rankings, ["deu"])["scopes"]["per-language"]["languages"]
     for code, row in found["languages"].items():

@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.calibration.cases import with_gold
 from xt.calibration import missing
+from xt.calibration.accuracy import PredictedTemperature
+from xt.calibration.apply.estimate import AccuracyEstimate
 from xt.calibration.apply.file import CalibrationTable
 from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature
 from xt.calibration.fit.temperature import fit_temperature
@@ -18,6 +20,10 @@ from xt.calibration.search import CrossFit
 from xt.core.data.bitext import Bitext
 from xt.eval.retrieval.ranking import DIRECTIONS, Encodings
 from xt.eval.retrieval.ranking import rank as rank_pairs
+
+
+def certain(calibrator):
+    return PredictedTemperature(calibrator, calibrator.temperature, calibrator.temperature)
 
 
 def corpus(n=400, noise=0.8, seed=0):
@@ -97,11 +103,12 @@ def test_answers_of_a_fold_have_no_part_in_its_figures(scope, monkeypatch):
     monkeypatch.setattr(missing, "_one", spy)
     honest = rank(bitext, vectors, DIRECTIONS[0])
     for ranking in (honest, spoil(honest, 0)):
-        fits = CrossFit({"deu": ranking}, {})
+        fits = CrossFit({"deu": ranking})
         missing.measure({"deu": ranking}, ["deu"], predicted=fits.predicted)
     first, second = (found[scope == "predicted"] for found in seen.values())
     assert first[0] == second[0]
-    assert all(first[fold] != second[fold] for fold in range(1, 5))
+    if scope == "zero-shot":  # labels have no part in the predicted ones but for "none of these"
+        assert all(first[fold] != second[fold] for fold in range(1, 5))
 
 
 def test_answers_drawn_from_the_right_temperature_calibrate_a_hard_language():
@@ -110,7 +117,7 @@ def test_answers_drawn_from_the_right_temperature_calibrate_a_hard_language():
     apart = {code: rank(*corpus(1500, noise, 9), DIRECTIONS[0]) for code, noise in (("deu", 0.45), ("swh", 0.65))}
 
     def predicted_by(code, fold):
-        return fit_temperature(apart[code].scores, apart[code].gold)
+        return certain(fit_temperature(apart[code].scores, apart[code].gold))
 
     rankings = {code: rank(bitext, vectors, DIRECTIONS[0]) for code, (bitext, vectors) in sides.items()}
     section, kept = missing.measure(rankings, ["deu"], predicted=predicted_by, repeats=50)
@@ -138,7 +145,7 @@ def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
     ranking = rank(bitext, vectors, DIRECTIONS[0])
     calibrator = RetrievalTemperature(0.05, 0.4)
     shares = calibrator(ranking.scores)
-    drawn = missing.sample_missing(ranking, calibrator, None)
+    drawn = missing.sample_missing(ranking, certain(calibrator), None)
     assert len(drawn) == 2
     top = np.mean([r.group[:, 0] == ranking.group[:, 0] for r in drawn])
     # The best candidate stays the best unless it was drawn and then, in half of the cases, taken out.
@@ -149,18 +156,36 @@ def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
     assert second == 0  # what was taken out was the answer, so what is left first is none
     absent = np.mean([r.gold < 0 for r in drawn])
     assert absent == pytest.approx(0.5 + (shares[:, -1] + shares[:, -2]).mean() / 2, abs=0.03)
-    assert (missing.sample_missing(ranking, calibrator, None)[0].scores == drawn[0].scores).all()
-    assert set(missing.sample_missing(ranking, calibrator, 0)[0].fold) == {1, 2, 3, 4}
+    assert (missing.sample_missing(ranking, certain(calibrator), None)[0].scores == drawn[0].scores).all()
+    assert set(missing.sample_missing(ranking, certain(calibrator), 0)[0].fold) == {1, 2, 3, 4}
 
 
 def test_a_language_of_one_query_is_left_out_of_what_is_predicted():
     bitext, vectors = corpus(300)
     ranking = rank(bitext, vectors, DIRECTIONS[0])
     rankings = {"deu": ranking, "swh": ranking.take(np.array([0]))}
-    fits = CrossFit(rankings, {})
+    fits = CrossFit(rankings)
     section, kept = missing.measure(rankings, ["deu"], predicted=fits.predicted, repeats=20)
     assert list(section["methods"]["zero-shot"]["languages"]) == ["deu", "swh"]
     assert list(section["methods"]["predicted"]["languages"]) == list(kept.languages) == ["deu"]
+
+
+def test_where_the_accuracy_is_unknown_the_sources_fit_stands_in_and_the_notes_say_so():
+    rankings = {code: rank(*corpus(300, seed=seed), DIRECTIONS[0]) for seed, code in enumerate(("deu", "swh"))}
+
+    def predicted(code, fold):
+        if code == "swh":
+            AccuracyEstimate.refuse("it lies between 0.30 and 0.60").check()
+        return certain(RetrievalTemperature(0.05, 0.4))
+
+    section, kept = missing.measure(rankings, ["deu"], predicted=predicted, repeats=20)
+    assert list(kept.languages) == ["deu"]
+    assert section["notes"] == [
+        "none of these, predicted: the fit of zero-shot in its place: "
+        "swh (accuracy unknown: it lies between 0.30 and 0.60)"
+    ]
+    table = CalibrationTable.from_report({"none-of-these": kept}, scope="none-of-these")
+    assert table.choose("swh")[1] == "none-of-these"
 
 
 def test_too_few_queries_and_lone_candidates_give_nothing():

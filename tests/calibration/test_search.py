@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from scipy.special import log_softmax, softmax
 
 from tests.calibration.cases import drawn, ranking, search, with_gold
 from xt.calibration import measures
-from xt.calibration.apply.file import SearchCalibration, from_json
+from xt.calibration.accuracy import estimate_accuracy
+from xt.calibration.apply.file import MethodFit, SearchCalibration, from_json
+from xt.calibration.apply.line import AccuracyLine
 from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.calibration.fit import temperature as fitting
 from xt.calibration.fit.maps import MAPS, fit_map
@@ -231,7 +234,7 @@ def test_no_answer_of_a_fold_reaches_the_calibrator_that_scores_it(calibrated, c
             zero = ranked.fold == 0
             np.testing.assert_array_equal(by_language[lang][zero], second[key][lang][zero], err_msg=f"{key}, {lang}")
     fitted_on = {"zero-shot": {"deu"}, "pooled": {"deu", "swh"}, "per-language": {"deu", "swh"}}
-    fitted_on |= {key: {"deu"} for key in ("predicted", "platt", "beta", "isotonic")}
+    fitted_on |= {key: {"deu"} for key in ("platt", "beta", "isotonic")}
     for key, sources in fitted_on.items():
         for lang, ranked in before.items():
             zero = ranked.fold == 0
@@ -343,11 +346,46 @@ def test_what_another_corpus_gave_is_applied_as_it_is():
     for key in ("zero-shot", "pooled"):
         expected = kept[key].calibrator(new["jav"].scores)[:, 0]
         np.testing.assert_array_equal(found[f"given-{key}"].scored["jav"].confidence, expected)
-    line = kept["predicted"].line
-    share = 0.5 / 120  # every query's best candidate is candidate 0
-    share = max(share, 1 / 120)
-    odds = line.bias + line.slope * np.log(share / (1 - share))
-    assert found["given-predicted"].scored["swh"].confidence.mean() == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-3)
+    for code, ranked in new.items():
+        scored = found["given-predicted"].scored[code]
+        assert scored.estimate == estimate_accuracy(ranked)
+        assert scored.confidence.mean() == pytest.approx(scored.estimate.value, abs=1e-3)
+    line = AccuracyLine(0.3, 0.9, kept["predicted"].none_score)
+    former = {"predicted": MethodFit(line=line)}  # as it was written before accuracies needed no labels
+    (again,) = [m for m in calibrate(new, None, given=former).methods if m.key == "given-predicted"]
+    np.testing.assert_array_equal(again.scored["swh"].confidence, found["given-predicted"].scored["swh"].confidence)
+
+
+def test_where_the_accuracy_is_unknown_another_temperature_stands_in_and_everything_says_so():
+    """All queries of jav ask for the same ten documents, so that they are ten queries for 250 documents."""
+    repeated = planted()["swh"]
+    repeated = replace(repeated, ids=np.array([f"sentence {i % 10}" for i in range(250)]))
+    rankings = {**planted(), "jav": repeated}
+    found = calibrate(rankings, None)
+    why = "10 different queries (240 of the 250 repeat another), at least 30 are needed"
+    predicted, zero_shot = (next(m for m in found.methods if m.key == key) for key in ("predicted", "zero-shot"))
+    np.testing.assert_array_equal(predicted.scored["jav"].confidence, zero_shot.scored["jav"].confidence)
+    assert predicted.scored["jav"].fallback == f"zero-shot: accuracy unknown: {why}"
+    assert not predicted.scored["swh"].fallback
+    row = summary([predicted], {**RESOURCES, "jav": "low"}, repeats=10)["predicted"]["languages"]["jav"]
+    assert row["estimated_accuracy"] == {"unknown": why} and row["fallback"].startswith("zero-shot")
+    assert found.notes[-2:] == [
+        f"predicted: accuracy unknown, zero-shot in its place: jav ({why})",
+        "shrunk: towards zero-shot, as the accuracy is unknown: jav",
+    ]
+    kept = found.kept["predicted"]
+    assert "jav" not in kept.languages and kept.estimates["jav"].unknown == why
+    assert kept.to_json()["estimates"]["jav"] == {"unknown": why}
+    assert {code for code, _ in found.predicted} == {"deu", "fra", "swh"}
+    given = calibrate(rankings, None, given=found.kept)
+    (again,) = [m for m in given.methods if m.key == "given-predicted"]
+    assert again.scored["jav"].fallback == f"given-zero-shot: accuracy unknown: {why}"
+    assert f"given-predicted: accuracy unknown, given-zero-shot in its place: jav ({why})" in given.notes
+    alone = calibrate(rankings, None, given={"predicted": found.kept["predicted"]})
+    assert "given-predicted" not in {m.key for m in alone.methods}
+    assert f"given-predicted: accuracy unknown: jav ({why})" in alone.notes
+    nowhere = calibrate({"jav": repeated}, None)
+    assert "predicted" not in nowhere.kept and f"predicted: accuracy unknown: jav ({why})" in nowhere.notes
 
 
 def test_the_rows_of_a_summary_are_the_measures_of_its_queries(summed):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.eval.test_small_corpora import ENTRY, Vectors, beir, evaluated, plain, request, written
-from xt.calibration.accuracy import distinct_share
+from xt.calibration.matching import agreement
 from xt.cli.console import REPORTER
 from xt.cli.evaluate.show import show_report
 from xt.core.data.bitext import Bitext
@@ -99,9 +99,8 @@ def test_a_ranking_of_texts_holds_each_once_and_is_that_of_the_index_without_cop
     np.testing.assert_allclose(found.scores.max(1), by_index.scores.max(1), atol=1e-6)
     other = ranking.rank(some, vectors, "english-foreign")
     assert ranking.rank_texts(some, vectors, "english-foreign", other) is other
-    assert (
-        distinct_share(found.predictions("deu", some.english)) == 1 - 0.5 / 4
-    )  # all four are found; half a candidate is left for doubt
+    told = agreement(found.predictions("deu", some.english))
+    assert (told.queries, told.documents, told.share) == (4, 4, 1.0)  # all four are found, twice each
 
 
 def test_a_thousand_copies_of_one_sentence_leave_room_for_the_others():

@@ -61,8 +61,17 @@ def accuracy(row: Figures) -> float | None:
     return row[0].accuracy if row[1].accuracy is None else row[1].accuracy
 
 
+def estimated(row: Figures) -> str:
+    """Return the interval of an accuracy that was estimated without labels, or that it is unknown."""
+    estimate = row[0].estimated_accuracy
+    if estimate.unknown is not None:
+        return "accuracy unknown"
+    return interval((estimate.low, estimate.high), 1, 100)
+
+
 COLUMNS: tuple[Column[Figures], ...] = (
     Column("Accuracy", accuracy, percent, lambda row: interval(row[1].accuracy_ci or row[0].accuracy_ci, 1, 100)),
+    Column("without labels", lambda row: row[0].estimated_accuracy.value, percent, estimated),
     Column("equal pool", lambda row: row[1].accuracy_pool, percent),
     Column("ECE", lambda row: row[0].ece, fixed, lambda row: interval(row[0].ece_ci)),
     Column("Excess", lambda row: row[0].excess),

@@ -426,6 +426,23 @@ def test_predicted_temperatures_lead_where_there_are_any(metrics: dict[str, Any]
     assert "off by 0.012 on average" in read(build.render(variant)).text
 
 
+def test_an_estimated_accuracy_stands_beside_the_true_one_or_is_said_to_be_unknown(metrics: dict[str, Any]) -> None:
+    variant = copy.deepcopy(metrics)
+    methods = variant["encoders"][0]["calibration"]["foreign-english"]["methods"]
+    methods["predicted"] = copy.deepcopy(methods["zero-shot"])
+    why = "it lies between 0.30 and 0.60"
+    rows = methods["predicted"]["languages"]
+    rows["deu"]["estimated_accuracy"] = {"value": 0.8642, "low": 0.8123, "high": 0.9001}
+    rows["kat"] |= {"estimated_accuracy": {"unknown": why}, "fallback": f"zero-shot: accuracy unknown: {why}"}
+    assert Report.from_json(variant).to_json()["encoders"] == variant["encoders"]
+    page = read(build.render(variant)).sections["languages"]
+    assert "86.4% [81.2, 90.0]" in page.text
+    assert page.text.count("– accuracy unknown") == 1
+    assert f"Georgian: zero-shot: accuracy unknown: {why}" in page.text
+    assert "without labels" in [head.text for head in page.of("th")]
+    assert "without labels" not in [head.text for head in read(build.render(metrics)).of("th")]
+
+
 def test_a_mark_of_the_map_is_where_worked_out_by_hand() -> None:
     # the wide frame: 44..876 across, 22..402 down; x axis from 0.5 to 1, y axis from 0 to 1.08 * 0.2
     items = [charts_map.Point("A", "low", 0.75, 0.2, 0.05, "said a"), charts_map.Point("B", "high", 0.53, 0.1)]

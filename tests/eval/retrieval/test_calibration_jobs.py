@@ -76,10 +76,10 @@ def test_each_direction_is_what_its_parts_give(both):
         direction: {c: r.predictions(c, ENGLISH[c]) for c, r in rankings.items()}
         for direction, rankings in both.items()
     }
-    rankings, other = read[DIRECTIONS[1]], read[DIRECTIONS[0]]
+    rankings = read[DIRECTIONS[1]]
     with threadpool_limits(1):  # sums in another order differ in the last bit
-        made = search.calibrate(rankings, 0.01, others=other)
-        fits = CrossFit(rankings, other)
+        made = search.calibrate(rankings, 0.01)
+        fits = CrossFit(rankings)
         absent, kept = missing.measure(rankings, ["deu", "fra"], predicted=fits.predicted)
         assert found.kept == {**made.kept, "none-of-these": kept} and found.none_of_these == absent
         assert found.section["methods"] == summary(made.methods, RESOURCES)
