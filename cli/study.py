@@ -18,6 +18,8 @@ xt study run transfer --data-dir data --out results/transfer
 
 xt study run transfer --data-dir data --out results/trial --only base --only nli --scale 0.1
 
+xt study run accuracy --data-dir data --encoder repository --out results/accuracy
+
 xt study run training-speed --data-dir data --precision bf16 --out results/speed"""
 LIST_EPILOG = """Examples:
 

@@ -11,6 +11,7 @@ from xt.core.settings import DataDir, Device, Flag, Force, Out, Seed, StartTimeo
 
 STUDIES = {
     "transfer": "each kind of intermediate training, before and after: own tasks, Tatoeba, SIB-200, image-text",
+    "accuracy": "the accuracy of retrieval without labels: the estimate of `predicted` against others",
     "training-speed": "tokens per second of xt's training against transformers' Trainer",
 }
 
@@ -19,11 +20,13 @@ STUDIES = {
 class StudyOptions:
     """Which study to run, on what, and where to."""
 
-    name: Annotated[str, Flag("transfer or training-speed.", positional=True)]
+    name: Annotated[str, Flag("transfer, accuracy or training-speed.", positional=True)]
     out: Out
     encoder: Annotated[str, Flag("A checkpoint folder, a short name or a hub id.")] = "multilingual-e5-small"
     data_dir: DataDir = None
-    only: Annotated[tuple[str, ...], Flag("A run of transfer, or a task of training-speed; repeatable.")] = ()
+    only: Annotated[
+        tuple[str, ...], Flag("A run of transfer, a corpus of accuracy, or a task of training-speed; repeatable.")
+    ] = ()
     scale: Annotated[float, Flag("Share of the steps to make (transfer).")] = 1.0
     precision: Annotated[str | None, Flag("fp32, bf16, fp16.", default="bf16; training-speed: fp32")] = None
     seed: Seed = 0
@@ -33,6 +36,8 @@ class StudyOptions:
     def __post_init__(self) -> None:
         if self.name not in STUDIES:
             raise unknown("study", self.name, STUDIES)
+        if self.name == "accuracy" and self.precision:
+            raise UsageError("--precision goes with training; an encoder computes in its own")
         if self.name == "transfer" and not 0 < self.scale <= 1:
             raise UsageError(f"--scale is {self.scale}; above 0, 1 at most")
 

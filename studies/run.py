@@ -17,6 +17,13 @@ def run(options: StudyOptions, *, reporter: Reporter = Reporter()) -> dict[str, 
         found = transfer.execute(settings, reporter=reporter)
         reporter.say(transfer.markdown(found))
         return found
+    if options.name == "accuracy":
+        from xt.studies import accuracy
+
+        corpora: dict[str, Any] = {"corpora": options.only} if options.only else {}
+        found = accuracy.execute(accuracy.Settings(**options.shared(), **corpora), reporter=reporter)
+        reporter.say(accuracy.markdown(found))
+        return found
     from xt.bench import training_speed  # transformers' Trainer: seconds to import
 
     tasks: dict[str, Any] = {"tasks": options.only} if options.only else {}
