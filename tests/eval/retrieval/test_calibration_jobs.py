@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from tests.calibration.cases import drawn
+from tests.calibration import cases
 from xt.calibration import conformal, missing, search
 from xt.calibration.search import CrossFit
 from xt.calibration.summary import summary
 from xt.core.errors import XtError
 from xt.eval.retrieval import calibration_jobs
 from xt.eval.retrieval.calibration_jobs import CalibrationRequest, calibrate_directions
-from xt.eval.retrieval.ranking import DIRECTIONS, Ranking, fold_of
+from xt.eval.retrieval.ranking import DIRECTIONS, Ranking
 from xt.serve.triton.server_state import process_start
 
 RESOURCES = {"deu": "high", "fra": "high", "swh": "low"}
@@ -28,9 +28,8 @@ ENGLISH = {code: [f"sentence {i}" for i in range(150)] for code in RESOURCES}
 
 
 def ranking(n: int, temperature: float, *, seed: int = 0) -> Ranking:
-    scores, gold = drawn(n, temperature, 0.8, seed=seed)
-    folds = np.array([fold_of(f"sentence {i}") for i in range(n)])
-    return Ranking(scores.astype(np.float32), np.tile(np.arange(20), (n, 1)), gold, folds, 1000)
+    one = cases.ranking(n, temperature, seed=seed)
+    return Ranking(one.scores, one.group, one.gold, one.fold, one.candidates)
 
 
 @pytest.fixture(scope="module")
