@@ -21,9 +21,10 @@ from xt.calibration.apply.retrieval import RetrievalTemperature
 from xt.calibration.fit.temperature import fit_temperature
 from xt.calibration.matching import agreement
 from xt.calibration.predictions import Predictions, pool, searched
-from xt.calibration.search import is_source
+from xt.calibration.search import SOURCES, is_source
 from xt.core.copies import Copies
 from xt.core.data.corpus import load_corpus
+from xt.core.errors import XtError
 from xt.core.files.artifact import write_json
 from xt.core.reporter import Reporter
 from xt.core.vectors import top_k
@@ -32,6 +33,7 @@ from xt.eval.vector_cache import with_cache
 from xt.serve.encoders import open_encoder
 
 Floats = npt.NDArray[np.float64]
+RESULT = "accuracy.json"
 PAIRS = 1000
 """Of a language, the first so many."""
 SLOPE_SPREAD, SPREAD = 0.3, 0.2
@@ -48,6 +50,7 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     corpora: tuple[str, ...] = ("tatoeba", "sib200")
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,8 @@ def compare(cases: Mapping[tuple[str, str, str], Case]) -> list[dict[str, Any]]:
     found = []
     for direction in DIRECTIONS:
         sources = {key: one for key, one in cases.items() if key[::2] == (first, direction) and is_source(key[1])}
+        if not sources:
+            raise XtError(f"{first} has none of the languages that are learnt from.", f"They are {', '.join(SOURCES)}.")
         together = pool([one.ranking() for one in sources.values()])
         temperature = fit_temperature(together.scores, together.gold)
         facts = {key: facts_of(one, temperature) for key, one in cases.items() if key[2] == direction}
@@ -272,7 +277,9 @@ def situations(cases: Mapping[tuple[str, str, str], Case], seed: int) -> list[di
 
 
 def execute(study: Settings, *, reporter: Reporter = Reporter()) -> dict[str, Any]:
-    """Encode the corpora, compare, and write `accuracy.json`."""
+    """Encode the corpora, compare, and write `RESULT`."""
+    if (study.out / RESULT).exists() and not study.force:
+        raise XtError(f"{study.out / RESULT} is there.", "Give --force to replace it, or another --out.")
     opened = with_cache(open_encoder(study.encoder, device=study.device), study.device, say=reporter.say)
     cases: dict[tuple[str, str, str], Case] = {}
     for name in study.corpora:
@@ -286,7 +293,7 @@ def execute(study: Settings, *, reporter: Reporter = Reporter()) -> dict[str, An
                 cases[corpus.name, b.language, direction] = case(few, texts, direction)
     found = results(cases, study.seed)
     study.out.mkdir(parents=True, exist_ok=True)
-    write_json(study.out / "accuracy.json", found)
+    write_json(study.out / RESULT, found)
     return found
 
 

@@ -21,7 +21,9 @@ def run(options: StudyOptions, *, reporter: Reporter = Reporter()) -> dict[str, 
         from xt.studies import accuracy
 
         corpora: dict[str, Any] = {"corpora": options.only} if options.only else {}
-        found = accuracy.execute(accuracy.Settings(**options.shared(), **corpora), reporter=reporter)
+        found = accuracy.execute(
+            accuracy.Settings(**options.shared(), **corpora, force=options.force), reporter=reporter
+        )
         reporter.say(accuracy.markdown(found))
         return found
     from xt.bench import training_speed  # transformers' Trainer: seconds to import
