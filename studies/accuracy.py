@@ -57,8 +57,8 @@ class Settings:
 class Case:
     """The vectors of different queries, those of different documents, and which document answers which query."""
 
-    queries: Floats
-    documents: Floats
+    queries: npt.NDArray[Any]
+    documents: npt.NDArray[Any]
     gold: npt.NDArray[np.int64]
     """(n,): -1 where none does."""
 
