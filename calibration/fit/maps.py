@@ -58,29 +58,33 @@ def fit_map(
     return fits[kind]()
 
 
-def fit_logistic(features: Floats, right: Floats, *, ridge: float = 0.1) -> tuple[Floats, float]:
+def fit_logistic(
+    features: Floats, right: Floats, *, ridge: float = 0.1, weight: Floats | None = None
+) -> tuple[Floats, float]:
     """Fit a logistic regression by Newton's method: weights (d,) and bias.
 
     Args:
         features: (n, d), of like scales.
         right: (n,) of 0/1, both of them there.
         ridge: weight of half the squared weights against the sum of the losses (scikit-learn's 1 / C).
+        weight: (n,) of each loss in the sum; None: 1 each.
     """
+    counts = np.ones(len(right)) if weight is None else np.asarray(weight, np.float64)
     design = np.column_stack([features, np.ones(len(right))])
     penalty = np.full(design.shape[1], ridge)
     penalty[-1] = 0.0
     x = np.zeros(design.shape[1])
-    x[-1] = math.log(right.sum() / (len(right) - right.sum()))
+    x[-1] = math.log((counts @ right) / (counts @ (1 - right)))
 
     def loss(x: Floats) -> float:
         z = design @ x
-        return float(np.logaddexp(0, z).sum() - z @ right + 0.5 * penalty @ x**2)
+        return float(counts @ (np.logaddexp(0, z) - z * right) + 0.5 * penalty @ x**2)
 
     value = loss(x)
     for _ in range(STEPS):
         p = expit(design @ x)
-        gradient = design.T @ (p - right) + penalty * x
-        hessian = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(penalty)
+        gradient = design.T @ (counts * (p - right)) + penalty * x
+        hessian = design.T @ (design * (counts * p * (1 - p))[:, None]) + np.diag(penalty)
         hessian += (1e-12 * np.abs(hessian).max() + 1e-12) * np.eye(len(x))  # features that tell the same can be solved
         step = np.linalg.solve(hessian, gradient)
         gain, share = float(gradient @ step), 1.0
@@ -89,7 +93,7 @@ def fit_logistic(features: Floats, right: Floats, *, ridge: float = 0.1) -> tupl
         if after >= value:
             break
         x, value = x - share * step, after
-        if gain < TOLERANCE * len(right):
+        if gain < TOLERANCE * counts.sum():
             break
     return x[:-1], float(x[-1])
 
