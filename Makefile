@@ -22,9 +22,10 @@ help: ## list the targets
 quickstart: $(STAMP) ## a calibrated answer, then training, measuring and a page, small: quickstart/report/report.html
 	$(BIN)/xt quickstart --out quickstart
 
+# One thread a process in the first run: it has more processes than cores.
 test: $(STAMP)-dev ## run the tests
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not alone'
-	$(BIN)/python -m pytest -m alone
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone'
+	$(BIN)/python -m pytest -m alone $$(grep -lr --include='*.py' 'pytest.mark.alone' tests)
 
 lint: $(STAMP)-dev .types ## ruff, mypy, and the import rule
 	$(BIN)/ruff check .
@@ -41,8 +42,9 @@ bench: $(STAMP) ## measure the bundled encoder, served and in process, on this m
 	test -f results/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out results/repository
 	$(BIN)/xt bench --repository results/repository --encoder multilingual-e5-small --force --out results/bench
 
-slow: $(STAMP)-dev ## attacks, faults, restarts and half an hour of mixed load on a server; with DATA=folder also fairness (40 minutes)
+slow: $(STAMP)-dev ## claims broken on purpose, attacks, faults, restarts, half an hour of mixed load; with DATA=folder also fairness (50 minutes)
 	test -f results/repository/encoder/xt.json || $(BIN)/xt export multilingual-e5-small --out results/repository
+	$(BIN)/python -m tests.mutations
 	$(BIN)/python -m tests.attack.run results/repository/encoder --out docs/attacks.md
 	$(BIN)/python -m tests.serve.soak results/repository --minutes 30
 	$(BIN)/python -m tests.serve.restarts results/repository

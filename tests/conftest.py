@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from xt.core.data.bitext import Bitext
 from xt.core.encoder import resolve
@@ -22,6 +24,17 @@ SENTENCES = {
     "swh": ["habari za asubuhi", "paka analala leo", "tunakula mkate mzuri", "nyumba ni kubwa sana"],
 }
 ENGLISH = ["good morning world", "the cat sleeps today", "we eat bread and cheese", "the house is very big"]
+LONG = (
+    "export/test_parity", "train/test_resume", "cli/test_bad_input", "serve/test_faults", "bench/test_measure", "bench/test_peers",
+    "cli/test_commands", "cli/test_eval", "serve/test_security", "serve/gateway/test_bounds", "serve/triton/test_reload",
+)  # fmt: skip
+"""The longest files: begun first, so that none of them is left to one process at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, the rest in their order."""
+    ranks = {ROOT / "tests" / f"{name}.py": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -45,15 +58,28 @@ def corpus() -> list[Bitext]:
     return [Bitext(code, tuple(rows), tuple(ENGLISH)) for code, rows in SENTENCES.items()]
 
 
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers, width 32, fixed random weights, as a Hugging Face folder with a word tokenizer."""
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of all test processes makes, and the others only read."""
+    base = factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "once"
+    shared.mkdir(exist_ok=True)
+    folder = shared / name
+    with FileLock(shared / f"{name}.lock"):
+        if not folder.exists():
+            draft = shared / "draft" / name
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            make(draft)
+            draft.rename(folder)
+    return folder
+
+
+def write_tiny(folder: Path) -> None:
+    """Write a BERT of two layers, width 32, fixed random weights, as a Hugging Face folder with a word tokenizer."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("tiny") / "tiny"
-    folder.mkdir()
     words = sorted({w for rows in [*SENTENCES.values(), ENGLISH] for row in rows for w in row.split()})
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "query:", "passage:"]
     filler = [f"word{i}" for i in range(1200)]
@@ -91,7 +117,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         temperature=0.05,
     )
     resolve.write_sentence_transformers(folder, spec)
-    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny encoder's folder: see `write_tiny`."""
+    return once(tmp_path_factory, "tiny", write_tiny)
 
 
 @pytest.fixture(scope="session")
@@ -102,12 +133,15 @@ def tiny(tiny_folder: Path) -> resolve.Resolved:
 
 @pytest.fixture(scope="session")
 def tiny_repository(tiny: resolve.Resolved, corpus: list[Bitext], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the tiny encoder as `encoder` (fp32), exported by the real Optimum."""
-    from xt.export.encoder import EncoderExport, export_model
+    """A model repository with the tiny encoder as `encoder` (fp32), exported by the real Optimum; a copy of one's own."""
+
+    def export(folder: Path) -> None:
+        from xt.export.encoder import EncoderExport, export_model
+
+        export_model(tiny, folder, corpus=corpus, options=EncoderExport(precision="fp32"), report=lambda line: None)
 
     repository = tmp_path_factory.mktemp("repository")
-    export_model(tiny, repository, corpus=corpus, options=EncoderExport(precision="fp32"), report=lambda line: None)
-    return repository
+    return Path(shutil.copytree(once(tmp_path_factory, "repository", export), repository, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")

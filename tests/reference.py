@@ -1,4 +1,4 @@
-"""The parts of docs/ that are made from the code: tables of tasks, of encoders and of every command's options.
+"""The parts of docs/ that are made from the code: tables of tasks, of encoders, of every command's options and of the tests' mutations.
 
 `python -m tests.reference` (`make docs`) writes them anew between their marks; `tests/test_docs.py` checks that they are
 current.
@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from tests.mutations import MUTATIONS
 from xt.calibration.methods import METHODS
 from xt.cli.main import app
 from xt.core.data.task_table import TASKS
@@ -115,11 +116,22 @@ def methods() -> str:
     return table(["method", "what it is", "what is fitted", "labels it needs", "of"], rows)
 
 
+def mutations() -> str:
+    """Return the table of the claims that are broken on purpose."""
+    rows = []
+    for row in MUTATIONS:
+        old, new = (" ".join(code.split()) for code in (row.old, row.new))
+        file, _, name = row.test.rpartition("::")
+        rows.append([row.claim, f"`{row.file}`: `{old}` becomes `{new}`", f"`{file}`: `{name}`"])
+    return table(["claim", "what is changed", "what fails"], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "tasks": tasks,
     "encoders": encoders,
     "commands": commands,
     "methods": methods,
+    "mutations": mutations,
 }
 
 

@@ -1,4 +1,8 @@
-"""Containers and manifests: what must agree between files does, and the images lack nothing that serving imports."""
+"""Containers and manifests: what must agree between files does, and the images lack nothing that serving imports.
+
+Tests `core/served_encoder.py`, `core/served_head.py`, `core/served_retriever.py`, `core/served_text.py`,
+`deploy/gateway.py` and `deploy/health.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The load generator: its arithmetic by hand, and plausible numbers of a real server and of a real encoder."""
+"""The load generator: its arithmetic by hand, and plausible numbers of a real server and of a real encoder.
+
+Tests `bench/endpoints.py`, `bench/http.py`, `bench/known.py`, `bench/load.py`, `bench/machine.py` and `bench/plot.py`
+as well.
+"""
 
 from __future__ import annotations
 

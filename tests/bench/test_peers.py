@@ -1,4 +1,7 @@
-"""Peers: the worker's protocol, the limit, the errors; and each engine that this environment holds, on real weights."""
+"""Peers: the worker's protocol, the limit, the errors; and each engine that this environment holds, on real weights.
+
+Tests `bench/gemm.py`, `bench/session.py` and `bench/worker.py` as well.
+"""
 
 from __future__ import annotations
 

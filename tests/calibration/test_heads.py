@@ -1,4 +1,7 @@
-"""Calibrated heads: fits against scikit-learn, numbers by hand, and no example scored by what has seen it."""
+"""Calibrated heads: fits against scikit-learn, numbers by hand, and no example scored by what has seen it.
+
+Tests `calibration/apply/heads.py` and `calibration/fit/heads.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The measures of calibration agree with other libraries and with numbers worked out by hand."""
+"""The measures of calibration agree with other libraries and with numbers worked out by hand.
+
+Tests `calibration/resampling.py` and `calibration/selective.py` as well.
+"""
 
 from __future__ import annotations
 

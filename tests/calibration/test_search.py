@@ -1,4 +1,7 @@
-"""Fitted temperatures are the true ones, and no calibrator scores a query, or a translation of it, that it was fitted on."""
+"""Fitted temperatures are the true ones, and no calibrator scores a query, or a translation of it, that it was fitted on.
+
+Tests `calibration/scoring.py` and `calibration/summary.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,28 +1,20 @@
-"""What a user gets wrong: the exit code, the message on stderr, nothing on stdout, and never a traceback."""
+"""What a user gets wrong: the exit code, the message on stderr, nothing on stdout, and never a traceback.
+
+Tests `core/errors.py` as well.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.command import started, xt
 from xt.core.data.bitext import Bitext
 from xt.serve.triton.addresses import free_ports
-
-XT = Path(sys.executable).parent / "xt"
-
-
-def xt(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command, offline."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **environment}
-    return subprocess.run(
-        [str(XT), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, timeout=300
-    )
 
 
 def fails(answer: subprocess.CompletedProcess[str], code: int, *fragments: object) -> None:
@@ -292,13 +284,13 @@ def without(folder: Path, *names: str) -> dict[str, str]:
 @pytest.mark.parametrize(("module", "purpose"), [("faiss", "Vector search"), ("onnxruntime", "Running an ONNX graph")])
 def test_a_missing_extra_is_named_with_its_install_command(tmp_path, bitext, tiny_repository, module, purpose):
     env = without(tmp_path / "site", module)
-    answer = xt("eval", bitext, "--encoder", tiny_repository, "--out", "r", cwd=tmp_path, **env)
+    answer = started("eval", bitext, "--encoder", tiny_repository, "--out", "r", cwd=tmp_path, **env)
     fails(answer, 1, f"{purpose} needs the Python package '{module}'", "pip install 'xt-retriever[cpu]'")
     assert not (tmp_path / "r").exists()
 
 
 def test_export_without_onnx_runtime_says_so_before_it_starts(tmp_path, bitext, tiny_folder):
     env = without(tmp_path / "site", "onnxruntime")
-    answer = xt("export", tiny_folder, "--out", "r", "--parity-corpus", bitext, cwd=tmp_path, **env)
+    answer = started("export", tiny_folder, "--out", "r", "--parity-corpus", bitext, cwd=tmp_path, **env)
     fails(answer, 1, "Export needs the Python package 'onnxruntime'", "pip install 'xt-retriever[cpu]'")
     assert not (tmp_path / "r").exists()

@@ -1,20 +1,15 @@
-"""`xt bench`: what it refuses, what it writes, and what it says of its own cost."""
+"""`xt bench`: what it refuses, what it writes, and what it says of its own cost.
+
+Tests `bench/options.py` as well.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-
-def xt(*arguments, cwd):
-    command = [sys.executable, "-m", "xt.cli.main", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, timeout=300, env={**os.environ, "COLUMNS": "200"}
-    )
+from tests.command import xt
 
 
 @pytest.fixture

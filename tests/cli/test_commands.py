@@ -1,4 +1,7 @@
-"""The commands on the tiny encoder, as a user runs them: files, one JSON document, exit codes, and clean endings."""
+"""The commands on the tiny encoder, as a user runs them: files, one JSON document, exit codes, and clean endings.
+
+Tests `cli/doctor.py`, `cli/serve.py`, `serve/checking.py` and `serve/settings.py` as well.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,29 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import command
 from tests.documents import different
 from xt.core.files.artifact import open_artifact
 from xt.core.results.folder import read_document
 from xt.serve.client.encoder import TritonEncoder
 from xt.serve.triton.addresses import free_ports
 
-XT = Path(sys.executable).parent / "xt"
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 
 
-def xt(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the real command, offline."""
-    answer = subprocess.run(
-        [str(XT), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300
-    )
+def xt(
+    *arguments: object, cwd: Path, code: int = 0, run: Callable[..., Any] = command.xt
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends with `code`."""
+    answer: subprocess.CompletedProcess[str] = run(*arguments, cwd=cwd)
     assert answer.returncode == code, answer.stderr
     assert "Traceback" not in answer.stderr
     return answer
@@ -97,7 +100,7 @@ def exported(tiny_folder, bitext, tmp_path_factory):
     """A repository that `xt export` wrote, and its answer."""
     folder = tmp_path_factory.mktemp("exported")
     options = ["--out", "repo", "--name", "mine", "--precision", "fp32", "--parity-corpus", bitext, "--json"]
-    return folder / "repo", xt("export", tiny_folder, *options, cwd=folder)
+    return folder / "repo", xt("export", tiny_folder, *options, cwd=folder, run=command.started)
 
 
 def test_export_writes_a_model_and_prints_its_parity(exported):
@@ -205,10 +208,10 @@ def processes(pattern: str) -> list[int]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if re.search(pattern, command):
+            if re.search(pattern, words):
                 found.append(int(folder.name))
     return found
 
@@ -218,7 +221,7 @@ def test_serve_answers_until_it_is_stopped_and_leaves_nothing(tiny_repository, t
     http, grpc, metrics = free_ports()
     ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
     process = subprocess.Popen(
-        [XT, "serve", tiny_repository, *ports],
+        [command.XT, "serve", tiny_repository, *ports],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -259,7 +262,7 @@ def test_serve_says_so_when_triton_ends_by_itself(tiny_repository, tmp_path):
     http, grpc, metrics = free_ports()
     ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
     process = subprocess.Popen(
-        [XT, "serve", tiny_repository, *ports],
+        [command.XT, "serve", tiny_repository, *ports],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,12 +1,12 @@
-"""`xt eval` of every kind of task, as a user runs it."""
+"""`xt eval` of every kind of task, as a user runs it.
+
+Tests `cli/evaluate/command.py`, `cli/evaluate/show.py`, `eval/heads/run.py` and `eval/run.py` as well.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 import typer
 
+import tests.command
 from xt.cli.main import app
 from xt.core.data import tasks
 from xt.core.data.own_task import own_task
@@ -23,15 +24,10 @@ from xt.core.errors import XtError
 from xt.core.files.artifact import open_artifact
 from xt.core.heads.network import HEADS_FILE, MultiTaskModel, save_heads
 
-XT = Path(sys.executable).parent / "xt"
 
-
-def xt(*arguments: object, cwd: Path) -> tuple[Any, str]:
-    """Run the real command, offline: its JSON document and what it said."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    answer = subprocess.run(
-        [str(XT), *map(str, arguments), "--json"], capture_output=True, text=True, cwd=cwd, env=env, timeout=300
-    )
+def xt(*arguments: object, cwd: Path, run: Any = tests.command.xt) -> tuple[Any, str]:
+    """Run a command that does its work: its JSON document and what it said."""
+    answer = run(*arguments, "--json", cwd=cwd)
     assert answer.returncode == 0, answer.stderr
     assert "Traceback" not in answer.stderr
     return json.loads(answer.stdout), answer.stderr
@@ -70,7 +66,18 @@ def bitext(corpus, tmp_path):
 
 
 def test_layers_are_measured_beside_the_encoder_itself(tiny_folder, bitext, tmp_path):
-    told, said = xt("eval", "./mine", "--encoder", tiny_folder, "--layers", "all", "--out", "r", cwd=tmp_path)
+    told, said = xt(
+        "eval",
+        "./mine",
+        "--encoder",
+        tiny_folder,
+        "--layers",
+        "all",
+        "--out",
+        "r",
+        cwd=tmp_path,
+        run=tests.command.started,
+    )
     section = told["layers"]
     assert (section["own"], section["count"]) == (2, 2)
     (encoder,) = told["encoders"]

@@ -1,4 +1,7 @@
-"""`xt eval` on parallel text with everything that is asked of its calibration, as a user runs it."""
+"""`xt eval` on parallel text with everything that is asked of its calibration, as a user runs it.
+
+Tests `eval/fitted.py` as well.
+"""
 
 from __future__ import annotations
 

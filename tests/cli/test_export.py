@@ -1,13 +1,14 @@
-"""`xt export`: what it refuses before any work, smaller encoders end to end, and the tables it prints."""
+"""`xt export`: what it refuses before any work, smaller encoders end to end, and the tables it prints.
+
+Tests `cli/console.py`, `export/candidates.py`, `export/graphs.py`, `export/run.py` and `export/settings.py` as well.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,17 @@ import pytest
 import typer
 from rich.console import Console
 
+import tests.command
 from xt.cli import export as command
 from xt.cli.main import app
 from xt.core.encoder.onnx_engine import PROVIDERS, load_model
 from xt.core.files.artifact import open_artifact
 from xt.export.settings import read_temperature
 
-XT = Path(sys.executable).parent / "xt"
-
 
 def xt(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the real command, offline."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    answer = subprocess.run([str(XT), "export", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env)
+    """Run `xt export`, which ends with `code`."""
+    answer = tests.command.xt("export", *arguments, cwd=cwd)
     assert answer.returncode == code, answer.stderr
     assert "Traceback" not in answer.stderr
     return answer

@@ -1,4 +1,7 @@
-"""Help: of every command, with examples that parse, and at once."""
+"""Help: of every command, with examples that parse, and at once.
+
+Tests `cli/main.py` as well.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from tests.command import XT, started
 from xt.cli.main import app
 
-XT = Path(sys.executable).parent / "xt"
 GROUP = typer.main.get_command(app)
 LEAVES = {
     " ".join(path): command
@@ -49,8 +52,8 @@ def test_these_are_the_commands():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_shows_its_purpose_its_options_and_two_examples(command):
-    answer = subprocess.run([XT, *command.split(), "--help"], capture_output=True, text=True, env={"COLUMNS": "200"})
-    assert (answer.returncode, answer.stderr) == (0, "")
+    answer = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command.split(), "--help"])
+    assert (answer.exit_code, answer.stderr) == (0, "")
     shown = " ".join(answer.stdout.replace("│", " ").split())
     assert (leaf(command).help or "").splitlines()[0] in shown
     assert len(examples(command)) >= 2
@@ -107,14 +110,14 @@ def test_every_command_that_reaches_a_server_by_url_has_the_options_of_its_encry
 
 
 def test_help_of_xt_lists_every_command():
-    answer = subprocess.run([XT, "--help"], capture_output=True, text=True)
+    answer = started("--help")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert all(command in answer.stdout for command in GROUP.commands)
-    assert subprocess.run([XT, "-h"], capture_output=True, text=True).stdout == answer.stdout
+    assert started("-h").stdout == answer.stdout
 
 
 def test_xt_alone_shows_the_help_and_counts_as_wrong_usage():
-    answer = subprocess.run([XT], capture_output=True, text=True)
+    answer = started()
     assert answer.returncode == 2
     assert "Usage: xt" in answer.stdout + answer.stderr
 
@@ -122,7 +125,7 @@ def test_xt_alone_shows_the_help_and_counts_as_wrong_usage():
 def test_the_version_is_the_packages():
     from importlib.metadata import version
 
-    answer = subprocess.run([XT, "--version"], capture_output=True, text=True)
+    answer = started("--version")
     assert (answer.returncode, answer.stdout) == (0, f"xt {version('xt-retriever')}\n")
 
 

@@ -1,4 +1,7 @@
-"""`xt encode`, `xt index` and `xt search` as a user types them."""
+"""`xt encode`, `xt index` and `xt search` as a user types them.
+
+Tests `serve/index/options.py` and `serve/index/run.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A command's flags are those of its settings: names, types, defaults and help from the fields, values back into them."""
+"""A command's flags are those of its settings: names, types, defaults and help from the fields, values back into them.
+
+Tests `core/settings.py` as well.
+"""
 
 from __future__ import annotations
 

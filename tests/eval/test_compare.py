@@ -1,4 +1,7 @@
-"""Two reports are compared on the same queries: intervals are those of a paired bootstrap, mismatches are named."""
+"""Two reports are compared on the same queries: intervals are those of a paired bootstrap, mismatches are named.
+
+Tests `eval/compare_reading.py` and `eval/report/sections/compare.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Equal texts in what is evaluated: conventional figures by index, beside them those by text, and a warning."""
+"""Equal texts in what is evaluated: conventional figures by index, beside them those by text, and a warning.
+
+Tests `eval/mining/run.py`, `eval/ranked/run.py` and `eval/retrieval/run.py` as well.
+"""
 
 from __future__ import annotations
 

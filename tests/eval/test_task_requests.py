@@ -1,4 +1,7 @@
-"""What a run of `xt eval` is to do is checked, and its mistakes are reported, before anything is computed."""
+"""What a run of `xt eval` is to do is checked, and its mistakes are reported, before anything is computed.
+
+Tests `eval/options.py` and `serve/options.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One model of a repository: written whole and proven, or not at all; refused when anything in it was changed."""
+"""One model of a repository: written whole and proven, or not at all; refused when anything in it was changed.
+
+Tests `export/pipeline.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The repository for NVIDIA's container: two models out of one, described as the graph is, and the text model served."""
+"""The repository for NVIDIA's container: two models out of one, described as the graph is, and the text model served.
+
+Tests `serve/runtime/text.py` and `serve/triton/model_config.py` as well.
+"""
 
 from __future__ import annotations
 

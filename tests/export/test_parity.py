@@ -1,4 +1,7 @@
-"""The measures of parity by hand, and the bundled encoder's real int8 export against sentence-transformers."""
+"""The measures of parity by hand, and the bundled encoder's real int8 export against sentence-transformers.
+
+Tests `export/thresholds.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What happens when something is killed, cut short or full while requests are under way."""
+"""What happens when something is killed, cut short or full while requests are under way.
+
+Tests `serve/triton/watch.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Safe by default: what is open, what the admin key opens, who can read that key, and TLS."""
+"""Safe by default: what is open, what the admin key opens, who can read that key, and TLS.
+
+Tests `serve/run.py` as well.
+"""
 
 from __future__ import annotations
 

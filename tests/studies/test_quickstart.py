@@ -1,4 +1,9 @@
-"""`xt quickstart` on the tiny encoder and four languages of the bundled corpus: answered, measured, continued."""
+"""`xt quickstart` on the tiny encoder and four languages of the bundled corpus: answered, measured, continued.
+
+Tests `cli/quickstart.py`, `studies/quickstart/answer.py`, `studies/quickstart/plan.py`, `studies/quickstart/run.py`,
+`studies/quickstart/settings.py`, `studies/quickstart/steps.py` and `studies/quickstart/words.py` as well; of
+`studies/quickstart/full.py` what it refuses.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,7 @@ from xt.core.files.artifact import open_artifact
 from xt.core.languages import resource_of
 from xt.core.reporter import Reporter
 from xt.core.results.folder import read_report
+from xt.studies.quickstart import full
 from xt.studies.quickstart import run as quickstart
 from xt.studies.quickstart.answer import ANSWERS, DOCUMENTS
 from xt.studies.quickstart.plan import LANGUAGES
@@ -140,6 +146,19 @@ def test_a_file_that_this_command_did_not_write_is_not_replaced(ran, tmp_path):
     with pytest.raises(XtError, match=r"thesis\.txt"):
         quickstart.run(Settings(out=other.parent))
     assert [p.name for p in other.parent.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("place", ["report", "full/trained", "full/repository/base", "full/repository/trained"])
+def test_the_long_version_replaces_no_folder_that_xt_did_not_write(tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "thesis.txt").write_text("mine")
+    lines: list[str] = []
+    with pytest.raises(XtError, match=r"thesis\.txt"):
+        full.run(full.Settings(tmp_path), reporter=Reporter(lines.append))
+    assert lines == []
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / place / "thesis.txt"]
+    with pytest.raises(XtError, match="seconds 0.5"):
+        full.Settings(tmp_path, seconds=0.5)
 
 
 def test_half_of_the_bundled_languages_are_measured_those_of_the_fits_among_them():

@@ -1,4 +1,7 @@
-"""The transfer study: its table, and a run of it, tiny, on real data."""
+"""The transfer study: its table, and a run of it, tiny, on real data.
+
+Tests `studies/run.py`, `studies/options.py` and `cli/study.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """A tiny real encoder, made offline: BERT with 2 layers of width 32 and a word tokenizer of the sample texts."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from tests.command import Command
 from xt.core.data import tasks
 from xt.core.data.examples import PairExample, ReadLog
 from xt.core.data.source_rows import examples
@@ -182,19 +181,13 @@ def means(losses: Sequence[dict[str, Any]], task: str) -> tuple[float, float]:
     return sum(values[:part]) / part, sum(values[-part:]) / part
 
 
-def command(*arguments: object, module: tuple[str, ...] = ("-m", "xt.cli.main")) -> list[str]:
-    """The command line that runs `xt train` in a process of its own."""
-    return [sys.executable, *module, *map(str, arguments)]
+def command(cache: Path, *arguments: object, **more: str) -> Command:
+    """Start `xt` with one thread and its own cache."""
+    return Command(*arguments, OMP_NUM_THREADS="1", XT_CACHE=str(cache), TOKENIZERS_PARALLELISM="false", **more)
 
 
-def environment(cache: Path, **more: str) -> dict[str, str]:
-    """The environment of such a process: one thread, its own cache, no network."""
-    fixed = {"OMP_NUM_THREADS": "1", "XT_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**os.environ, **fixed, **more}
-
-
-def xt(cache: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        command(*arguments), env=environment(cache, **more), capture_output=True, text=True, timeout=300
-    )
+def xt(cache: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run such a command to its end."""
+    running = command(cache, *arguments)
+    out, err = running.communicate()
+    return subprocess.CompletedProcess(running.args, running.wait(), out, err)

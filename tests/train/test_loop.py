@@ -1,4 +1,7 @@
-"""Training on a tiny encoder, end to end: what it learns, what it writes, what it leaves when it fails."""
+"""Training on a tiny encoder, end to end: what it learns, what it writes, what it leaves when it fails.
+
+Tests `train/checkpoint.py` and `train/run.py` as well.
+"""
 
 import copy
 import json
@@ -12,7 +15,6 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
 
 from xt.core.encoder.resolve import Resolved, from_folder
 from xt.core.encoder.torch_engine import load, load_network
@@ -84,6 +86,8 @@ def test_the_folder_loads_with_automodel_without_missing_weights(trained: Path) 
 
 
 def test_the_folder_gives_sentence_transformers_and_xt_the_same_vectors(tiny: Path, trained: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
     ours = load(str(trained), device="cpu").encode(TEXTS).vectors
     theirs = SentenceTransformer(str(trained), device="cpu").encode(TEXTS, convert_to_numpy=True)
     assert np.sum(ours * theirs, axis=1).min() >= 0.9999
@@ -273,6 +277,8 @@ def hidden_mean(network: Any, ids: torch.Tensor, layer: int) -> torch.Tensor:
 def test_a_pooled_layer_gives_a_folder_of_so_many_layers_and_the_rest_beside_it(
     tiny: Path, small_data: list[TaskData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from sentence_transformers import SentenceTransformer
+
     whole: list[Any] = []
     write = loop.checkpoint.write
 

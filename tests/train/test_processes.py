@@ -1,8 +1,9 @@
-"""Two processes on the CPU do what one does with the same batches."""
+"""Two processes on the CPU do what one does with the same batches.
+
+Tests `train/process_group.py` as well.
+"""
 
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tests.command import Command
 from xt.core.files.artifact import open_artifact
 from xt.train import loop
 from xt.train.config import TrainConfig
 from xt.train.run import Run
 from xt.train.state import work_folder
 
-from .conftest import Files, environment
+from .conftest import Files, command
 
 LOSS_TOLERANCE = 2e-4  # sums in another order, through a learned scale of 14: up to 7e-5 seen
 WEIGHT_TOLERANCE = 1e-5
@@ -31,23 +33,14 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def team(cache: Path, *arguments: object, size: int = 2) -> list[subprocess.Popen[str]]:
+def team(cache: Path, *arguments: object, size: int = 2) -> list[Command]:
     """Start `xt train` once for each process, as torchrun does."""
     port = str(free_port())
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "xt.cli.main", "train", *map(str, arguments)],
-            env=environment(
-                cache, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size),
-                MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
-            ),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(size)
-    ]  # fmt: skip
+    place = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [command(cache, "train", *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(size)]
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+def finish(processes: list[Command]) -> list[tuple[int, str, str]]:
     """Wait for all: exit code, stdout and stderr of each."""
     try:
         answers = [(*p.communicate(timeout=200), p.returncode) for p in processes]

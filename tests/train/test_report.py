@@ -1,4 +1,7 @@
-"""The training page: well-formed, loads nothing, escapes everything, draws to scale, and bears what is missing."""
+"""The training page: well-formed, loads nothing, escapes everything, draws to scale, and bears what is missing.
+
+Tests `core/pages/curves.py` as well.
+"""
 
 import copy
 import math

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.command import Command
 from xt.core.encoder.resolve import from_folder
 from xt.core.errors import XtError
 from xt.core.files.artifact import open_artifact
@@ -19,7 +20,7 @@ from xt.train.config import TrainConfig
 from xt.train.data import TaskData
 from xt.train.state import Work, work_folder
 
-from .conftest import SAMPLES, command, environment, xt
+from .conftest import SAMPLES, command, xt
 
 STEPS = 60
 TARGET_STEPS = 30
@@ -55,7 +56,7 @@ def result(out: Path) -> dict[str, Any]:
     return kept | {name: artifact.manifest["files"][name]["sha256"] for name in weights}
 
 
-def kill_when(process: subprocess.Popen[bytes], ready: Any, delay: float = 0.0) -> bool:
+def kill_when(process: Command, ready: Any, delay: float = 0.0) -> bool:
     """Kill a process once something holds; False when it ended before."""
     while process.poll() is None:
         if ready():
@@ -64,12 +65,6 @@ def kill_when(process: subprocess.Popen[bytes], ready: Any, delay: float = 0.0) 
             return process.wait() == -signal.SIGKILL
         time.sleep(0.002)
     return False
-
-
-def start(cache: Path, *arguments: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command(*arguments), env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
 
 
 def test_a_training_killed_again_and_again_gives_the_same_bits(tiny: Path, own_cache: Path, tmp_path: Path) -> None:
@@ -85,7 +80,7 @@ def test_a_training_killed_again_and_again_gives_the_same_bits(tiny: Path, own_c
     ]
     kills, resumes = 0, 0
     for i, moment in enumerate(moments):
-        process = start(own_cache, *settings(tiny, out), *(["--resume"] if i else []))
+        process = command(own_cache, *settings(tiny, out), *(["--resume"] if i else []))
         delay = 0.0 if i == 1 else chance.random() * 0.3
         kills += kill_when(process, moment, delay)
         if (out / "xt.json").is_file():

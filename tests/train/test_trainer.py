@@ -11,7 +11,6 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from sentence_transformers import losses as st_losses
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.vision_text_dual_encoder.modeling_vision_text_dual_encoder import clip_loss
@@ -209,6 +208,8 @@ def direct(trainer: MultiTaskTrainer, batch: StepBatch, loss: Callable[..., Tens
 
 def symmetric(texts: Tensor, parts: Tensor, owners: Tensor | None = None) -> Tensor:
     """sentence-transformers' symmetric loss of anchors and positives; with hard negatives, put together from its two."""
+    from sentence_transformers import losses as st_losses
+
     assert owners is None or len(set(owners.tolist())) == len(owners)
     anchors, positives, negatives = (texts[parts == part] for part in (0, 1, 2))
     if not len(negatives):
@@ -271,6 +272,8 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch_at_once(
 
 
 def test_the_symmetric_loss_is_that_of_sentence_transformers() -> None:
+    from sentence_transformers import losses as st_losses
+
     texts = F.normalize(torch.randn(12, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
     head = ContrastiveHead(None, 8, 0.0)  # type: ignore[arg-type]
     parts = torch.tensor([0, 1] * 6)

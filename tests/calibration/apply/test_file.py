@@ -1,4 +1,7 @@
-"""calibration.json: each kind survives being written, and every shape that was ever written gives the same calibrators."""
+"""calibration.json: each kind survives being written, and every shape that was ever written gives the same calibrators.
+
+Tests `calibration/apply/line.py`, `calibration/apply/pairs.py` and `calibration/methods.py` as well.
+"""
 
 import json
 import math

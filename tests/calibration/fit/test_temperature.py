@@ -1,4 +1,7 @@
-"""Maps of confidences, drawn temperatures and matched means against independent implementations and numbers by hand."""
+"""Maps of confidences, drawn temperatures and matched means against independent implementations and numbers by hand.
+
+Tests `calibration/apply/maps.py` and `calibration/fit/maps.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Data are found where the user says, in the samples, below a data folder and in the hub's cache; and nothing is in two parts."""
+"""Data are found where the user says, in the samples, below a data folder and in the hub's cache; and nothing is in two parts.
+
+Tests `core/hub.py` as well.
+"""
 
 from __future__ import annotations
 

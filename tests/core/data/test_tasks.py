@@ -1,4 +1,7 @@
-"""The table of tasks is whole, and a wrong name is answered with the near one."""
+"""The table of tasks is whole, and a wrong name is answered with the near one.
+
+Tests `core/data/task_table.py` as well.
+"""
 
 import hashlib
 import json

@@ -33,6 +33,28 @@ def test_every_text_is_run_once_with_others_of_its_width_and_within_the_budget(b
             assert (rows - len(batch)) * width <= 16
 
 
+class Shape:
+    """An engine whose vectors tell the width that they were computed in, as rounding does in a real one."""
+
+    def __init__(self, buckets):
+        self.buckets = buckets
+
+    def forward(self, ids, mask):
+        return np.stack([(ids * mask).sum(1), ids.sum(1), np.full(len(ids), ids.shape[1])], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("buckets", [Buckets(), FEW])
+def test_a_text_is_computed_in_the_same_shape_whatever_it_is_batched_with(buckets):
+    chance = np.random.default_rng(0)
+    encoder = TextEncoder(EncoderSpec(name="shape", dim=3, max_length=200), None, Shape(buckets))
+    rows = [chance.integers(2, 1000, chance.integers(1, 200)) for _ in range(200)]
+    alone = np.concatenate([encoder.encode_ids([row]) for row in rows])
+    assert len(set(alone[:, 2])) > 20
+    for count in (2, 9, 200):
+        some = chance.permutation(200)[:count]
+        assert encoder.encode_ids([rows[i] for i in some]).tobytes() == alone[some].tobytes()
+
+
 def test_an_engine_that_compiles_runs_few_shapes_and_wastes_little():
     counts = {FEW.rows(n, 8, 10**6) for n in range(1, 33)}
     assert sorted(counts) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32]

@@ -1,4 +1,7 @@
-"""Text is tokenised, batched, padded and put back in order without changing a vector."""
+"""Text is tokenised, batched, padded and put back in order without changing a vector.
+
+Tests `core/encoder/onnx_engine.py` and `core/encoder/torch_engine.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A folder is replaced only if xt wrote it, it holds nothing else, and the command reads nothing in it."""
+"""A folder is replaced only if xt wrote it, it holds nothing else, and the command reads nothing in it.
+
+Tests `core/files/drafts.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An exported head answers as PyTorch does, for every format; its probabilities are those of the temperature."""
+"""An exported head answers as PyTorch does, for every format; its probabilities are those of the temperature.
+
+Tests `core/heads/decode.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score
-from torchmetrics.functional.text import squad
 
 from xt.core.data.examples import ChoiceExample, PairExample, QaExample, ScoredExample, SingleExample, TaggedExample
 from xt.core.data.tasks import Task
@@ -36,6 +35,8 @@ def task(format: str, metric: str, labels: tuple[str, ...] = ()) -> Task:
 
 def theirs(predicted: list[str], golds: list[tuple[str, ...]]) -> tuple[float, float]:
     """F1 and exact match of torchmetrics, 0 to 1."""
+    from torchmetrics.functional.text import squad
+
     found = squad(
         [{"prediction_text": p, "id": str(n)} for n, p in enumerate(predicted)],
         [{"answers": {"answer_start": [0] * len(g), "text": list(g)}, "id": str(n)} for n, g in enumerate(golds)],

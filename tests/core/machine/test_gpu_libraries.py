@@ -1,4 +1,7 @@
-"""Libraries of GPU packages: found by what a provider names, loaded in order, in folders of libraries made by a compiler."""
+"""Libraries of GPU packages: found by what a provider names, loaded in order, in folders of libraries made by a compiler.
+
+Tests `deploy/gpu_libraries.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Figures of each label are scikit-learn's, and the lines of predictions name what was read and answered."""
+"""Figures of each label are scikit-learn's, and the lines of predictions name what was read and answered.
+
+Tests `eval/heads/items.py` and `eval/heads/lines.py` as well.
+"""
 
 from __future__ import annotations
 

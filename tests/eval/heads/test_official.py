@@ -11,7 +11,6 @@ from string import punctuation
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
-from torchmetrics.functional.text import squad
 
 from xt.core.data import tasks
 from xt.core.data.examples import PairExample, QaExample, TaggedExample
@@ -95,6 +94,8 @@ def test_mlqa_is_scored_in_the_language_of_the_answer() -> None:
 
 def test_answers_of_v1_agree_with_torchmetrics_but_for_nothing() -> None:
     """evaluate-v1.1.py has 0 as the F1 of nothing and nothing, torchmetrics 1: those are worked out by hand."""
+    from torchmetrics.functional.text import squad
+
     rng = np.random.default_rng(0)
     pieces = ["the", "A", "an", "cat", "Cat.", "café", "東京", "b-c", "12,000", "--", *punctuation[:6]]
     phrase = lambda: " ".join([*rng.choice(pieces, rng.integers(0, 7)), "word"])

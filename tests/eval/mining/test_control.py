@@ -1,4 +1,7 @@
-"""What is promised of mined pairs holds over many dev and test parts, and agrees with MAPIE, SciPy and scikit-learn."""
+"""What is promised of mined pairs holds over many dev and test parts, and agrees with MAPIE, SciPy and scikit-learn.
+
+Tests `calibration/guarantees.py` as well.
+"""
 
 from __future__ import annotations
 

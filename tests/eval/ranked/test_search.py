@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.retrieval import retrieval_average_precision, retrieval_reciprocal_rank
 
 from xt.calibration.search import fit_excluding
 from xt.core.encoder.text import Encoded
@@ -42,6 +41,8 @@ def by_hand(found: list[str], judged: dict[str, int]) -> dict[str, float]:
 
 
 def test_measures_are_those_written_out_and_torchmetrics():
+    from torchmetrics.functional.retrieval import retrieval_average_precision, retrieval_reciprocal_rank
+
     rng = np.random.default_rng(0)
     names = [f"d{i}" for i in range(130)]
     judged = {}

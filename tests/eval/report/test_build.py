@@ -1,4 +1,9 @@
-"""The report: one valid page that loads nothing, escapes everything, leaves out what is missing, and draws to scale."""
+"""The report: one valid page that loads nothing, escapes everything, leaves out what is missing, and draws to scale.
+
+Tests `core/pages/numbers.py`, `core/pages/page.py`, `core/pages/rows.py`, `core/pages/svg.py`,
+`core/pages/tables.py`, `core/machine/facts.py`, `eval/report/describe.py` and `eval/report/charts/reliability.py` as
+well.
+"""
 
 import copy
 import math

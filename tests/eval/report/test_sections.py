@@ -2,6 +2,11 @@
 
 `python tests/eval/report/test_sections.py REPORT OUT` renders what a whole evaluation shows from a report folder, to
 be looked at.
+
+Tests `eval/report/charts/map.py`, `eval/report/reading.py`, `eval/report/sections/classes.py`,
+`eval/report/sections/errors.py`, `eval/report/sections/groups.py`, `eval/report/sections/layers.py`,
+`eval/report/sections/map.py`, `eval/report/sections/quality.py`, `eval/report/sections/sets.py`,
+`eval/report/sections/tables.py`, `eval/report/sections/trust.py` and `eval/report/sections/work.py` as well.
 """
 
 from __future__ import annotations

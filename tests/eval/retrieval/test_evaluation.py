@@ -1,4 +1,7 @@
-"""An evaluation writes a whole report, from which its numbers can be worked out again."""
+"""An evaluation writes a whole report, from which its numbers can be worked out again.
+
+Tests `eval/protocols.py`, `eval/retrieval/report.py` and `serve/encoders.py` as well.
+"""
 
 from __future__ import annotations
 

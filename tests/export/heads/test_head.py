@@ -1,4 +1,7 @@
-"""A head is written only if it answers as PyTorch does; its labels keep their order, its temperature its source."""
+"""A head is written only if it answers as PyTorch does; its labels keep their order, its temperature its source.
+
+Tests `export/heads/parity.py` and `export/heads/temperature.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Smaller encoders: fewer layers, the vocabulary of some languages, shorter vectors; and the same vectors as before."""
+"""Smaller encoders: fewer layers, the vocabulary of some languages, shorter vectors; and the same vectors as before.
+
+Tests `export/shrink/settings.py` and `export/shrink/vocabulary.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a caller of `xt.serve.Client` is promised: vectors in order, the right error, retries of what may be retried."""
+"""What a caller of `xt.serve.Client` is promised: vectors in order, the right error, retries of what may be retried.
+
+Tests `serve/client/async_client.py`, `serve/client/wire.py` and `serve/client/plans.py` as well.
+"""
 
 from __future__ import annotations
 

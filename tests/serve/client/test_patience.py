@@ -1,4 +1,7 @@
-"""A server that is lost or restarting is waited for until the caller's deadline; a wrong address is named soon."""
+"""A server that is lost or restarting is waited for until the caller's deadline; a wrong address is named soon.
+
+Tests `serve/client/connection.py` and `serve/client/errors.py` as well.
+"""
 
 from __future__ import annotations
 

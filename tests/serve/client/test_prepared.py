@@ -1,4 +1,7 @@
-"""Requests built beforehand are those that tritonclient builds; over HTTP a real server reads them (`xt.bench`)."""
+"""Requests built beforehand are those that tritonclient builds; over HTTP a real server reads them (`xt.bench`).
+
+Tests `serve/client/packed.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A server whose gRPC is encrypted can be reached by every command and client that reaches one that is not."""
+"""A server whose gRPC is encrypted can be reached by every command and client that reaches one that is not.
+
+Tests `serve/client/heads.py` and `serve/client/evaluation.py` as well.
+"""
 
 from __future__ import annotations
 

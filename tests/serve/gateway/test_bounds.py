@@ -1,4 +1,8 @@
-"""The gateway under clients that are slow, many or malicious, and in a process of its own. Nothing is served behind it."""
+"""The gateway under clients that are slow, many or malicious, and in a process of its own. Nothing is served behind it.
+
+Tests `serve/gateway/guard.py`, `serve/gateway/log.py`, `serve/gateway/options.py`, `serve/gateway/process.py`,
+`serve/gateway/protocol.py` and `serve/gateway/server.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The gateway before a real Triton: what the official openai client gets from it, what it refuses, and how."""
+"""The gateway before a real Triton: what the official openai client gets from it, what it refuses, and how.
+
+Tests `serve/gateway/app.py`, `serve/gateway/models.py`, `serve/gateway/openai.py`, `serve/gateway/state.py` and
+`serve/gateway/stats.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Encoding a corpus into shards and indexing it: against numpy, after a kill, and what is refused."""
+"""Encoding a corpus into shards and indexing it: against numpy, after a kill, and what is refused.
+
+Tests `serve/index/encode_files.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The served retriever: its answers are those of this process, and encoder, index and calibration go together."""
+"""The served retriever: its answers are those of this process, and encoder, index and calibration go together.
+
+Tests `serve/index/calibration.py` and `serve/runtime/retriever.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a caller of the served encoder is promised: the same vectors, his own errors, and no one else's."""
+"""What a caller of the served encoder is promised: the same vectors, his own errors, and no one else's.
+
+Tests `serve/client/encoder.py`, `serve/runtime/exchange.py`, `serve/runtime/request.py`, `serve/runtime/served.py`
+and `serve/runtime/meters.py` as well.
+"""
 
 from __future__ import annotations
 

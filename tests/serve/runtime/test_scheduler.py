@@ -1,4 +1,7 @@
-"""What the queue of a served model promises, without a server: order, bounds, deadlines, and no wasted passes."""
+"""What the queue of a served model promises, without a server: order, bounds, deadlines, and no wasted passes.
+
+Tests `serve/runtime/admission.py` and `serve/runtime/fair_queue.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The real Triton, started and stopped in every way: it serves, and leaves no process, memory or port behind."""
+"""The real Triton, started and stopped in every way: it serves, and leaves no process, memory or port behind.
+
+Tests `serve/triton/addresses.py` and `serve/triton/wheel.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a server's processes may use, who can read what they make, and what their logs may grow to."""
+"""What a server's processes may use, who can read what they make, and what their logs may grow to.
+
+Tests `serve/triton/bounded_log.py` as well.
+"""
 
 from __future__ import annotations
 

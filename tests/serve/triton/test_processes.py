@@ -1,4 +1,7 @@
-"""Cleaning up after killed servers removes what they left, whatever others put into the temporary folder."""
+"""Cleaning up after killed servers removes what they left, whatever others put into the temporary folder.
+
+Tests `serve/triton/server_state.py` as well.
+"""
 
 from __future__ import annotations
 

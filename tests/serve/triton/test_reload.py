@@ -1,4 +1,7 @@
-"""A new version under load: no request is lost, a bad one is refused, and the caller is told what serves."""
+"""A new version under load: no request is lost, a bad one is refused, and the caller is told what serves.
+
+Tests `cli/reload.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The emoji set: which emoji and names are in it, from each kind of source, and what its vectors keep."""
+"""The emoji set: which emoji and names are in it, from each kind of source, and what its vectors keep.
+
+Tests `cli/images.py` as well.
+"""
 
 from __future__ import annotations
 
