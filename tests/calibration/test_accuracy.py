@@ -1,4 +1,7 @@
-"""Accuracy and temperature without labels: assignments by brute force, every assumption broken once, real vectors."""
+"""Accuracy and temperature without labels: assignments by brute force, every assumption broken once, real vectors.
+
+Tests `calibration/apply/estimate.py`, `calibration/matching.py` and `calibration/means.py` as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Own data are checked before training: counted as written, refused with the columns that they have."""
+"""Own data are checked before training: counted as written, refused with the columns that they have.
+
+Tests `core/data/own_task.py` as well.
+"""
 
 from __future__ import annotations
 

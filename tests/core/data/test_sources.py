@@ -1,6 +1,6 @@
 """Data are found where the user says, in the samples, below a data folder and in the hub's cache; and nothing is in two parts.
 
-Tests `core/hub.py` as well.
+Tests `core/hub.py`, `core/data/hub_files.py` and `core/data/source_rows.py` as well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A report is kept in a fraction of the bytes, and is read again number by number, also as former versions wrote it.
 
-Tests `core/results/folder.py`, `core/results/records.py`, `core/results/report.py`, `core/results/tasks.py` and
-`core/results/work.py` as well.
+Tests `core/results/folder.py`, `core/results/records.py`, `core/results/report.py`, `core/results/tasks.py`,
+`core/results/work.py`, `core/results/calibration.py` and `core/results/comparison.py` as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Rankings are scored as trec_eval scores them, by formulas written out; faults of a collection are named."""
+"""Rankings are scored as trec_eval scores them, by formulas written out; faults of a collection are named.
+
+Tests `eval/ranked/collection.py` as well.
+"""
 
 from __future__ import annotations
 

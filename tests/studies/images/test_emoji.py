@@ -1,6 +1,6 @@
 """The emoji set: which emoji and names are in it, from each kind of source, and what its vectors keep.
 
-Tests `cli/images.py` as well.
+Tests `cli/images.py` and `studies/images/features.py` as well.
 """
 
 from __future__ import annotations

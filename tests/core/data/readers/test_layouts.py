@@ -1,6 +1,7 @@
 """Readers: real published files with counts found by another parse, and planted bad rows named by file and line.
 
-Tests `core/data/discover.py`, `core/data/formats.py`, `core/data/published.py` and `core/data/rows.py` as well.
+Tests `core/data/readers/discover.py`, `core/data/readers/formats.py`, `core/data/readers/published.py` and
+`core/data/readers/rows.py` as well.
 """
 
 from __future__ import annotations
