@@ -76,7 +76,10 @@ def _not_one_to_one(rows: int, found: Agreement) -> str:
 
 
 def _between(found: Agreement) -> AccuracyEstimate:
-    """Return the estimate between agreement and agreement less chance, or why they are too far apart."""
+    """Return the estimate between agreement and agreement less chance, or why they are too far apart.
+
+    The upper bound counts for less where fewer queries are there to collide, for nothing at `MIN_COVERAGE`.
+    """
     n = found.queries
     chance = found.distinct_share - found.less_chance()
     high = found.share
@@ -89,7 +92,8 @@ def _between(found: Agreement) -> AccuracyEstimate:
             "may be chance"
         )
     ends = np.clip([low, high], 0.5 / n, 1 - 0.5 / n)
-    value = float(sigmoid(np.array(logit(ends).mean())))
+    covered = min(1.0, (found.queries / found.documents - MIN_COVERAGE) / (1 - MIN_COVERAGE))
+    value = float(sigmoid(np.array(np.average(logit(ends), weights=[2 - covered, covered]))))
     error = SURE * math.sqrt(value * (1 - value) / n)
     return AccuracyEstimate(value, max(0.0, min(low, value) - error), min(1.0, max(high, value) + error))
 

@@ -20,6 +20,10 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from xt.calibration.predictions import Predictions
 
 Positions = npt.NDArray[np.int64]
+BEST = 10
+"""Candidates that are the same, in the same order, for a query that is there twice."""
+ROUNDING = 1e-5
+"""By how much a similarity may differ between two searches for one query, whose sums are taken in another order."""
 LIFT = 4.0
 """Added to every similarity, so that no weight of a candidate is 0, which a sparse matrix would drop."""
 NO_DOCUMENT = 0.5
@@ -64,23 +68,26 @@ class Agreement:
 def different_queries(ranking: Predictions) -> tuple[Positions, Positions]:
     """Return where each different query is first (m,), and which of them every query is (n,).
 
-    Queries of one id are one, as are those with the same candidates at the same similarities.
+    Queries of one id are one, as are those with the same best candidates at the same similarities but for rounding.
 
     Args:
         ranking: a search.
     """
     assert ranking.group is not None
-    rows = [(group.tobytes(), scores.tobytes()) for group, scores in zip(ranking.group, ranking.scores, strict=True)]
+    scores = ranking.scores
     by_id: dict[str, int] = {}
-    by_row: dict[tuple[bytes, bytes], int] = {}
+    by_best: dict[bytes, list[int]] = {}
     firsts: list[int] = []
     of = np.empty(len(ranking), np.int64)
-    for i, (name, row) in enumerate(zip(ranking.ids.tolist(), rows, strict=True)):
-        at = by_id.get(name, by_row.get(row, -1))
+    for i, (name, group) in enumerate(zip(ranking.ids.tolist(), ranking.group[:, :BEST], strict=True)):
+        alike = by_best.setdefault(group.tobytes(), [])
+        same = (j for j in alike if np.abs(scores[firsts[j]] - scores[i]).max() < ROUNDING)
+        at = by_id[name] if name in by_id else next(same, -1)
         if at < 0:
             at = len(firsts)
             firsts.append(i)
-        of[i] = by_id[name] = by_row[row] = at
+            alike.append(at)
+        of[i] = by_id[name] = at
     return np.array(firsts, np.int64), of
 
 

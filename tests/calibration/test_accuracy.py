@@ -6,6 +6,7 @@ Tests `calibration/apply/estimate.py`, `calibration/matching.py` and `calibratio
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,6 +125,10 @@ def test_queries_with_replacement_are_counted_once():
     assert found.value == pytest.approx(right, abs=0.06) and found.low <= right <= found.high
     unnamed = ranked(similarities(600, 600, 0.6)[of], of)
     assert estimate_accuracy(unnamed) == found  # the same candidates at the same similarities: the same query
+    rounded = replace(
+        unnamed, scores=unnamed.scores + np.random.default_rng(0).uniform(-3e-6, 3e-6, unnamed.scores.shape)
+    )
+    assert estimate_accuracy(rounded).value == pytest.approx(found.value, abs=0.005)
     assert len(different_queries(one)[0]) == len(set(of.tolist()))
 
 

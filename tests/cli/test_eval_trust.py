@@ -40,13 +40,13 @@ def run(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture
 def bitext(tmp_path):
-    """Sentences that share half of their words with their translation, in two source languages and Swahili."""
+    """Sentences that are their translation and a word more, in two source languages and Swahili."""
     folder = tmp_path / "mine"
     folder.mkdir()
     random = np.random.default_rng(0)
     english = [" ".join([f"word{random.integers(1200)}" for _ in range(6)]) for _ in range(120)]
-    for code, kept in (("deu", 4), ("fra", 5), ("swh", 3)):
-        foreign = [" ".join([*e.split()[:kept], *random.choice(WORDS, 6 - kept)]) for e in english]
+    for code in ("deu", "fra", "swh"):
+        foreign = [f"{e} {random.choice(WORDS)}" for e in english]
         for side, rows in ((code, foreign), ("eng", english)):
             (folder / f"mine.{code}-eng.{side}").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder

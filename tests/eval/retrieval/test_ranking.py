@@ -8,12 +8,24 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from xt.calibration.accuracy import estimate_accuracy
+from xt.calibration.predictions import Predictions, searched
 from xt.core.data.bitext import Bitext, read_tatoeba
 from xt.core.encoder import torch_engine
 from xt.core.encoder.text import Encoded
 from xt.core.errors import XtError
 from xt.eval.retrieval import ranking as retrieval
-from xt.eval.retrieval.ranking import DIRECTIONS, Encodings, Ranking, encode_corpus, fold_of, means, rank, scores_of
+from xt.eval.retrieval.ranking import (
+    DIRECTIONS,
+    Encodings,
+    Ranking,
+    encode_corpus,
+    fold_of,
+    means,
+    rank,
+    rank_texts,
+    scores_of,
+)
 
 
 def unit(*degrees: float) -> np.ndarray:
@@ -192,6 +204,34 @@ def test_tatoeba_accuracy_of_the_real_encoder_is_the_known_one(tatoeba, language
         found = 100 * scores_of(rank(pairs, vectors[language], direction))["accuracy"]
         assert found == pytest.approx(plain[direction], abs=0.3)
     assert plain[DIRECTIONS[0]] == pytest.approx(accuracy, abs=0.3)
+
+
+@pytest.mark.parametrize("language", ["jav", "swh"])
+def test_without_a_label_the_real_accuracy_is_estimated_or_reported_as_unknown(tatoeba, language):
+    corpus, vectors = tatoeba
+    pairs = next(b for b in corpus if b.language == language)
+    n = len(pairs.english)
+    for direction in DIRECTIONS:
+        ranking = rank_texts(pairs, vectors[language], direction, rank(pairs, vectors[language], direction))
+        one = ranking.predictions(language, pairs.english)
+        found = estimate_accuracy(one)
+        assert found.value == pytest.approx(one.correct.mean(), abs=0.05)
+        assert found.low <= one.correct.mean() <= found.high
+        assert "most documents answer no query" in estimate_accuracy(one.take(np.arange(50))).unknown
+        rng = np.random.default_rng(0)
+        weight = 1 / np.arange(1, n + 1)
+        again = sampled(one, rng.choice(n, n, p=weight / weight.sum()))
+        assert "repeat another" in estimate_accuracy(again).unknown
+        again = sampled(one, rng.integers(0, n, n))
+        found = estimate_accuracy(again)
+        assert found.low <= again.correct.mean() <= found.high
+
+
+def sampled(one: Predictions, rows: np.ndarray) -> Predictions:
+    """The same search, its queries drawn again."""
+    assert one.gold is not None and one.group is not None
+    some = {"fold": one.fold[rows], "group": one.group[rows], "candidates": one.candidates, "ids": one.ids[rows]}
+    return searched(one.scores[rows], one.gold[rows], **some)
 
 
 def test_a_vector_that_is_no_number_is_an_error_that_names_its_text():
