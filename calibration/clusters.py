@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 Counts = npt.NDArray[np.uint16]
+Ids = npt.NDArray[np.str_] | npt.NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 CELLS = 1_000_000
 """Resamples are drawn in blocks of so many (resample, id) at most."""
 
 
-def shared_draws(ids: npt.NDArray[np.str_], repeats: int, *, seed: int = 0) -> Counts:
+def shared_draws(ids: Ids, repeats: int, *, seed: int = 0) -> Counts:
     """Return how often each of some items is in each of `repeats` resamples: (repeats, n), rows that sum to n.
 
     Ids are drawn with replacement, each with all its items, until there are n items; of the last one a random part,
@@ -30,13 +31,20 @@ def shared_draws(ids: npt.NDArray[np.str_], repeats: int, *, seed: int = 0) -> C
     Poisson process of its own, and a resample is the first n arrivals of a set's ids.)
 
     Args:
-        ids: (n,) of the items.
+        ids: (n,) of the items, or their `keys_of`.
         repeats: resamples.
         seed: of the draws.
     """
-    _, first, member = np.unique(np.asarray(ids, str), return_index=True, return_inverse=True)
-    keys = [hashlib.blake2b(str(ids[i]).encode("utf-8", "surrogatepass"), digest_size=8).digest() for i in first]
-    return _drawn(b"".join(keys), member.astype(np.int32).tobytes(), repeats, seed)
+    key, member = np.unique(keys_of(ids), return_inverse=True)
+    return _drawn(key.tobytes(), member.astype(np.int32).tobytes(), repeats, seed)
+
+
+def keys_of(ids: Ids) -> npt.NDArray[np.uint64]:
+    """Return a number of 64 bits for each id, the same for the same id, (n,); what are such numbers already stays."""
+    if np.asarray(ids).dtype == np.uint64:
+        return np.asarray(ids, np.uint64)
+    digests = [hashlib.blake2b(str(i).encode("utf-8", "surrogatepass"), digest_size=8).digest() for i in ids]
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 @lru_cache(maxsize=64)  # the methods of a language are measured one after the other

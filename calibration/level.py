@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit, logit
 
 from xt.calibration import resampling
+from xt.calibration.clusters import Ids
 from xt.calibration.resampling import Floats
 
 EDGE = 1e-6
@@ -54,7 +54,7 @@ class Cox:
     """95 % interval of the slope; None with few items."""
 
 
-def cox(confidence: Floats, correct: Floats, ids: npt.NDArray[np.str_] | None = None) -> Cox:
+def cox(confidence: Floats, correct: Floats, ids: Ids | None = None) -> Cox:
     """Return calibration slope and intercepts (Cox 1958, Biometrika 45, section 5; Steyerberg et al. 2010).
 
     Logistic regression of the outcome on the logit of the confidence, without a penalty; confidences are kept `EDGE`
@@ -101,12 +101,12 @@ def _regress(design: Floats, correct: Floats, offset: Floats) -> Floats:
     return weights
 
 
-def _deviation(design: Floats, correct: Floats, weights: Floats, ids: npt.NDArray[np.str_] | None) -> float:
+def _deviation(design: Floats, correct: Floats, weights: Floats, ids: Ids | None) -> float:
     """Return the standard error of the last weight, items of one id taken together."""
     p = expit(design @ weights)
     scores = design * (correct - p)[:, None]
     if ids is not None:
-        cluster = np.unique(np.asarray(ids, str), return_inverse=True)[1]
+        cluster = np.unique(ids, return_inverse=True)[1]
         scores = np.column_stack([np.bincount(cluster, column) for column in scores.T])
     bread = np.linalg.inv((design * (p * (1 - p))[:, None]).T @ design)
     return float(np.sqrt((bread @ (scores.T @ scores) @ bread)[-1, -1]))

@@ -41,7 +41,8 @@ def average(
             out[f"{key}_null"] = float(np.mean(nulls)) if nulls and len(nulls) == len(having) else None
     if all(rows[m].get("gap") is not None for m in chosen) and chosen:
         out |= _gaps({m: rows[m] for m in chosen}, boots)
-        out["mean_gap_null"] = out.pop("gap_null", None)
+        if "gap_null" in out:  # of a mean with signs it says nothing
+            out["mean_gap_null"] = out.pop("gap_null")
     return out
 
 

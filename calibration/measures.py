@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.special import bdtr, bdtrik
 
 from xt.calibration import resampling
-from xt.calibration.clusters import shared_draws
+from xt.calibration.clusters import Ids, shared_draws
 from xt.calibration.level import cox, gap, gap_deviation
 from xt.calibration.means import average
 from xt.calibration.resampling import KEYS, MIN_ITEMS, Floats, Sample, interval
@@ -62,7 +62,6 @@ __all__ = [
 BINS = 15
 """Guo et al. 2017 (arXiv 1706.04599) and torchmetrics use 15."""
 REPEATS = 200
-Ids = npt.NDArray[np.str_]
 
 
 def _sample(confidence: Floats, correct: Floats, bins: int) -> Sample:

@@ -50,6 +50,8 @@ class Predictions:
     """How many different candidates the corpus has; 0 where that is not asked."""
     labels: bool = False
     """Whether the columns are the same labels in every row."""
+    target: Columns | None = None
+    """(n,): the right candidate of the corpus, as `group` numbers them, also where no column is; None: not told."""
 
     def __post_init__(self) -> None:
         n = len(self.correct)
@@ -80,6 +82,7 @@ class Predictions:
             None if self.group is None else self.group[rows],
             self.candidates,
             self.labels,
+            None if self.target is None else self.target[mask],
         )
 
     def outside(self, fold: int | Sequence[int] | None) -> npt.NDArray[np.bool_]:
@@ -108,6 +111,7 @@ def searched(
     candidates: int = 0,
     language: str = "",
     ids: Sequence[str] | Names | None = None,
+    target: Columns | None = None,
 ) -> Predictions:
     """Return the predictions of a search: similarities (n, k) best first, and the column of the right one, -1: none."""
     n = len(gold)
@@ -122,6 +126,7 @@ def searched(
         np.arange(n).astype(str) if ids is None else np.asarray(ids, str),
         group,
         candidates,
+        target=target,
     )
 
 

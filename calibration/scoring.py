@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from xt.calibration.accuracy import PredictedTemperature
 from xt.calibration.apply.estimate import AccuracyEstimate
@@ -19,6 +20,7 @@ from xt.calibration.apply.heads import (
     VectorScaling,
 )
 from xt.calibration.apply.retrieval import Calibrator, Rescaled, RetrievalMargin, RetrievalTemperature
+from xt.calibration.clusters import keys_of
 from xt.calibration.fit.heads import event_losses
 from xt.calibration.fit.temperature import losses
 from xt.calibration.predictions import Columns, Floats, Predictions
@@ -67,6 +69,8 @@ class Scored:
     """(n,): the right column, as `Predictions` has it."""
     estimate: AccuracyEstimate | None = None
     """The accuracy that the method took for the language's, without a label of it."""
+    ids: npt.NDArray[np.uint64] | None = None
+    """(n,): the example or query, as `xt.calibration.clusters.keys_of` has it; its translations share it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,8 @@ def score(predictions: Predictions, by_fold: Mapping[int, AnyCalibrator | Fitted
                 table = np.empty((n, labels.shape[1])) if table is None else table
                 table[rows] = labels
     mean = _mean_temperature(by_fold)
-    return Scored(confidence, loss, predictions.correct, mean, none, fallback, table, predictions.gold)
+    ids = keys_of(predictions.ids)
+    return Scored(confidence, loss, predictions.correct, mean, none, fallback, table, predictions.gold, ids=ids)
 
 
 def _mean_temperature(by_fold: Mapping[int, AnyCalibrator | Fitted]) -> float | None:

@@ -52,6 +52,7 @@ def _point(scored: Scored, repeats: int) -> dict[str, float]:
     return {
         "accuracy": float(correct.mean()),
         "mean_confidence": float(confidence.mean()),
+        "mean_gap": abs(measures.gap(confidence, correct)),
         "ece": measures.ece(confidence, correct),
         "ece_null": measures.ece_null(confidence, repeats=repeats),
         "nll": float(scored.nll.mean()),
@@ -72,10 +73,11 @@ def of_search(
 ) -> dict[str, Any]:
     """Measure ECE with k labelled queries a language: {"16": {"per-language": row, "shrunk": row}, ...}.
 
-    A row has the means over languages and draws of ece, ece_null and ece_excess, the largest excess of a language, and
-    the number of languages; those with fewer than k queries outside of any fold are left out, and named; where nothing
-    is known that a temperature could be shrunk towards, all are, and `note` has the reason. `known`: of the fits of the
-    same rankings (`xt.calibration.search.CrossFit.known`), where they have been made.
+    A row has the means over languages and draws of |mean confidence - accuracy|, ece, ece_null and ece_excess (below 0
+    it counts as 0), the largest gap and excess of a language, and the number of languages; those with fewer than k
+    queries outside of any fold are left out, and named; where nothing is known that a temperature could be shrunk
+    towards, all are, and `note` has the reason. `known`: of the fits of the same rankings
+    (`xt.calibration.search.CrossFit.known`), where they have been made.
     """
     if any(k < 1 for k in shots):
         raise XtError(f"Shots of {min(shots)} queries cannot be drawn.", "Give numbers of at least 1.")
@@ -118,23 +120,25 @@ def _of_search(fits: CrossFit, k: int, draws: int, seed: int) -> dict[str, Any]:
     return {key: _row(_by_language(found), lacking) for key, found in points.items()}
 
 
-def _by_language(found: Sequence[tuple[str, dict[str, float]]]) -> dict[str, list[tuple[float, float]]]:
-    out: dict[str, list[tuple[float, float]]] = {}
+def _by_language(found: Sequence[tuple[str, dict[str, float]]]) -> dict[str, list[tuple[float, float, float]]]:
+    out: dict[str, list[tuple[float, float, float]]] = {}
     for code, point in found:
-        out.setdefault(code, []).append((point["ece"], point["ece_null"]))
+        out.setdefault(code, []).append((point["ece"], point["ece_null"], point["mean_gap"]))
     return out
 
 
-def _row(found: Mapping[str, Sequence[tuple[float, float]]], lacking: Sequence[str]) -> dict[str, Any]:
+def _row(found: Mapping[str, Sequence[tuple[float, float, float]]], lacking: Sequence[str]) -> dict[str, Any]:
     if not found:
         return {"languages": 0, "left_out": list(lacking)}
-    means = {code: np.mean(pairs, axis=0) for code, pairs in found.items()}
-    eces = np.array(list(means.values()))
-    excess = {code: float(e - n) for code, (e, n) in means.items()}
+    means = {code: np.mean(rows, axis=0) for code, rows in found.items()}
+    ece, null, gap = np.array(list(means.values())).T
+    excess = {code: float(row[0] - row[1]) for code, row in means.items()}
     return {
-        "ece": float(eces[:, 0].mean()),
-        "ece_null": float(eces[:, 1].mean()),
-        "ece_excess": float(np.mean(list(excess.values()))),
+        "mean_gap": float(gap.mean()),
+        "worst_gap": float(gap.max()),
+        "ece": float(ece.mean()),
+        "ece_null": float(null.mean()),
+        "ece_excess": float(np.maximum(ece - null, 0).mean()),
         "worst_ece_excess": max(excess.values()),
         "languages": len(means),
         "left_out": list(lacking),

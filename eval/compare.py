@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr
 
 from xt.calibration import resampling
-from xt.calibration.resampling import Floats, Sample
+from xt.calibration.clusters import shared_draws
+from xt.calibration.resampling import Draw, Floats, Sample, in_turn
 from xt.core.errors import XtError
 from xt.core.files.artifact import refuse_existing
 from xt.core.languages import resource_of
@@ -144,14 +144,14 @@ def differences(
     Args:
         pairs: language -> the answers of both sides to the same queries in the same order.
         repeats: resamples.
-        seed: of the resamples; each language has draws of its own, the same for both of its sides.
+        seed: of the resamples, in which a query and its translations are drawn together, the same for both sides.
         tell: called for every language before it is resampled.
     """
     values = {code: tuple(figures(answers) for answers in pair) for code, pair in pairs.items()}
     drawn = {}
     for code, pair in pairs.items():
         tell(code)
-        drawn[code] = paired(pair, rng_of(code, seed), repeats)
+        drawn[code] = paired(pair, in_turn(shared_draws(pair[0].ids, repeats, seed=seed)), repeats)
     rows = {}
     for code, (one, other) in values.items():
         gaps = {k: subtract(other[k], one[k]) for k in one}
@@ -168,11 +168,6 @@ def differences(
     }
 
 
-def rng_of(code: str, seed: int) -> np.random.Generator:
-    """Return a language's own generator: its draws do not depend on which other languages are compared."""
-    return np.random.default_rng([seed, *code.encode()])
-
-
 def subtract(after: float | None, before: float | None) -> float | None:
     """Return after - before; None where either is."""
     return None if after is None or before is None else after - before
@@ -187,13 +182,13 @@ def figures(answers: Answers) -> dict[str, float | None]:
     return out
 
 
-def paired(pair: tuple[Answers, Answers], rng: np.random.Generator, repeats: int) -> dict[str, Floats]:
+def paired(pair: tuple[Answers, Answers], draw: Draw, repeats: int) -> dict[str, Floats]:
     """Return the differences of `repeats` resamples, each of the same queries on both sides: measure -> (repeats,)."""
     n = len(pair[0].correct)
     samples = [None if x.confidence is None else Sample.of(x.confidence, x.correct, bins=15) for x in pair]
 
     def block(rows: int) -> dict[str, Floats]:
-        counts = draw(rng, rows, n)
+        counts = draw(rows)
         out = {"accuracy": counts @ (pair[1].correct - pair[0].correct) / n}
         if samples[0] is not None and samples[1] is not None:
             one, other = (s.resampled(counts[:, s.order]) for s in samples if s is not None)
@@ -203,12 +198,6 @@ def paired(pair: tuple[Answers, Answers], rng: np.random.Generator, repeats: int
     size = max(1, resampling.BLOCK // n)
     parts = [block(min(size, repeats - start)) for start in range(0, repeats, size)]
     return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-
-
-def draw(rng: np.random.Generator, rows: int, n: int) -> npt.NDArray[np.int64]:
-    """Return how often each of n queries is in each of some resamples: (rows, n)."""
-    picked = rng.integers(0, n, (rows, n)) + np.arange(0, rows * n, n)[:, None]
-    return np.bincount(picked.ravel(), minlength=rows * n).reshape(rows, n)
 
 
 def spread(

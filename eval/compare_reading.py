@@ -15,6 +15,8 @@ from xt.core.errors import XtError
 from xt.core.heads.scores import exact_match
 from xt.core.results.folder import open_report
 from xt.core.results.report import Task
+from xt.eval.ranked.search import query_key
+from xt.eval.retrieval.ranking import DIRECTIONS, id_of
 
 Floats = npt.NDArray[np.float64]
 OWN = "own"
@@ -30,6 +32,8 @@ class Line:
     correct: float
     chances: Mapping[str, float]
     """Method -> probability of the answer given."""
+    id: str
+    """What the query shares with its translations."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Answers:
     confidence: Floats | None
     """(n,), None without probabilities."""
     correct: Floats
+    ids: npt.NDArray[np.str_]
+    """(n,) of the queries; translations share them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ def _lines(row: Mapping[str, Any]) -> Iterable[Line]:
         named.setdefault(OWN, float(row["probability"]))
     asked = tuple(str(row[k]) for k in ("id", "query") if row.get(k) is not None)
     gold = row.get("gold")
+    shared = _shared(row)
     shown = json.dumps(row.get("ids", gold), ensure_ascii=False, sort_keys=True)
     predicted, chances = row.get("predicted"), row.get("probabilities")
     if isinstance(chances, Mapping):  # by label
@@ -100,21 +107,30 @@ def _lines(row: Mapping[str, Any]) -> Iterable[Line]:
     if isinstance(chances, list) and chances and all(map(_is_number, chances)) and not isinstance(gold, list):
         named = {OWN: float(max(chances)), **named}
     if "correct" in row:
-        yield Line((*asked, shown), float(bool(row["correct"])), named)
+        yield Line((*asked, shown), float(bool(row["correct"])), named, shared)
         return
     if gold is None or predicted is None:
         raise ValueError("it has neither `correct` nor `gold` and `predicted`")
     if isinstance(gold, list) and isinstance(predicted, list):  # tags, a word each
         for i, (g, p) in enumerate(zip(gold, predicted, strict=True)):
             own = {OWN: float(chances[i])} if isinstance(chances, list) and _is_number(chances[i]) else {}
-            yield Line((*asked, str(i), str(g)), float(g == p), own)
+            yield Line((*asked, str(i), str(g)), float(g == p), own, shared)
         return
     if isinstance(gold, float):
         raise ValueError("its gold answer is a number without a right or wrong")
     if isinstance(gold, list):  # answers to a question, any of which will do
-        yield Line((*asked, shown), max((exact_match(str(predicted), str(g)) for g in gold), default=0.0), named)
+        yield Line(
+            (*asked, shown), max((exact_match(str(predicted), str(g)) for g in gold), default=0.0), named, shared
+        )
         return
-    yield Line((*asked, shown), float(gold == predicted), named)
+    yield Line((*asked, shown), float(gold == predicted), named, shared)
+
+
+def _shared(row: Mapping[str, Any]) -> str:
+    """Return what a prediction shares with those of its translations: its id, or its English sentence."""
+    if row.get("id") is not None:
+        return query_key(str(row["id"]))
+    return id_of(str(row.get("gold" if row.get("direction") == DIRECTIONS[0] else "query")))
 
 
 def _is_number(value: Any) -> bool:
@@ -182,8 +198,9 @@ def _difference(having: Side, lacking: Side, where: str, number: int, line: Line
 
 def _answers(lines: Sequence[Line], method: str | None) -> Answers:
     correct = np.array([line.correct for line in lines])
+    ids = np.array([line.id for line in lines])
     if method is None:
-        return Answers(None, correct)
+        return Answers(None, correct, ids)
     confidence = np.array([line.chances[method] for line in lines])
     if not np.isfinite(confidence).all() or confidence.min() < 0 or confidence.max() > 1 + 1e-6:
         bad = int(np.flatnonzero(~((confidence >= 0) & (confidence <= 1 + 1e-6)))[0])
@@ -191,4 +208,4 @@ def _answers(lines: Sequence[Line], method: str | None) -> Answers:
             f"A probability of {method} is {confidence[bad]} (prediction {bad + 1} of its language).",
             "The report holds NaN or scores that are no probabilities: evaluate again.",
         )
-    return Answers(np.minimum(confidence, 1.0), correct)
+    return Answers(np.minimum(confidence, 1.0), correct, ids)

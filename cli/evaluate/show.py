@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xt.cli.console import say, stderr, table
+from xt.core.results.gaps import Gaps, gaps_of
 from xt.core.results.tasks import Extracted, Layers, Mining, PairProbability, Summary
 
 if TYPE_CHECKING:
-    from xt.core.results.calibration import Calibration
+    from collections.abc import Mapping
+
+    from xt.core.results.calibration import Calibration, Measures
+    from xt.core.results.comparison import Comparison
     from xt.core.results.folder import ReportFolder
-from xt.core.results.comparison import Comparison
-from xt.core.results.report import Classification, Encoder, Ranked, Report
+    from xt.core.results.report import Classification, Encoder, Ranked, Report
 
 
 def show_report(folder: ReportFolder) -> None:
@@ -112,14 +115,16 @@ def show_calibration(name: str, sections: dict[str, Calibration]) -> None:
     rows = []
     for direction, section in sections.items():
         for key, x in section.methods.items():
-            mean = x.overall
-            excess = [gap for r in x.languages.values() if (gap := r.excess) is not None]
-            cells = [mean.ece, mean.ece_null, float(sum(excess) / len(excess)) if excess else None]
-            cells += [max(excess, default=None), mean.nll, mean.brier, mean.auroc]
-            rows.append([f"{direction} {key}", "-" if x.temperature is None else f"{x.temperature:.5f}", *cells])
+            mean, gaps = x.overall, gaps_of(x.languages)
+            cells = [gaps.mean, _signed(gaps.worst), _outside(gaps), mean.ece, gaps.excess]
+            cells += [gaps.worst_excess and gaps.worst_excess[0], mean.slope, mean.nll, mean.brier, mean.auroc]
+            cells += [None if x.temperature is None else f"{x.temperature:.5f}"]
+            rows.append([f"{direction} {key}", *cells])
     table(
-        f"calibration, {name} (means over languages; null: what a perfectly calibrated model would show)",
-        ["method", "T", "ECE", "null", "excess", "worst", "NLL", "Brier", "AUROC"],
+        f"calibration, {name} (means over languages; gap: |mean confidence - accuracy|, beside it the worst, with its "
+        "sign, and in how many languages its interval leaves out 0; excess: ECE less that of a perfectly calibrated "
+        "model, at least 0 in a mean)",
+        ["method", "gap", "worst", "out", "ECE", "excess", "worst", "slope", "NLL", "Brier", "AUROC", "T"],
         [[_dash(cell) for cell in row] for row in rows],
     )
     for direction, section in sections.items():
@@ -132,7 +137,8 @@ def show_trust(m: Encoder) -> None:
     for direction, way in m.calibration.items():
         for k, arms in way.shots.items():
             words = [
-                f"{arm} excess {row.ece_excess:.4f} (worst {row.worst_ece_excess:.3f})"
+                f"{arm} gap {_short(row.mean_gap)} (worst {_short(row.worst_gap)}), "
+                f"excess {row.ece_excess:.4f} (worst {row.worst_ece_excess:.3f})"
                 for arm, row in arms.items()
                 if row.languages
             ]
@@ -140,9 +146,11 @@ def show_trust(m: Encoder) -> None:
     for direction, missing in m.none_of_these.items():
         for key, method in missing.methods.items():
             found = method.overall
+            right = _gap("P(right)", {code: row.answer for code, row in method.languages.items()})
+            none = _gap("P(none)", {code: row.none for code, row in method.languages.items()})
             say(
-                f"{direction}, half of the queries without an answer ({key}): AUROC {_short(found.auroc)}; refusing "
-                f"at a risk of {missing.risk:g} answers {found.coverage:.2f} of them, "
+                f"{direction}, half of the answers not in the index ({key}): {right}{none}AUROC {_short(found.auroc)}; "
+                f"refusing at a risk of {missing.risk:g} answers {found.coverage:.2f} of the queries, "
                 f"{_short(found.risk_found)} wrongly"
             )
     for direction, sets in m.conformal.items():
@@ -222,6 +230,20 @@ def show_comparison(data: Comparison, out: Any) -> None:
         title = f"{data.names[1]} less {data.names[0]} {way} (*: beyond chance, Holm)"
         table(title, ["language", "n", *keys], rows)
     stderr.print(f"comparison: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _signed(worst: tuple[float, str] | None) -> str | None:
+    return None if worst is None else f"{worst[0]:+.3f} {worst[1]}"
+
+
+def _gap(what: str, rows: Mapping[str, Measures]) -> str:
+    """Return the gap of a probability in words; empty of reports that do not have it."""
+    gaps = gaps_of(rows)
+    return f"{what} off by {_short(gaps.mean)} (worst {_signed(gaps.worst)}), " if gaps.worst else ""
+
+
+def _outside(gaps: Gaps) -> str | None:
+    return None if gaps.outside is None else f"{gaps.outside}/{gaps.known}"
 
 
 def _dash(value: Any) -> Any:

@@ -27,7 +27,8 @@ def environment(folder: Path) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    found.filters |= {f.__name__: f for f in (numbers.fixed, numbers.percent, numbers.points, numbers.quantity)}
+    shown = (numbers.fixed, numbers.percent, numbers.points, numbers.quantity, numbers.signed)
+    found.filters |= {f.__name__: f for f in shown}
     return found
 
 

@@ -45,13 +45,33 @@ class Measures(Record):
     accuracy: float | None = None
     accuracy_ci: Interval | None = None
     mean_confidence: float | None = None
+    gap: float | None = None
+    """Mean confidence less accuracy."""
+    gap_ci: Interval | None = None
+    gap_null: float | None = None
+    mean_gap: float | None = None
+    """Of several languages the mean of |gap|."""
+    mean_gap_ci: Interval | None = None
+    mean_gap_null: float | None = None
     ece: float | None = None
+    """Over bins of equal mass."""
     ece_ci: Interval | None = None
     ece_null: float | None = None
+    ece_equal_width: float | None = None
+    slope: float | None = None
+    """Of Cox's logistic regression of what was right on the confidence's logit; of several languages on all queries."""
+    slope_ci: Interval | None = None
+    intercept: float | None = None
+    """Beside that slope."""
+    in_the_large: float | None = None
+    """The intercept where the slope is held at 1."""
     nll: float | None = None
     brier: float | None = None
     auroc: float | None = None
+    auroc_ci: Interval | None = None
     aurc: float | None = None
+    nauc: float | None = None
+    """Of abstention, as MTEB has it."""
     temperature: float | None = None
     fallback: str | None = None
     """What was applied in place of a fit of its own."""
@@ -65,6 +85,13 @@ class Measures(Record):
     def excess(self) -> float | None:
         """How far the ECE lies above what a perfectly calibrated model would show."""
         return None if self.ece is None or self.ece_null is None else self.ece - self.ece_null
+
+    @property
+    def off(self) -> float | None:
+        """The gap, which reports of before it was measured have in two parts."""
+        if self.gap is not None or self.mean_confidence is None or self.accuracy is None:
+            return self.gap
+        return self.mean_confidence - self.accuracy
 
 
 @dataclass
@@ -85,6 +112,8 @@ class Method(Record):
 class Shots(Record):
     """What some labelled queries a language give."""
 
+    mean_gap: float | None = None
+    worst_gap: float | None = None
     ece: float | None = None
     ece_ci: Interval | None = None
     ece_null: float | None = None
@@ -119,6 +148,10 @@ class Refusal(Record):
 class UnanswerableRow(Record):
     """How queries without an answer are recognised, in one language or as means over several."""
 
+    answer: Measures = field(default_factory=Measures)
+    """Of the probability that the best answer is right."""
+    none: Measures = field(default_factory=Measures)
+    """Of the probability that no answer is there."""
     auroc: float | None = None
     auroc_ci: Interval | None = None
     ece: float | None = None

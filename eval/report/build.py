@@ -10,11 +10,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from xt.core.pages.numbers import DASH, difference, fixed, percent, points, quantity
+from xt.core.pages.numbers import DASH, difference, fixed, percent, points, quantity, signed
 from xt.core.pages.page import document, kit
 from xt.core.pages.svg import tag
 from xt.core.pages.tables import Cell, table, words
 from xt.core.results.calibration import Measures, Method
+from xt.core.results.gaps import gaps_of
 from xt.core.results.report import Machine, Report
 from xt.core.results.work import Serving
 from xt.eval.report.reading import (
@@ -22,6 +23,7 @@ from xt.eval.report.reading import (
     blocks,
     calibrated,
     direction_label,
+    language_name,
     macros,
     mean_of,
     methods_of,
@@ -155,6 +157,12 @@ def headline(report: Report) -> Iterator[tuple[str, str, str]]:
             against = f"; {points(gain)} points on {name_of(first)}" if gain is not None else ""
             if value is not None:
                 yield label, percent(value), direction_label(direction) + against
+    for block in blocks(report)[:1]:
+        gaps = gaps_of(block.languages)
+        if gaps.mean is not None and gaps.worst:
+            parts = [f"worst: {language_name(report, gaps.worst[1])} {signed(gaps.worst[0])}"]
+            parts += [f"beyond chance in {gaps.outside} of {gaps.known} languages"] if gaps.outside is not None else []
+            yield "Mean gap, stated to right", fixed(gaps.mean), "; ".join(parts)
     before, after = headline_ece(report)
     if after is not None and after.ece is not None:
         parts = [f"before: {fixed(before.ece)}"] if before not in (None, Measures()) and before else []

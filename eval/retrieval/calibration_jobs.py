@@ -84,7 +84,7 @@ def calibrate_directions(
     """Calibrate both directions of a parallel corpus and measure every method.
 
     Args:
-        both: direction -> language -> ranking.
+        both: direction -> language -> ranking, `DEEP` for "none of these"; the rest takes the best `CANDIDATES` of it.
         english: language -> the English side of its pairs, in order.
         resources: language -> its resource class.
         request: which calibrations.
@@ -96,7 +96,8 @@ def calibrate_directions(
         jobs = 1
     sources = [code for code in english if search.is_source(code)]
     ids = {code: [id_of(sentence) for sentence in sentences] for code, sentences in english.items()}
-    read = {d: {c: r.predictions(c, ids[c]) for c, r in rankings.items()} for d, rankings in both.items()}
+    deep = {d: {c: r.predictions(c, ids[c]) for c, r in rankings.items()} for d, rankings in both.items()}
+    read = {d: {c: r.top().predictions(c, ids[c]) for c, r in rankings.items()} for d, rankings in both.items()}
     found: dict[Any, Any] = {}
     with _process_group(jobs) as group:
         for direction, rankings in read.items():
@@ -107,7 +108,7 @@ def calibrate_directions(
         for key, value in group.results():
             found[key] = value
             if key[1] == FITS:
-                for name, task in _tasks(key[0], value, read, resources, sources, request):
+                for name, task in _tasks(key[0], value, read, deep[key[0]], resources, sources, request):
                     group.add((key[0], name), task)
             if calibrating:
                 to_come = each * sum((direction, FITS) not in found for direction in both)
@@ -125,13 +126,14 @@ def _tasks(
     direction: str,
     made: Calibrated,
     both: Mapping[str, Rankings],
+    deep: Rankings,
     resources: Mapping[str, str],
     sources: Sequence[str],
     request: CalibrationRequest,
 ) -> Iterator[tuple[str, Task]]:
     """Return what is to be done for a direction once its fits are made."""
     predicted = Predicted(made.predicted, made.estimates) if made.predicted else None
-    yield "none of these", partial(_missing, both[direction], sources, predicted)
+    yield "none of these", partial(_missing, deep, sources, predicted)
     if request.shots:
         yield "shots", partial(shots.of_search, both[direction], request.shots, known=made.known)
     yield "sets", partial(_sets, both[direction], sources, predicted)

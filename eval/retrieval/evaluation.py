@@ -20,7 +20,7 @@ from xt.eval.options import CalibrationOptions
 from xt.eval.retrieval import conventions
 from xt.eval.retrieval import ranking as retrieval
 from xt.eval.retrieval.calibration_jobs import CalibrationRequest, calibrate_directions
-from xt.eval.retrieval.ranking import Ranking
+from xt.eval.retrieval.ranking import DEEP, Ranking
 from xt.serve.encoders import OpenedEncoder
 
 
@@ -70,15 +70,16 @@ def evaluate(
     predictions: list[dict[str, Any]] = []
     calibrators: dict[str, SearchFits] = {}
     english = {b.language: b.english for b in corpus.pairs}
-    both = {
-        direction: {b.language: retrieval.rank(b, vectors[b.language], direction) for b in corpus.pairs}
-        for direction in retrieval.DIRECTIONS
-    }
     pairs = {b.language: b for b in corpus.pairs}
-    of_texts = {
-        direction: {c: retrieval.rank_texts(pairs[c], vectors[c], direction, r) for c, r in rankings.items()}
-        for direction, rankings in both.items()
+    ranked = {d: {c: retrieval.rank(b, vectors[c], d, DEEP) for c, b in pairs.items()} for d in retrieval.DIRECTIONS}
+    deep = {
+        direction: {c: retrieval.rank_texts(pairs[c], vectors[c], direction, r, DEEP) for c, r in rankings.items()}
+        for direction, rankings in ranked.items()
     }
+    both, of_texts = (
+        {direction: {c: r.top() for c, r in rankings.items()} for direction, rankings in of.items()}
+        for of in (ranked, deep)
+    )
     for direction, rankings in both.items():
         rows = {code: retrieval.scores_of(r) for code, r in rankings.items()}
         for code, ranking in rankings.items():
@@ -100,7 +101,7 @@ def evaluate(
     seconds["search"] = time.perf_counter() - started - sum(seconds.values())
     request = CalibrationRequest(opened.temperature, calibration.calibrate_on, calibration.shots, given or {})
     counter = reporter.counter("calibrated")
-    calibrated = calibrate_directions(of_texts, english, resources, request, jobs=jobs, calibrating=counter)
+    calibrated = calibrate_directions(deep, english, resources, request, jobs=jobs, calibrating=counter)
     for direction, result in calibrated.items():
         calibrators[direction] = result.kept
         metrics["calibration"][direction] = result.section

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xt.calibration import measures
+from xt.calibration.apply.file import CANDIDATES
 from xt.calibration.predictions import FOLDS, Predictions, searched
 from xt.core.arguments import as_list
 from xt.core.copies import Copies, count_copies, search_distinct
@@ -21,7 +22,8 @@ from xt.core.vectors import top_k
 
 DIRECTIONS = ("foreign-english", "english-foreign")
 """Query to candidates. MTEB's Tatoeba asks foreign to English, XTREME's English to foreign."""
-CANDIDATES = 100
+DEEP = 260
+"""Candidates of every query that are searched: of so many `CANDIDATES` are left when half of the index is taken out."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class Ranking:
     """(n,) the cross-fitting fold of each sentence pair."""
     candidates: int
     """How many there are in all."""
+    target: npt.NDArray[np.int64] | None = None
+    """(n,) which candidate is right, also where it is not among them."""
+
+    def top(self, k: int = CANDIDATES) -> Ranking:
+        """Return the ranking of the best `k` candidates."""
+        if self.scores.shape[1] <= k:
+            return self
+        gold = np.where(self.gold < k, self.gold, -1)
+        return replace(self, scores=self.scores[:, :k], rows=self.rows[:, :k], gold=gold)
 
     def predictions(self, language: str, ids: Sequence[str]) -> Predictions:
         """Return what calibration reads: of one language, with the id of each query (its translations share it)."""
@@ -49,6 +60,7 @@ class Ranking:
             candidates=self.candidates,
             language=language,
             ids=ids,
+            target=self.target,
         )
 
 
@@ -132,17 +144,19 @@ def rank_texts(bitext: Bitext, vectors: Encodings, direction: str, by_index: Ran
     scores, found = search_distinct(lambda some, depth: top_k(query[some], corpus, depth), copies, len(query), k)
     hits = found == copies.of[:, None]
     gold = np.where(hits.any(1), hits.argmax(1), -1).astype(np.int64)
-    return Ranking(scores, copies.firsts[found], gold, by_index.folds, copies.candidates)
+    target = copies.firsts[copies.of]
+    return Ranking(scores, copies.firsts[found], gold, by_index.folds, copies.candidates, target)
 
 
 def rank(bitext: Bitext, vectors: Encodings, direction: str, k: int = CANDIDATES) -> Ranking:
     """Rank the candidates of every sentence of a language in one direction."""
     query, corpus = sides(vectors, direction)
     scores, rows = top_k(query, corpus, k)
-    hits = rows == np.arange(len(query))[:, None]  # (n, k)
+    target = np.arange(len(query))
+    hits = rows == target[:, None]  # (n, k)
     gold = np.where(hits.any(1), hits.argmax(1), -1)
     folds = np.array([fold_of(e) for e in bitext.english])
-    return Ranking(scores, rows, gold.astype(np.int64), folds, len(corpus))
+    return Ranking(scores, rows, gold.astype(np.int64), folds, len(corpus), target)
 
 
 def by_text(bitext: Bitext, direction: str, ranking: Ranking) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from xt.calibration.apply.estimate import AccuracyEstimate
 from xt.calibration.apply.file import CalibrationTable
 from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature
 from xt.calibration.fit.temperature import fit_temperature
-from xt.calibration.missing import loses_answer, take_out, threshold_at_risk
+from xt.calibration.missing import lose_answers, loses_answer, take_out, threshold_at_risk
 from xt.calibration.search import CrossFit
 from xt.core.data.bitext import Bitext
-from xt.eval.retrieval.ranking import DIRECTIONS, Encodings
+from xt.core.errors import XtError
+from xt.core.vectors import top_k
+from xt.eval.retrieval.ranking import DEEP, DIRECTIONS, Encodings, rank_texts
 from xt.eval.retrieval.ranking import rank as rank_pairs
 
 
@@ -36,25 +38,58 @@ def corpus(n=400, noise=0.8, seed=0):
 
 
 def rank(bitext, vectors, direction, **options):
-    return rank_pairs(bitext, vectors, direction, **options).predictions(bitext.language, bitext.english)
+    return rank_pairs(bitext, vectors, direction, **{"k": DEEP, **options}).predictions(bitext.language, bitext.english)
 
 
-def test_taking_an_answer_out_is_searching_an_index_without_it():
-    bitext, vectors = corpus(60)
-    ranking = rank(bitext, vectors, DIRECTIONS[0], k=10)
-    without = np.array([loses_answer(e) for e in bitext.english])
-    assert 15 < without.sum() < 45
-    found = take_out(ranking, without)
-    similarities = vectors.foreign @ vectors.english.T
-    for i in range(60):
-        row = similarities[i].copy()
-        if without[i]:
-            row[i] = -np.inf
-        order = np.argsort(-row)[:9]
-        np.testing.assert_array_equal(found.group[i], order)
-        np.testing.assert_allclose(found.scores[i], row[order], atol=1e-6)
-        place = np.flatnonzero(order == i)
+@pytest.mark.parametrize("deep", [DEEP, 40])
+def test_taking_answers_out_is_searching_an_index_without_them(deep):
+    """Also for other queries than their own: those that they misled find another answer, or the right one."""
+    bitext, vectors = corpus(300)
+    ranking = rank(bitext, vectors, DIRECTIONS[0], k=deep)
+    loses = np.array([loses_answer(e) for e in bitext.english])
+    assert 120 < loses.sum() < 180
+    found, without = lose_answers(ranking)
+    np.testing.assert_array_equal(without, loses)
+    left = np.flatnonzero(~loses)
+    depth = found.scores.shape[1]
+    assert depth == (100 if deep == DEEP else (~np.isin(ranking.group, np.flatnonzero(loses))).sum(1).min())
+    index = replace_english(vectors, vectors.english[left])
+    scores, rows = top_k(index.foreign, index.english, depth)
+    np.testing.assert_array_equal(found.group, left[rows])
+    np.testing.assert_array_equal(found.scores, scores)
+    assert found.candidates == len(left)
+    for i in range(300):
+        place = np.flatnonzero(left[rows[i]] == i)
         assert found.gold[i] == (place[0] if len(place) else -1)
+    top = ranking.group[:, 0]
+    misled = np.flatnonzero(~loses & (top != np.arange(300)) & loses[top])
+    assert len(misled) > 10 and (found.group[misled, 0] != top[misled]).all()
+    assert found.correct[misled].sum() > 0  # the answer that stood before the right one is gone
+
+
+def replace_english(vectors, english):
+    return replace(vectors, english=english)
+
+
+def test_an_answer_that_two_queries_share_is_lost_to_both():
+    bitext, vectors = corpus(200)
+    english = [bitext.english[i // 2] for i in range(200)]  # each text twice, of queries whose ids differ
+    twice = Bitext("deu", bitext.foreign, tuple(english))
+    same = replace_english(vectors, vectors.english[np.arange(200) // 2])
+    by_index = rank_pairs(twice, same, DIRECTIONS[0], DEEP)
+    ranking = rank_texts(twice, same, DIRECTIONS[0], by_index, DEEP).predictions("deu", bitext.english)
+    found, without = lose_answers(ranking)
+    loses = np.array([loses_answer(e) for e in bitext.english]).reshape(100, 2)
+    assert (loses[:, 0] != loses[:, 1]).sum() > 20
+    np.testing.assert_array_equal(without.reshape(100, 2), np.repeat(loses.any(1, keepdims=True), 2, axis=1))
+    assert (found.gold[without] == -1).all() and (found.gold[~without] >= 0).all()
+
+
+def test_a_ranking_that_nothing_is_left_of_is_refused():
+    bitext, vectors = corpus(60)
+    ranking = rank(bitext, vectors, DIRECTIONS[0], k=3)
+    with pytest.raises(XtError, match="Of the 3 best candidates"):
+        take_out(ranking, ranking.group[0])
 
 
 def test_the_threshold_is_the_least_that_keeps_the_risk():
@@ -76,12 +111,21 @@ def test_figures_are_those_of_the_definitions_and_the_risk_is_kept():
     without = np.array([loses_answer(e) for e in bitext.english])
     final = kept.calibrator
     assert isinstance(final, Rescaled) and isinstance(final.base, RetrievalMargin)
-    none = final(take_out(ranking, without).scores)[:, -1]
+    cut = lose_answers(ranking)[0]
+    none = final(cut.scores)[:, -1]
     assert row["auroc"] == pytest.approx(roc_auc_score(~without, 1 - none), abs=0.01)  # by folds, and of all
     assert row["refusal"]["risk_found"] == pytest.approx(0.1, abs=0.03)
     assert 0.1 < row["refusal"]["coverage"] < 0.6
     assert none[without].mean() > none[~without].mean() + 0.3
     assert row["unanswerable"] == without.mean()
+    sure = final(cut.scores)[:, 0]
+    for event, chance, outcome in (("answer", sure, cut.correct), ("none", none, without)):
+        assert row[event]["gap"] == pytest.approx(chance.mean() - outcome.mean(), abs=0.01)
+        assert row[event]["accuracy"] == outcome.mean()
+        assert row[event]["slope"] == pytest.approx(1, abs=0.25)
+    overall = section["methods"]["zero-shot"]["overall"]
+    assert overall["none"]["mean_gap"] == abs(row["none"]["gap"])
+    assert overall["answer"]["slope"] == pytest.approx(row["answer"]["slope"])
 
 
 def spoil(ranking, fold):
@@ -144,18 +188,20 @@ def test_drawn_answers_are_as_frequent_as_the_calibrator_says():
     bitext, vectors = corpus(1000)
     ranking = rank(bitext, vectors, DIRECTIONS[0])
     calibrator = RetrievalTemperature(0.05, 0.4)
-    shares = calibrator(ranking.scores)
+    shares = calibrator(ranking.scores[:, :100])
     drawn = missing.sample_missing(ranking, certain(calibrator), None)
     assert len(drawn) == 2
+    for one in drawn:  # half of the index is gone, for all queries
+        assert one.candidates == 500
+        assert len(np.unique(one.group)) <= 500
     top = np.mean([r.group[:, 0] == ranking.group[:, 0] for r in drawn])
-    # The best candidate stays the best unless it was drawn and then, in half of the cases, taken out.
-    assert top == pytest.approx(1 - shares[:, 0].mean() / 2, abs=0.03)
+    assert top == pytest.approx(0.5, abs=0.03)
+    # The best candidate is right if it was drawn and stayed, or if better ones are gone and it was drawn.
     right = np.mean([r.gold == 0 for r in drawn])
-    second = np.mean([(r.gold == 0) & (r.group[:, 0] != ranking.group[:, 0]) for r in drawn])
-    assert right == pytest.approx(shares[:, 0].mean() / 2, abs=0.03)
-    assert second == 0  # what was taken out was the answer, so what is left first is none
+    before = 0.5 ** np.arange(1, 101)
+    assert right == pytest.approx((shares[:, :100] * before).sum(1).mean(), abs=0.03)
     absent = np.mean([r.gold < 0 for r in drawn])
-    assert absent == pytest.approx(0.5 + (shares[:, -1] + shares[:, -2]).mean() / 2, abs=0.03)
+    assert absent == pytest.approx(0.5 + shares[:, -1].mean() / 2, abs=0.03)
     assert (missing.sample_missing(ranking, certain(calibrator), None)[0].scores == drawn[0].scores).all()
     assert set(missing.sample_missing(ranking, certain(calibrator), 0)[0].fold) == {1, 2, 3, 4}
 

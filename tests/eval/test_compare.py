@@ -17,6 +17,8 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from tests.documents import different
 from tests.pages import read as read_page
+from xt.calibration import resampling
+from xt.calibration.clusters import shared_draws
 from xt.core.errors import XtError
 from xt.core.files.artifact import new_artifact, open_artifact, write_json
 from xt.core.results.folder import read_document
@@ -110,11 +112,15 @@ def test_differences_are_those_of_the_two_sides_and_means_of_languages(pair, tmp
         assert set(data["by_resource"]) == {"high", "low"} and data["overall"]["n_languages"] == 2
 
 
+IDS = np.array([f"sentence {i}" for i in range(120)])
+
+
 def test_resamples_are_those_of_a_paired_bootstrap_by_hand(pair, tmp_path):
     one, other = (side(answers(0), "swh"), side(answers(1, skill=0.8), "swh"))
-    both = tuple(compare_reading.Answers(*s) for s in (one, other))
-    drawn = compare.paired(both, compare.rng_of("swh", 5), 30)
-    blocks = compare.rng_of("swh", 5).integers(0, 120, (30, 120))
+    both = tuple(compare_reading.Answers(*s, IDS) for s in (one, other))
+    counts = shared_draws(IDS, 30, seed=5)
+    drawn = compare.paired(both, resampling.in_turn(counts), 30)
+    blocks = [np.repeat(np.arange(120), row) for row in counts]
     assert set(drawn) == set(PLAIN)
     for row, picked in enumerate(blocks):
         for key, measure in PLAIN.items():
@@ -179,8 +185,8 @@ def test_without_a_difference_few_p_values_are_small():
     small = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        sides = tuple(compare_reading.Answers(None, (rng.random(100) < 0.7).astype(float)) for _ in "ab")
-        drawn = compare.paired(sides, np.random.default_rng(seed), 200)["accuracy"]
+        sides = tuple(compare_reading.Answers(None, (rng.random(100) < 0.7).astype(float), IDS[:100]) for _ in "ab")
+        drawn = compare.paired(sides, resampling.independent(rng, 100), 200)["accuracy"]
         gap = float(sides[1].correct.mean() - sides[0].correct.mean())
         small += compare.p_value(gap, drawn) < 0.05
     assert 0.01 < small / 200 < 0.11

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from xt.core.pages.numbers import fixed, interval, percent
+from xt.core.pages.numbers import fixed, interval, percent, signed
 from xt.core.pages.tables import Cell, Column, figure, measured, table, words
 from xt.core.results.calibration import Measures
+from xt.core.results.gaps import gaps_of
 from xt.core.results.report import Language, Report, RetrievalRow
 from xt.eval.report.charts import map as charts_map
 from xt.eval.report.reading import Block, blocks, by_name, language_cell, language_name, language_of, macros, resource
@@ -31,13 +32,20 @@ def one(report: Report, block: Block) -> Markup:
 
 
 def close_sentence(report: Report, block: Block) -> Markup:
-    """Return how many languages are close to perfect, and which is farthest; empty where no null value is known."""
-    gaps = {code: gap for code, row in block.languages.items() if (gap := row.excess) is not None}
-    if len(gaps) < 2:
-        return Markup()
-    worst = max(gaps, key=lambda c: gaps[c])
-    near = sum(gap <= CLOSE for gap in gaps.values())
-    return html.close(near, len(gaps), CLOSE, language_name(report, worst), gaps[worst])
+    """Return how many languages are close to perfect, and which is farthest; empty where that is not known.
+
+    By the gaps and their intervals, then by the excess over the null value.
+    """
+    parts, gaps = [], gaps_of(block.languages)
+    if gaps.worst and gaps.outside is not None and gaps.known > 1:
+        name = language_name(report, gaps.worst[1])
+        parts.append(html.gaps(gaps.known - gaps.outside, gaps.known, name, gaps.worst[0]))
+    excesses = {code: gap for code, row in block.languages.items() if (gap := row.excess) is not None}
+    if len(excesses) > 1 and gaps.worst_excess:
+        above, worst = gaps.worst_excess
+        near = sum(gap <= CLOSE for gap in excesses.values())
+        parts.append(html.close(near, len(excesses), CLOSE, language_name(report, worst), above))
+    return Markup(" ").join(parts)
 
 
 def chart(report: Report, block: Block) -> Markup:
@@ -73,11 +81,17 @@ COLUMNS: tuple[Column[Figures], ...] = (
     Column("Accuracy", accuracy, percent, lambda row: interval(row[1].accuracy_ci or row[0].accuracy_ci, 1, 100)),
     Column("without labels", lambda row: row[0].estimated_accuracy.value, percent, estimated),
     Column("equal pool", lambda row: row[1].accuracy_pool, percent),
+    Column("Gap", lambda row: row[0].off, signed, lambda row: interval(row[0].gap_ci)),
     Column("ECE", lambda row: row[0].ece, fixed, lambda row: interval(row[0].ece_ci)),
     Column("Excess", lambda row: row[0].excess),
     Column("T", lambda row: row[0].temperature, lambda value: fixed(value, 4)),
+    Column("Slope", lambda row: row[0].slope, lambda value: fixed(value, 2), lambda row: interval(row[0].slope_ci, 2)),
+    Column("Intercept", lambda row: row[0].intercept, lambda value: fixed(value, 2)),
+    Column("in the large", lambda row: row[0].in_the_large, lambda value: fixed(value, 2)),
+    Column("Brier", lambda row: row[0].brier),
     Column("AUROC", lambda row: row[0].auroc),
     Column("AURC", lambda row: row[0].aurc),
+    Column("nAUC", lambda row: row[0].nauc),
 )
 ABOUT: dict[str, Callable[[Language], str | int | None]] = {
     "Family": lambda row: row.family,

@@ -5,11 +5,12 @@ from statistics import median
 
 from markupsafe import Markup
 
-from xt.core.pages.numbers import difference, fixed, interval, percent, points
+from xt.core.pages.numbers import difference, fixed, interval, percent, points, signed
 from xt.core.pages.rows import Dot, Row, Series, chart, key, legend, reference_key
 from xt.core.pages.svg import Scale, tag
 from xt.core.pages.tables import Cell, figure, table, words
 from xt.core.results.calibration import Bin, Measures, Method
+from xt.core.results.gaps import Gaps, gaps_of
 from xt.core.results.report import Encoder, Report, RetrievalRow
 from xt.eval.report.charts.reliability import reliability
 from xt.eval.report.reading import (
@@ -195,9 +196,10 @@ def error_tables(report: Report, encoder: Encoder, direction: str) -> tuple[str,
         label = method.label or name
         blocks = {"all": method.overall, **method.by_resource}
         rows.append(label)
-        worst = {g: worst_excess(report, method, g) for g in CLASSES}
-        rows += [error_row(CLASSES[g], blocks[g], worst[g]) for g in CLASSES if blocks.get(g) not in NOTHING]
-        wholes += [error_row(label, blocks["all"], worst["all"])] if blocks["all"] not in NOTHING else []
+        gaps = {g: gaps_of(members(report, method, g)) for g in CLASSES}
+        shown = [g for g in CLASSES if blocks.get(g) not in NOTHING]
+        rows += [error_row(report, CLASSES[g], blocks[g], gaps[g]) for g in shown]
+        wholes += [error_row(report, label, blocks["all"], gaps["all"])] if "all" in shown else []
     found = encoder.calibration.get(direction)
     names = ", ".join(language_name(report, c) for c in (found.fit_languages if found else []))
     said = f". Zero-shot temperature fitted on {names}." if names else ""
@@ -207,29 +209,46 @@ def error_tables(report: Report, encoder: Encoder, direction: str) -> tuple[str,
 
 
 NOTHING = (None, Measures())
-ERRORS = ("ECE", "perfect", "excess", "farthest", "NLL", "Brier", "AUROC", "mean stated", "right")
+ERRORS = (
+    "Gap",
+    "farthest",
+    "outside",
+    "ECE",
+    "perfect",
+    "excess",
+    "most",
+    "slope",
+    "intercept",
+    "in the large",
+    "NLL",
+    "Brier",
+    "AUROC",
+    "nAUC",
+    "mean stated",
+    "right",
+)
 
 
-def worst_excess(report: Report, method: Method, group: str) -> tuple[float, str] | None:
-    """The greatest excess of a language of a resource class, and whose it is."""
-    gaps = [
-        (gap, language_name(report, c))
-        for c, r in method.languages.items()
-        if (gap := r.excess) is not None and group in ("all", resource(report, c))
-    ]
-    return max(gaps, default=None)
+def members(report: Report, method: Method, group: str) -> dict[str, Measures]:
+    """Return the rows of the languages of a resource class."""
+    return {c: row for c, row in method.languages.items() if group in ("all", resource(report, c))}
 
 
-def error_row(label: str, m: Measures, worst: tuple[float, str] | None) -> list[Cell]:
-    """One line of the table of errors: excess is ECE less what perfect calibration would show."""
-    gap = m.excess
+def error_row(report: Report, label: str, m: Measures, gaps: Gaps) -> list[Cell]:
+    """One line of the table of errors; excess is ECE less what perfect calibration would show."""
+    mean, worst, most = gaps.mean, gaps.worst, gaps.worst_excess
     return [
         words(label),
+        figure(mean, fixed(mean), interval(m.mean_gap_ci)),
+        figure(worst and abs(worst[0]), signed(worst and worst[0]), language_name(report, worst[1]) if worst else ""),
+        figure(gaps.outside, fixed(gaps.outside, 0), f"of {gaps.known}" if gaps.known else ""),
         figure(m.ece, fixed(m.ece), interval(m.ece_ci)),
         figure(m.ece_null, fixed(m.ece_null)),
-        figure(gap, fixed(gap)),
-        figure(worst and worst[0], fixed(worst and worst[0]), worst[1] if worst else ""),
-        *(figure(value, fixed(value)) for value in (m.nll, m.brier, m.auroc)),
+        figure(gaps.excess, fixed(gaps.excess)),
+        figure(most and most[0], fixed(most and most[0]), language_name(report, most[1]) if most else ""),
+        figure(m.slope, fixed(m.slope, 2), interval(m.slope_ci, 2)),
+        *(figure(value, fixed(value, 2)) for value in (m.intercept, m.in_the_large)),
+        *(figure(value, fixed(value)) for value in (m.nll, m.brier, m.auroc, m.nauc)),
         *(figure(value, percent(value)) for value in (m.mean_confidence, m.accuracy)),
     ]
 
@@ -264,21 +283,21 @@ def ece_chart(report: Report, direction: str) -> Markup:
 
 
 def ece_table(report: Report, direction: str) -> Markup:
-    """Return ECE of every language under every method, folded and sortable."""
+    """Return gap and ECE of every language under every method, folded and sortable."""
     columns = list(every_method(report, direction))
     temperatures = {id(m): {r.temperature for r in m.languages.values()} for *_, m in columns}
     varied = {key: len(values) > 1 for key, values in temperatures.items()}
     head, spans = ["Language"], list[tuple[str, int]]([("", 1)])
     for encoder, series, name, method in columns:
-        head += ["ECE", "T"] if varied[id(method)] else ["ECE"]
-        spans.append((who(encoder, series) + f", {name}", 2 if varied[id(method)] else 1))
+        head += ["gap", "ECE", "T"] if varied[id(method)] else ["gap", "ECE"]
+        spans.append((who(encoder, series) + f", {name}", 3 if varied[id(method)] else 2))
     rows = []
     for code in calibrated_codes(report, direction):
         row = [words(language_name(report, code))]
         for *_, method in columns:
             data = method.languages.get(code) or Measures()
-            row.append(figure(data.ece, fixed(data.ece)))
+            row += [figure(data.off, signed(data.off)), figure(data.ece, fixed(data.ece))]
             row += [figure(data.temperature, fixed(data.temperature, 4))] if varied[id(method)] else []
         rows.append(row)
-    caption = "ECE by language and method; T is the language's own temperature. Select a heading to sort."
+    caption = "Gap and ECE by language and method; T is the language's own temperature. Select a heading to sort."
     return table(caption, head, rows, spans=spans, sort=True, tall=True)

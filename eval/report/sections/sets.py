@@ -1,14 +1,15 @@
 """The report on answers withheld or widened: "none of these" and refusal, and conformal sets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from markupsafe import Markup
 
-from xt.core.pages.numbers import fixed, interval, percent
+from xt.core.pages.numbers import fixed, interval, percent, signed
 from xt.core.pages.rows import Dot, Row, Series, chart, key, legend, reference_key, series_for
 from xt.core.pages.svg import Scale
-from xt.core.pages.tables import figure, table, words
-from xt.core.results.calibration import Conformal, SetsRow, Unanswerable, UnanswerableMethod
+from xt.core.pages.tables import Cell, figure, table, words
+from xt.core.results.calibration import Conformal, Measures, SetsRow, Unanswerable, UnanswerableMethod, UnanswerableRow
+from xt.core.results.gaps import Gaps, gaps_of
 from xt.core.results.report import Report
 from xt.eval.report.reading import by_direction, by_name, language_name, macros, resource
 
@@ -36,6 +37,7 @@ def absent(report: Report, section: Unanswerable, series: Series, title: Markup)
         rows.append(
             [
                 words(name),
+                *(figure(m.off, signed(m.off), interval(m.gap_ci)) for m in (row.answer, row.none)),
                 figure(value, fixed(value), interval(bounds)),
                 figure(refusal.threshold, fixed(refusal.threshold)),
                 figure(refusal.coverage, percent(refusal.coverage)),
@@ -49,23 +51,39 @@ def absent(report: Report, section: Unanswerable, series: Series, title: Markup)
     scale = Scale(min(int(20 * low) / 20, 0.9), 1.0)
     ordered = [line for _, line in sorted(lines, key=lambda pair: -pair[0])]
     drawing = chart(ordered, scale, 5, "decimal")
-    head = ["Language", "AUROC", "threshold", "answered", "risk asked", "risk found"]
+    head = ["Language", "gap, right", "gap, none", "AUROC", "threshold", "answered", "risk asked", "risk found"]
     caption = "Queries with and without an answer, by language. Select a heading to sort."
     by_language = table(caption, head, rows, sort=True, tall=len(rows) > 14)
-    return html.absent(title, _methods(methods, section.risk), bool(ordered), overall, drawing, by_language)
+    return html.absent(title, _methods(report, methods, section.risk), bool(ordered), overall, drawing, by_language)
 
 
-def _methods(methods: Mapping[str, UnanswerableMethod], risk: float | None) -> Markup:
+def _methods(report: Report, methods: Mapping[str, UnanswerableMethod], risk: float | None) -> Markup:
     """Return the table of the means of each method over languages."""
     rows = []
     for name, data in methods.items():
         mean = data.overall
         errors = (mean.auroc, mean.ece, mean.ece_null, mean.none_ece, mean.none_ece_null)
-        cells = [figure(value, fixed(value)) for value in errors]
+        gaps = [gaps_of({c: of(row) for c, row in data.languages.items()}) for of in EVENTS]
+        cells = [cell for one in gaps for cell in gap_cells(report, one)]
+        cells += [figure(value, fixed(value)) for value in errors]
+        slopes = [of(mean).slope for of in EVENTS]
+        cells += [figure(value, fixed(value, 2)) for value in slopes]
         cells += [figure(value, percent(value)) for value in (mean.coverage, risk, mean.risk_found)]
         rows.append([words(name), *cells])
-    head = ["Fitted", "AUROC", "ECE", "null", "ECE of none", "null", "answered", "risk asked", "risk found"]
+    head = ["Fitted", "gap, right", "farthest", "gap, none", "farthest", "AUROC", "ECE", "null", "ECE of none", "null"]
+    head += ["slope", "of none", "answered", "risk asked", "risk found"]
     return table("Means over languages, by how the calibrator was fitted.", head, rows)
+
+
+EVENTS: tuple[Callable[[UnanswerableRow], Measures], ...] = (lambda row: row.answer, lambda row: row.none)
+"""The probability that the best answer is right, and that none is there."""
+
+
+def gap_cells(report: Report, gaps: Gaps) -> list[Cell]:
+    """The mean gap over languages, and the language that is farthest."""
+    worst = gaps.worst
+    name = language_name(report, worst[1]) if worst else ""
+    return [figure(gaps.mean, fixed(gaps.mean)), figure(worst and abs(worst[0]), signed(worst and worst[0]), name)]
 
 
 # -- conformal sets ----------------------------------------------------------------------------------------------------

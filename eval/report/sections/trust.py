@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from xt.core.pages.curves import Line, at_step, curves
-from xt.core.pages.numbers import difference, fixed, interval, percent
+from xt.core.pages.numbers import difference, fixed, interval, percent, signed
 from xt.core.pages.svg import Scale
 from xt.core.pages.tables import Cell, figure, table, words
 from xt.core.results.calibration import Measures, Shots
@@ -34,7 +34,7 @@ def diagrams(report: Report, block: Block) -> list[Panel]:
         name, gap, ece = language_name(report, code), row.excess, row.ece
         title = f"{name}: stated against right, ECE {fixed(ece)}"
         if drawing := small_reliability(row.reliability, block.series, title):
-            aside = f"ECE {fixed(ece)}" + (f", excess {fixed(gap)}" if gap is not None else "")
+            aside = f"gap {signed(row.off)}, ECE {fixed(ece)}" + (f", excess {fixed(gap)}" if gap is not None else "")
             found.append((gap if gap is not None else ece or 0.0, (name, aside, drawing)))
     return [panel for _, panel in sorted(found, key=lambda pair: -pair[0])]
 

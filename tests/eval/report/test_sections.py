@@ -402,6 +402,31 @@ def test_the_page_says_how_many_languages_are_close_and_which_is_farthest(metric
     whole = read(build.render(variant)).text
     said = "In 3 of 6 languages the stated probabilities are within 0.01 of what perfect calibration would show; "
     assert said + "the farthest is Javanese, 0.060 above it." in whole
+    for code, gap in zip(CODES, (-0.03, 0.002, 0.0125, -0.06, 0.009, 0.011), strict=True):
+        rows[code] |= {"gap": gap, "gap_ci": [gap - 0.02, gap + 0.02]}
+    page = read(build.render(variant))
+    said = "In 4 of 6 languages mean stated probability and accuracy differ by no more than chance explains "
+    assert said + "(one in twenty would by chance alone); the farthest is Javanese, −0.060." in page.text
+    assert "Mean gap, stated to right 0.021 worst: Javanese −0.060; beyond chance in 2 of 6 languages" in page.text
+
+
+def test_a_report_of_before_gaps_were_measured_shows_what_it_has(metrics: dict[str, Any]) -> None:
+    variant = copy.deepcopy(metrics)
+    method = variant["encoders"][0]["calibration"]["foreign-english"]["methods"]["zero-shot"]
+    new = {"gap", "gap_ci", "gap_null", "mean_gap", "mean_gap_ci", "slope", "slope_ci", "nauc", "intercept"}
+    for row in (*method["languages"].values(), method["overall"], *method["by_resource"].values()):
+        for key in new & set(row):
+            del row[key]
+    row = method["languages"]["swh"]
+    page = read(build.render(variant))
+    table = page.sections["languages"].table("All languages")
+    shown = dict(zip(table.rows[0], table.row("Swahili swh"), strict=True))
+    gap = row["mean_confidence"] - row["accuracy"]
+    assert shown["Gap"].replace("−", "-").removeprefix("+") == f"{gap:.3f}" and "Slope" not in shown
+    table = page.sections["calibration"].table("Calibration of one, foreign → English, means")
+    shown = dict(zip(table.rows[0], table.row("method zero-shot"), strict=True))
+    gaps = [abs(r["mean_confidence"] - r["accuracy"]) for r in method["languages"].values()]
+    assert shown["Gap"] == f"{np.mean(gaps):.3f}" and shown["outside"] == shown["slope"] == "–"
 
 
 def test_each_methods_farthest_language_stands_beside_its_mean(metrics: dict[str, Any]) -> None:
@@ -412,7 +437,14 @@ def test_each_methods_farthest_language_stands_beside_its_mean(metrics: dict[str
         method["languages"][code] |= {"ece_null": 0.02, "ece": 0.02 + gap}
     table = read(build.render(variant)).sections["calibration"].table("Calibration of one, foreign → English, means")
     row = dict(zip(table.rows[0], table.row("method per-language"), strict=True))
-    assert row["excess"] == "0.030" and row["farthest"] == "0.060 Javanese"
+    assert row["excess"] == "0.016" and row["most"] == "0.060 Javanese"  # the one below 0 counts as 0
+    gaps = {code: method["languages"][code]["gap"] for code in CODES}
+    worst = max(gaps, key=lambda code: abs(gaps[code]))
+    name = variant["languages"][worst]["name"]
+    assert row["Gap"].startswith(f"{np.mean(np.abs(list(gaps.values()))):.3f} [")
+    assert row["farthest"].replace("−", "-") == f"{gaps[worst]:+.3f} {name}"
+    assert row["outside"] == f"{method['overall']['gaps_outside']} of 6"
+    assert table.rows[0].index("Gap") == 1 and table.rows[0].index("farthest") == 2
 
 
 def test_conventions_and_equal_pools_stand_beside_accuracy(page: Element) -> None:

@@ -29,7 +29,7 @@ ENGLISH = {code: [f"sentence {i}" for i in range(150)] for code in RESOURCES}
 
 def ranking(n: int, temperature: float, *, seed: int = 0) -> Ranking:
     one = cases.ranking(n, temperature, seed=seed)
-    return Ranking(one.scores, one.group, one.gold, one.fold, one.candidates)
+    return Ranking(one.scores, one.group, one.gold, one.fold, one.candidates, np.arange(n))
 
 
 @pytest.fixture(scope="module")
