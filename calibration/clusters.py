@@ -56,7 +56,7 @@ def _drawn(keys: bytes, members: bytes, repeats: int, seed: int) -> Counts:
     step = max(1, CELLS // len(key))
     for start in range(0, repeats, step):
         rows = np.arange(start, min(repeats, start + step), dtype=np.uint64)
-        cells = _mix(key ^ _mix(rows + np.uint64(seed) * GOLDEN)[:, None])
+        cells = _mix(key ^ _mix(rows + np.uint64(seed * int(GOLDEN) % 2**64))[:, None])
         out[start : start + len(rows)] = _first(cells, member, held, rng)
     out.flags.writeable = False
     return out

@@ -255,17 +255,23 @@ def test_a_direction_that_one_side_lacks_is_left_out_and_said(pair, tmp_path):
         compare.compare(tmp_path / "c", write(tmp_path / "d", other_way), tmp_path / "out2")
 
 
-def test_languages_are_drawn_independently(tmp_path):
-    # two languages with the same answers: the interval of their mean is narrower by the root of two
+@pytest.mark.parametrize("shared", [True, False])
+def test_languages_are_drawn_together_as_far_as_they_share_sentences(shared, tmp_path):
+    # Two languages with the same answers: the mean is as wide as either where the sentences are the same, and
+    # narrower by the root of two where they are others.
     rows = [r for r in answers(0) if r["language"] == "deu"]
     worse = [r for r in answers(1, skill=0.8) if r["language"] == "deu"]
-    twice = [[*some, *({**r, "language": "swh"} for r in some)] for some in (rows, worse)]
+    other = {"language": "swh"}
+    twice = [
+        [*some, *({**r, **other, "gold": r["gold"] if shared else f"other {r['gold']}"} for r in some)]
+        for some in (rows, worse)
+    ]
     folders = [write(tmp_path / f"d{i}", some) for i, some in enumerate(twice)]
     data = compare.compare(*folders, tmp_path / "out").comparison.to_json()["directions"]["foreign-english"]
     one, both = (
         ends[1] - ends[0] for ends in (data["languages"]["deu"]["ci"]["brier"], data["overall"]["ci"]["brier"])
     )
-    assert both == pytest.approx(one / np.sqrt(2), rel=0.1)
+    assert both == pytest.approx(one if shared else one / np.sqrt(2), rel=0.1)
 
 
 def change(rows: Rows, place: int, **values: Any) -> Rows:
