@@ -168,6 +168,7 @@ def endless() -> Iterator[Example]:
 
 
 def _prepare_forever(inputs_of: str, report: Any) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not outlive a fork, and would be waited for
     resolved = resolve(inputs_of)
     report.set()
     prepare("name", task("pair"), endless(), Inputs(resolved.path / "tokenizer.json", resolved.spec))
@@ -176,7 +177,7 @@ def _prepare_forever(inputs_of: str, report: Any) -> None:
 def test_a_killed_preparation_does_not_look_whole(inputs: Inputs, tiny_folder: Path, cache: Path) -> None:
     context = multiprocessing.get_context("fork")
     started = context.Event()
-    process = context.Process(target=_prepare_forever, args=(str(tiny_folder), started))
+    process = context.Process(target=_prepare_forever, args=(str(tiny_folder), started), daemon=True)
     process.start()
     assert started.wait(30)
     until = time.monotonic() + 30
@@ -208,6 +209,7 @@ def test_an_old_draft_is_removed_and_what_is_none_stays(inputs: Inputs, cache: P
 
 
 def _prepare_at_once(inputs_of: str, barrier: Any, found: Any) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not outlive a fork, and would be waited for
     resolved = resolve(inputs_of)
     inputs = Inputs(resolved.path / "tokenizer.json", resolved.spec)
 
@@ -222,7 +224,8 @@ def _prepare_at_once(inputs_of: str, barrier: Any, found: Any) -> None:
 def test_two_may_prepare_the_same_at_once(tiny_folder: Path, cache: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier, found = context.Barrier(3), context.Queue()
-    processes = [context.Process(target=_prepare_at_once, args=(str(tiny_folder), barrier, found)) for _ in range(3)]
+    arguments = (str(tiny_folder), barrier, found)
+    processes = [context.Process(target=_prepare_at_once, args=arguments, daemon=True) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

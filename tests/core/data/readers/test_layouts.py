@@ -676,7 +676,7 @@ def test_memory_stays_flat(tmp_path: Path):
     finally:
         tracemalloc.stop()
     assert count == log.read == 30_000
-    assert peak < 2_000_000  # all rows at once take 13 MB
+    assert peak < 2_000_000  # all rows at once take 9 MB
 
 
 def test_published_rows_of_hellaswag_that_say_val_are_dev_rows(tmp_path: Path):
