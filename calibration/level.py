@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from xt.calibration import resampling
@@ -70,28 +71,36 @@ def cox(confidence: Floats, correct: Floats, ids: Ids | None = None) -> Cox:
     x, right = logit(np.clip(confidence, EDGE, 1 - EDGE)), correct == 1
     if right.all() or not right.any():
         return Cox(None, None, None, None)
-    large = float(_regress(np.ones((len(x), 1)), correct, x)[0])
+    large = _in_the_large(x, float(correct.mean()))
     if x[right].min() >= x[~right].max() or x[~right].min() >= x[right].max():  # apart, or all confidences equal
         return Cox(None, None, large, None)
     design = np.column_stack([np.ones(len(x)), x])
-    found = _regress(design, correct, np.zeros(len(x)))
+    found = _regress(design, correct)
     slope, half = float(found[1]), 1.96 * _deviation(design, correct, found, ids)
     ends = [slope - half, slope + half] if len(x) >= resampling.MIN_ITEMS else None
     return Cox(slope, float(found[0]), large, ends)
 
 
-def _regress(design: Floats, correct: Floats, offset: Floats) -> Floats:
+def _in_the_large(x: Floats, accuracy: float) -> float:
+    """Return what has to be added to some log odds for their mean probability to be the accuracy, in (0, 1)."""
+    ends = logit(np.array(accuracy)) - x.max() - 1, logit(np.array(accuracy)) - x.min() + 1
+    return float(brentq(lambda shift: float(expit(x + shift).mean()) - accuracy, *map(float, ends), xtol=1e-12))
+
+
+def _regress(design: Floats, correct: Floats) -> Floats:
     """Return the weights (k,) of a logistic regression, which has finite ones, by Newton's method."""
 
     def loss(w: Floats) -> float:
-        z = design @ w + offset
+        z = design @ w
         return float(np.logaddexp(0, z).sum() - correct @ z)
 
     weights = np.zeros(design.shape[1])
     now = loss(weights)
     for _ in range(STEPS):
-        p = expit(design @ weights + offset)
-        step = np.linalg.solve((design * (p * (1 - p))[:, None]).T @ design, design.T @ (correct - p))
+        p = expit(design @ weights)
+        curvature = (design * (p * (1 - p))[:, None]).T @ design
+        curvature += (1e-12 * np.abs(curvature).max() + 1e-12) * np.eye(len(weights))  # solvable where all p are 0 or 1
+        step = np.linalg.solve(curvature, design.T @ (correct - p))
         size = 1.0
         while (after := loss(weights + size * step)) > now + 1e-12 * abs(now) and size > 1e-6:
             size /= 2
@@ -108,5 +117,5 @@ def _deviation(design: Floats, correct: Floats, weights: Floats, ids: Ids | None
     if ids is not None:
         cluster = np.unique(ids, return_inverse=True)[1]
         scores = np.column_stack([np.bincount(cluster, column) for column in scores.T])
-    bread = np.linalg.inv((design * (p * (1 - p))[:, None]).T @ design)
+    bread = np.linalg.pinv((design * (p * (1 - p))[:, None]).T @ design)
     return float(np.sqrt((bread @ (scores.T @ scores) @ bread)[-1, -1]))

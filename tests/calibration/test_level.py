@@ -83,6 +83,20 @@ def test_there_is_no_slope_where_the_likelihood_has_no_maximum():
     assert cox(sure, np.array([0, 1, 0, 1])).slope > 0
 
 
+@pytest.mark.parametrize("confident", [True, False])
+@pytest.mark.parametrize("wrong", [1, 3, 40])
+def test_confidences_that_are_far_off_have_an_intercept_and_perhaps_a_slope(wrong, confident):
+    """All but 1 while some answers are wrong; or near 0, as a softmax of cosines gives, while nearly all are right."""
+    rng = np.random.default_rng(wrong)
+    confidence = 1 - 10.0 ** -rng.uniform(3, 6, 300) if confident else rng.uniform(0.0099, 0.0102, 300)
+    correct = np.ones(300)
+    correct[rng.permutation(300)[:wrong]] = 0
+    found = cox(confidence, correct)
+    shifted = np.log(confidence / (1 - confidence)) + found.in_the_large
+    assert (1 / (1 + np.exp(-shifted))).mean() == pytest.approx(1 - wrong / 300, abs=1e-6)
+    assert found.slope is None or np.isfinite([found.slope, found.intercept, *found.slope_ci]).all()
+
+
 def test_intervals_of_the_gap_leave_out_0_one_time_in_twenty_also_where_all_answers_are_right():
     outside = 0
     for seed in range(150):
