@@ -13,11 +13,11 @@ from scipy.special import expit, logit
 
 from xt.calibration import resampling
 from xt.calibration.clusters import Ids
+from xt.calibration.fit.logistic import fit_logistic
 from xt.calibration.resampling import Floats
 
 EDGE = 1e-6
 """Confidences are kept this far from 0 and 1 before the logit, or one that is sure and wrong would outweigh all."""
-STEPS = 100
 
 
 def gap(confidence: Floats, correct: Floats) -> float:
@@ -74,40 +74,16 @@ def cox(confidence: Floats, correct: Floats, ids: Ids | None = None) -> Cox:
     large = _in_the_large(x, float(correct.mean()))
     if x[right].min() >= x[~right].max() or x[~right].min() >= x[right].max():  # apart, or all confidences equal
         return Cox(None, None, large, None)
-    design = np.column_stack([np.ones(len(x)), x])
-    found = _regress(design, correct)
-    slope, half = float(found[1]), 1.96 * _deviation(design, correct, found, ids)
-    ends = [slope - half, slope + half] if len(x) >= resampling.MIN_ITEMS else None
-    return Cox(slope, float(found[0]), large, ends)
+    (slope,), intercept = fit_logistic(x[:, None], correct, ridge=0.0)
+    half = 1.96 * _deviation(np.column_stack([np.ones(len(x)), x]), correct, np.array([intercept, slope]), ids)
+    ends = [float(slope - half), float(slope + half)] if len(x) >= resampling.MIN_ITEMS else None
+    return Cox(float(slope), intercept, large, ends)
 
 
 def _in_the_large(x: Floats, accuracy: float) -> float:
     """Return what has to be added to some log odds for their mean probability to be the accuracy, in (0, 1)."""
     ends = logit(np.array(accuracy)) - x.max() - 1, logit(np.array(accuracy)) - x.min() + 1
     return float(brentq(lambda shift: float(expit(x + shift).mean()) - accuracy, *map(float, ends), xtol=1e-12))
-
-
-def _regress(design: Floats, correct: Floats) -> Floats:
-    """Return the weights (k,) of a logistic regression, which has finite ones, by Newton's method."""
-
-    def loss(w: Floats) -> float:
-        z = design @ w
-        return float(np.logaddexp(0, z).sum() - correct @ z)
-
-    weights = np.zeros(design.shape[1])
-    now = loss(weights)
-    for _ in range(STEPS):
-        p = expit(design @ weights)
-        curvature = (design * (p * (1 - p))[:, None]).T @ design
-        curvature += (1e-12 * np.abs(curvature).max() + 1e-12) * np.eye(len(weights))  # solvable where all p are 0 or 1
-        step = np.linalg.solve(curvature, design.T @ (correct - p))
-        size = 1.0
-        while (after := loss(weights + size * step)) > now + 1e-12 * abs(now) and size > 1e-6:
-            size /= 2
-        weights, now = weights + size * step, after
-        if np.abs(step).max() < 1e-9 * max(1.0, float(np.abs(weights).max())):
-            break
-    return weights
 
 
 def _deviation(design: Floats, correct: Floats, weights: Floats, ids: Ids | None) -> float:

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xt.calibration.apply.maps import sigmoid
+from xt.calibration.apply.retrieval import Floats
 from xt.core.errors import XtError
 
-Floats = npt.NDArray[np.float64]
 KIND = "retrieval-relevance"
 DEPTH = 100
 """Candidates that are read; those of an index of fewer are all read."""
@@ -113,11 +114,6 @@ def _softmax(scores: Floats) -> Floats:
     p /= p.sum(1, keepdims=True)
     p = np.clip(p, 1e-9, 1 - 1e-6)
     return np.asarray(np.log(p) - np.log1p(-p))
-
-
-def logistic(x: Floats) -> Floats:
-    """Return 1 / (1 + exp(-x)), without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(x, np.float64))))
 
 
 @dataclass(frozen=True)
@@ -233,7 +229,7 @@ class RelevanceModel:
         full = padded(given)
         odds = self.others(candidate_features(full))
         odds[:, 0] = self.best(best_features(full))
-        p = np.minimum.accumulate(logistic(odds + shift.relevant), axis=1)
+        p = np.minimum.accumulate(sigmoid(odds + shift.relevant), axis=1)
         there = np.isfinite(given[:, :DEPTH])
         same = (full[:, 1:] == full[:, :-1]) & np.pad(there, ((0, 0), (0, DEPTH - there.shape[1])))[:, 1:]
         for row in np.flatnonzero(same.any(1)):
@@ -263,8 +259,8 @@ class RelevanceModel:
         if fewest < LEAST:
             raise XtError(f"A query has {fewest} candidates; at least {LEAST} are needed to tell them apart.")
         given = self.given_present(scores, shift)
-        with np.errstate(divide="ignore"):
-            present = logistic(evidence + np.log(share) - np.log1p(-share))
+        ratio = np.exp(evidence)
+        present = share * ratio / (share * ratio + 1 - share)
         held = (given >= self.candidate_limit) & there
         return Assessment(present[:, None] * given, 1 - present, held, evidence <= self.none_limit)
 

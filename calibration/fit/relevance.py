@@ -19,7 +19,6 @@ from xt.calibration.apply.relevance import (
     CANDIDATE,
     DEPTH,
     LEAST,
-    Floats,
     Regression,
     RelevanceModel,
     best_features,
@@ -27,7 +26,8 @@ from xt.calibration.apply.relevance import (
     design,
     padded,
 )
-from xt.calibration.fit.maps import fit_logistic
+from xt.calibration.apply.retrieval import Floats
+from xt.calibration.fit.logistic import fit_logistic
 from xt.core.errors import XtError
 
 Rows = npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ MIN_ANSWERED = 20
 
 
 @dataclass(frozen=True)
-class Collection:
+class EncodedCollection:
     """Queries, documents and what is relevant, as vectors of length 1."""
 
     corpus: str
@@ -83,7 +83,7 @@ class Searched:
         return np.asarray(self.relevant[:, 0])
 
 
-def search(collection: Collection, rows: Rows, queries: Rows) -> Searched:
+def search_exactly(collection: EncodedCollection, rows: Rows, queries: Rows) -> Searched:
     """Search an index of some documents of a collection for some of its queries, exactly."""
     rows = np.sort(rows)
     scores = collection.queries[queries] @ collection.documents[rows].T  # (n, documents)
@@ -103,7 +103,7 @@ def search(collection: Collection, rows: Rows, queries: Rows) -> Searched:
 
 
 def remove_answers(
-    collection: Collection, rows: Rows, answerable: float, rng: np.random.Generator
+    collection: EncodedCollection, rows: Rows, answerable: float, rng: np.random.Generator
 ) -> tuple[Rows, Rows]:
     """Take the relevant documents of some queries out of an index, so that about a share of them keeps an answer.
 
@@ -118,7 +118,7 @@ def remove_answers(
     return np.flatnonzero(inside), np.array(had, np.int64)
 
 
-def situations(collection: Collection, *, seed: int = 0, count: int = SITUATIONS) -> Iterator[Searched]:
+def situations(collection: EncodedCollection, *, seed: int = 0, count: int = SITUATIONS) -> Iterator[Searched]:
     """Search a collection as indexes of several sizes, half of the answers removed; too small ones are left out.
 
     The first third has all documents, the others a random part, its size spread evenly on a scale of logarithms.
@@ -131,7 +131,7 @@ def situations(collection: Collection, *, seed: int = 0, count: int = SITUATIONS
         rows, queries = remove_answers(collection, some, 0.5, rng)
         if len(rows) < LEAST or len(queries) < MIN_ANSWERED:
             continue
-        found = search(collection, rows, queries)
+        found = search_exactly(collection, rows, queries)
         if MIN_ANSWERED <= found.answerable.sum() <= len(queries) - MIN_ANSWERED:
             yield found
 

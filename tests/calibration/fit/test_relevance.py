@@ -11,13 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from xt.calibration.apply.relevance import DEPTH, Shift
 from xt.calibration.fit.relevance import (
     RIDGE,
-    Collection,
+    EncodedCollection,
     Searched,
     corpus_weights,
     fit_regression,
     fit_relevance,
     remove_answers,
-    search,
+    search_exactly,
     set_limits,
     situations,
 )
@@ -36,7 +36,7 @@ def collection(seed, *, noise=1.05, documents=400, queries=300, corpus="made"):
     rows = rng.integers(0, documents, queries)
     mixed = vectors[rows] + noise * units(rng, queries)
     mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-    return Collection(corpus, "eng", mixed, vectors, [np.array([row]) for row in rows])
+    return EncodedCollection(corpus, "eng", mixed, vectors, [np.array([row]) for row in rows])
 
 
 def several(seed):
@@ -80,14 +80,14 @@ def test_log_odds_at_an_even_prior_leave_the_share_of_the_sample_out():
 
 
 def test_a_search_is_that_by_hand():
-    made = Collection(
+    made = EncodedCollection(
         "made",
         "eng",
         np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32),
         np.array([[0, 1], [1, 0], [0.8, 0.6], [-1, 0]], np.float32),
         [np.array([1]), np.array([3]), np.array([], int)],
     )
-    found = search(made, np.array([2, 0, 1]), np.arange(3))
+    found = search_exactly(made, np.array([2, 0, 1]), np.arange(3))
     np.testing.assert_allclose(found.scores[:, :3], [[1, 0.8, 0], [1, 0.6, 0], [0.96, 0.8, 0.6]], atol=1e-6)
     assert found.scores.shape == (3, DEPTH) and np.isneginf(found.scores[:, 3:]).all()
     assert found.relevant[:, :3].tolist() == [[True, False, False], [False] * 3, [False] * 3]
@@ -105,7 +105,7 @@ def test_answers_are_really_removed():
     assert 0.4 < len(wanted & set(rows.tolist())) / len(wanted) < 0.6
     had = [i for i, one in enumerate(none.relevant) if not len(one) or one[0] < 300]
     assert queries.tolist() == had and had[-1] == 299
-    found = search(none, rows, queries)
+    found = search_exactly(none, rows, queries)
     assert found.answerable.tolist() == [len(none.relevant[q]) > 0 and none.relevant[q][0] in rows for q in queries]
 
 

@@ -1,6 +1,6 @@
 """Maps of confidences, drawn temperatures and matched means against independent implementations and numbers by hand.
 
-Tests `calibration/apply/maps.py` and `calibration/fit/maps.py` as well.
+Tests `calibration/apply/maps.py`, `calibration/fit/maps.py` and `calibration/fit/logistic.py` as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from xt.calibration.apply import maps as confidence_maps
 from xt.calibration.apply.file import CalibrationTable, table_of
 from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature, read_calibrator
-from xt.calibration.fit.maps import MAPS, fit_logistic, fit_map
+from xt.calibration.fit.logistic import fit_logistic
+from xt.calibration.fit.maps import MAPS, fit_map
 from xt.calibration.fit.temperature import fit_margin, fit_shrunk, fit_temperature, information, match_confidence
 from xt.core.errors import XtError
 
