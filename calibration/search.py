@@ -322,8 +322,6 @@ class _Methods:
         Where the accuracy is unknown the other corpus's one temperature stands in.
         """
         none = given["predicted"].none_score
-        if (line := given["predicted"].line) is not None:
-            none = line.none_score
         if none is None:
             raise XtError('the other report has no score of "none of these" for it')
         name = next((s for s in ("zero-shot", "pooled") if s in given and given[s].calibrator is not None), "")

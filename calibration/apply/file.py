@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 from xt.calibration.apply import heads
 from xt.calibration.apply.estimate import AccuracyEstimate
 from xt.calibration.apply.heads import HeadCalibrator
-from xt.calibration.apply.line import AccuracyLine
 from xt.calibration.apply.pairs import PairProbability
 from xt.calibration.apply.retrieval import Calibrator, read_calibrator
 from xt.core import __version__, languages
@@ -51,8 +50,6 @@ class MethodFit(Generic[C]):
     """Language -> a calibrator of its own."""
     fitted_on: tuple[str, ...] = ()
     """Languages."""
-    line: AccuracyLine | None = None
-    """What predicted the temperature of a further language before accuracies were estimated without labels."""
     scope: str = ""
     """Of a map: which temperature is under it."""
     unanswerable: float | None = None
@@ -69,8 +66,6 @@ class MethodFit(Generic[C]):
             out["calibrator"] = self.calibrator.to_json()
         if self.languages:
             out["languages"] = {code: calibrator.to_json() for code, calibrator in self.languages.items()}
-        if self.line is not None:
-            out["line"] = self.line.to_json()
         if self.fitted_on:
             out["fitted_on"] = list(self.fitted_on)
         if self.scope:
@@ -87,7 +82,8 @@ class MethodFit(Generic[C]):
     def from_json(cls, value: Mapping[str, Any], read: Callable[[Mapping[str, Any]], C]) -> MethodFit[C]:
         """Read what `to_json` wrote, each calibrator by `read`; or as it was before there was a version.
 
-        A calibrator then stood among its own facts, and those of single languages were all that there was.
+        A calibrator then stood among its own facts, and those of single languages were all that there was. Of the
+        `line` that predicted accuracies before they were estimated without labels, what still counts is its score.
         """
         if "calibrator" in value:
             own = value["calibrator"]
@@ -97,14 +93,12 @@ class MethodFit(Generic[C]):
             own = None
         if own is None and not {"languages", "line", "estimates"} & set(value):
             return cls(languages={str(code): read(one) for code, one in value.items()})
-        line = value.get("line")
         share = value.get("unanswerable")
-        none = None if own is value else value.get("none_score")  # of the calibrator itself, there
+        none = None if own is value else value.get("none_score", value.get("line", {}).get("none_score"))
         return cls(
             None if own is None else read(own),
             {str(code): read(one) for code, one in value.get("languages", {}).items()},
             tuple(map(str, value.get("fitted_on", ()))),
-            None if line is None else AccuracyLine.from_json(line),
             str(value.get("scope", "")),
             None if share is None else float(share),
             {str(code): AccuracyEstimate.from_json(one) for code, one in value.get("estimates", {}).items()},

@@ -16,7 +16,6 @@ from tests.calibration.cases import search, with_gold
 from xt.calibration import accuracy
 from xt.calibration.accuracy import estimate_accuracy, predict_temperature, sample_answers
 from xt.calibration.apply.estimate import AccuracyEstimate
-from xt.calibration.apply.line import AccuracyLine
 from xt.calibration.matching import agreement, assign, different_queries
 from xt.calibration.predictions import Predictions, searched
 from xt.core.errors import XtError
@@ -218,7 +217,3 @@ def test_the_widest_bracket_that_is_reported_is_a_quarter(monkeypatch):
 def test_what_was_estimated_survives_json_and_so_does_the_line_of_before():
     for one in (AccuracyEstimate(0.7, 0.6, 0.8), AccuracyEstimate.refuse("too few")):
         assert AccuracyEstimate.from_json(one.to_json()) == one
-    line = AccuracyLine(-0.2, 1.05, 0.81)
-    assert AccuracyLine.from_json(line.to_json()) == line
-    with pytest.raises(XtError, match="predictor"):
-        AccuracyLine.from_json({"kind": "else"})

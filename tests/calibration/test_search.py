@@ -17,8 +17,7 @@ from tests.calibration.cases import drawn, ranking, search, with_gold
 from xt.calibration import measures
 from xt.calibration.accuracy import estimate_accuracy
 from xt.calibration.apply.file import MethodFit, SearchCalibration, from_json
-from xt.calibration.apply.line import AccuracyLine
-from xt.calibration.apply.retrieval import RetrievalTemperature
+from xt.calibration.apply.retrieval import RetrievalTemperature, read_calibrator
 from xt.calibration.fit import temperature as fitting
 from xt.calibration.fit.maps import MAPS, fit_map
 from xt.calibration.fit.temperature import fit_margin, fit_temperature, losses
@@ -353,8 +352,8 @@ def test_what_another_corpus_gave_is_applied_as_it_is():
         scored = found["given-predicted"].scored[code]
         assert scored.estimate == estimate_accuracy(ranked)
         assert scored.confidence.mean() == pytest.approx(scored.estimate.value, abs=1e-3)
-    line = AccuracyLine(0.3, 0.9, kept["predicted"].none_score)
-    former = {"predicted": MethodFit(line=line)}  # as it was written before accuracies needed no labels
+    line = {"kind": "distinct-share", "bias": 0.3, "slope": 0.9, "none_score": kept["predicted"].none_score}
+    former = {"predicted": MethodFit.from_json({"line": line}, read_calibrator)}  # as it was written with labels
     (again,) = [m for m in calibrate(new, None, given=former).methods if m.key == "given-predicted"]
     np.testing.assert_array_equal(again.scored["swh"].confidence, found["given-predicted"].scored["swh"].confidence)
 

@@ -1,6 +1,6 @@
 """calibration.json: each kind survives being written, and every shape that was ever written gives the same calibrators.
 
-Tests `calibration/apply/line.py`, `calibration/apply/pairs.py` and `calibration/methods.py` as well.
+Tests `calibration/apply/pairs.py` and `calibration/methods.py` as well.
 """
 
 import json
@@ -22,7 +22,6 @@ from xt.calibration.apply.file import (
     SearchCalibration,
 )
 from xt.calibration.apply.heads import LabelTemperature, OfAnswers, OneVsRest, VectorScaling
-from xt.calibration.apply.line import AccuracyLine
 from xt.calibration.apply.maps import Beta, Histogram, Isotonic, Platt
 from xt.calibration.apply.pairs import FEATURES, PairProbability
 from xt.calibration.apply.retrieval import Rescaled, RetrievalMargin, RetrievalTemperature
@@ -40,9 +39,7 @@ WRITTEN = {
             "e": {
                 "foreign-english": {
                     "zero-shot": MethodFit(ONE, fitted_on=("deu", "fra")),
-                    "predicted": MethodFit(
-                        languages={"swh": TWO}, fitted_on=("deu",), line=AccuracyLine(-0.2, 1.1, 0.8)
-                    ),
+                    "predicted": MethodFit(languages={"swh": TWO}, fitted_on=("deu",), none_score=0.8),
                     "per-language": MethodFit(languages={"deu": ONE, "swh": TWO}),
                     "platt": MethodFit(PLATT, fitted_on=("deu",), scope="zero-shot"),
                     "none-of-these": MethodFit(NONE, {"swh": RetrievalMargin(0.04, 0.1)}, ("deu",), unanswerable=0.5),
@@ -205,7 +202,7 @@ def test_files_that_the_version_before_wrote_give_the_numbers_that_stand_in_them
             assert found[name].fitted_on == tuple(raw["fitted_on"])
         own = raw if name in ("per-language", "shrunk") else raw.get("languages", {})
         assert {code: one.to_json() for code, one in found[name].languages.items()} == own
-    assert found["predicted"].line.to_json() == methods["predicted"]["line"]
+    assert found["predicted"].none_score == methods["predicted"]["line"]["none_score"]
     (mined,) = json.loads((FORMER / "mining.json").read_text()).values()
     pairs = file.read(FORMER / "mining.json").encoders["encoder"]
     for code, raw in mined.items():
