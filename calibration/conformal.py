@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration import measures, resampling
 from xt.calibration.accuracy import PredictedTemperature, sample_answers
 from xt.calibration.apply.retrieval import Floats, RetrievalTemperature
+from xt.calibration.measuring import measures, resampling
 from xt.calibration.predictions import FOLDS, Predictions
 from xt.calibration.search import apply_rows, fit_excluding
 from xt.core.errors import XtError

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration import measures, resampling
 from xt.calibration.accuracy import PredictedTemperature, sample_answers
 from xt.calibration.apply.file import CANDIDATES, MethodFit
 from xt.calibration.apply.retrieval import Calibrator, Floats, Rescaled, RetrievalMargin
-from xt.calibration.clusters import Ids, keys_of
 from xt.calibration.fit.maps import fit_map
 from xt.calibration.fit.temperature import fit_margin
-from xt.calibration.means import average
+from xt.calibration.measuring import measures, resampling
+from xt.calibration.measuring.clusters import Ids, keys_of
+from xt.calibration.measuring.means import average
 from xt.calibration.predictions import FOLDS, NONE_OF_THESE, Columns, Predictions, pool
 from xt.calibration.search import enough, grouped
 from xt.core.errors import XtError

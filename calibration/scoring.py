@@ -20,9 +20,9 @@ from xt.calibration.apply.heads import (
     VectorScaling,
 )
 from xt.calibration.apply.retrieval import Calibrator, Rescaled, RetrievalMargin, RetrievalTemperature
-from xt.calibration.clusters import keys_of
 from xt.calibration.fit.heads import event_losses
 from xt.calibration.fit.temperature import losses
+from xt.calibration.measuring.clusters import keys_of
 from xt.calibration.predictions import Columns, Floats, Predictions
 from xt.core.errors import XtError
 
@@ -70,7 +70,7 @@ class Scored:
     estimate: AccuracyEstimate | None = None
     """The accuracy that the method took for the language's, without a label of it."""
     ids: npt.NDArray[np.uint64] | None = None
-    """(n,): the example or query, as `xt.calibration.clusters.keys_of` has it; its translations share it."""
+    """(n,): the example or query, as `xt.calibration.measuring.clusters.keys_of` has it; its translations share it."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration import measures
 from xt.calibration.fit.heads import fit_log_temperature
 from xt.calibration.fit.temperature import fit_shrunk
 from xt.calibration.heads import prior_of
+from xt.calibration.measuring import measures
 from xt.calibration.predictions import FOLDS, Columns, Predictions
 from xt.calibration.scoring import AnyCalibrator, Fitted, Scored, score
 from xt.calibration.search import CrossFit

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration import measures
-from xt.calibration.clusters import Ids
-from xt.calibration.means import average
+from xt.calibration.measuring import measures
+from xt.calibration.measuring.clusters import Ids
+from xt.calibration.measuring.means import average
 from xt.calibration.predictions import Floats
 from xt.calibration.scoring import Method, Scored
 
@@ -26,9 +26,9 @@ def summary(
     """Measure every method: per language, by resource class and overall (means over languages).
 
     The interval of a mean over languages comes from resampling the sentences, each with its translations
-    (`xt.calibration.clusters`). `ece_excess` is the ECE less its null value, which a perfectly calibrated model shows
-    on average; where it is below 0 it counts as 0 in a mean, so that no language makes up for another. Slope and
-    intercepts of several languages (`xt.calibration.level.cox`) are those of all their predictions together.
+    (`xt.calibration.measuring.clusters`). `ece_excess` is the ECE less its null value, which a perfectly calibrated
+    model shows on average; where it is below 0 it counts as 0 in a mean, so that no language makes up for another. Slope and
+    intercepts of several languages (`xt.calibration.measuring.level.cox`) are those of all their predictions together.
 
     Args:
         methods: what scored the predictions of some languages.

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from xt.calibration import resampling
-from xt.calibration.clusters import shared_draws
-from xt.calibration.resampling import Draw, Floats, Sample, in_turn
+from xt.calibration.measuring import resampling
+from xt.calibration.measuring.clusters import shared_draws
+from xt.calibration.measuring.resampling import Draw, Floats, Sample, in_turn
 from xt.core.errors import XtError
 from xt.core.files.artifact import refuse_existing
 from xt.core.languages import resource_of

@@ -16,7 +16,7 @@ from xt.calibration.apply.maps import EDGE, Beta, ConfidenceMap, Histogram, Isot
 from xt.calibration.apply.retrieval import Floats, RetrievalMargin, RetrievalTemperature
 from xt.calibration.fit.logistic import fit_logistic, fit_standardised
 from xt.calibration.fit.temperature import checked
-from xt.calibration.measures import BINS, equal_mass
+from xt.calibration.measuring.measures import BINS, equal_mass
 from xt.calibration.methods import MAP, PARALLEL, names
 from xt.core.errors import XtError, unknown
 

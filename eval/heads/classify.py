@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from xt.calibration import heads as head_calibration
-from xt.calibration import measures, shots
+from xt.calibration import shots
 from xt.calibration.apply.file import HeadCalibration, HeadFits
 from xt.calibration.apply.heads import LabelTemperature
 from xt.calibration.fit.heads import some_examples
+from xt.calibration.measuring import measures
 from xt.calibration.predictions import FOLDS, Predictions
 from xt.calibration.scoring import Method
 from xt.calibration.summary import summary

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration import measures
 from xt.calibration.apply.pairs import PairProbability
 from xt.calibration.fit.maps import fit_standardised
 from xt.calibration.guarantees import FDR, PRECISION, RISK, discoveries, guaranteed_threshold
+from xt.calibration.measuring import measures
 from xt.eval.mining.margin import Floats, Mined, scored
 
 MIN_PAIRS = 30

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration import measures
+from xt.calibration.measuring import measures
 from xt.core import languages
 from xt.core.copies import Copies, count_copies
 from xt.core.encoder.text import Encoder, Vectors

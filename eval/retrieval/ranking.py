@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration import measures
 from xt.calibration.apply.file import CANDIDATES
+from xt.calibration.measuring import measures
 from xt.calibration.predictions import FOLDS, Predictions, searched
 from xt.core.arguments import as_list
 from xt.core.copies import Copies, count_copies, search_distinct

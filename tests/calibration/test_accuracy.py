@@ -1,6 +1,6 @@
 """Accuracy and temperature without labels: assignments by brute force, every assumption broken once, real vectors.
 
-Tests `calibration/apply/estimate.py`, `calibration/matching.py` and `calibration/means.py` as well.
+Tests `calibration/apply/estimate.py`, `calibration/matching.py` and `calibration/measuring/means.py` as well.
 """
 
 from __future__ import annotations
@@ -214,6 +214,6 @@ def test_the_widest_bracket_that_is_reported_is_a_quarter(monkeypatch):
     assert f"{found.share:.2f}" in estimate_accuracy(one).unknown
 
 
-def test_what_was_estimated_survives_json_and_so_does_the_line_of_before():
+def test_what_was_estimated_survives_json():
     for one in (AccuracyEstimate(0.7, 0.6, 0.8), AccuracyEstimate.refuse("too few")):
         assert AccuracyEstimate.from_json(one.to_json()) == one

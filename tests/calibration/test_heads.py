@@ -13,13 +13,13 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from xt.calibration import heads as calibration
-from xt.calibration import measures
 from xt.calibration.apply.file import write
 from xt.calibration.apply.heads import LabelTemperature, from_json
 from xt.calibration.fit import heads as head_fits
 from xt.calibration.fit.heads import FittedTemperature, Prior, fit_log_temperature, fit_temperature
 from xt.calibration.fit.maps import fit_beta, fit_histogram, quantile_edges
 from xt.calibration.heads import calibrate, fit, fold_of, folds_of, prior_of
+from xt.calibration.measuring import measures
 from xt.calibration.predictions import FOLDS, Predictions, classified, pool
 from xt.calibration.scoring import Fitted, score
 from xt.calibration.shots import of_heads

@@ -14,13 +14,13 @@ from scipy import optimize
 from scipy.special import log_softmax, softmax
 
 from tests.calibration.cases import drawn, ranking, search, with_gold
-from xt.calibration import measures
 from xt.calibration.accuracy import estimate_accuracy
 from xt.calibration.apply.file import MethodFit, SearchCalibration, from_json
 from xt.calibration.apply.retrieval import RetrievalTemperature, read_calibrator
 from xt.calibration.fit import temperature as fitting
 from xt.calibration.fit.maps import MAPS, fit_map
 from xt.calibration.fit.temperature import fit_margin, fit_temperature, losses
+from xt.calibration.measuring import measures
 from xt.calibration.predictions import FOLDS, Predictions, pool
 from xt.calibration.scoring import Method, score
 from xt.calibration.search import calibrate, fit_excluding

@@ -7,8 +7,8 @@ import pytest
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from xt.calibration import measures
-from xt.calibration.clusters import keys_of
+from xt.calibration.measuring import measures
+from xt.calibration.measuring.clusters import keys_of
 from xt.calibration.scoring import Method, Scored
 from xt.calibration.summary import summary
 

@@ -17,8 +17,8 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from tests.documents import different
 from tests.pages import read as read_page
-from xt.calibration import resampling
-from xt.calibration.clusters import shared_draws
+from xt.calibration.measuring import resampling
+from xt.calibration.measuring.clusters import shared_draws
 from xt.core.errors import XtError
 from xt.core.files.artifact import new_artifact, open_artifact, write_json
 from xt.core.results.folder import read_document

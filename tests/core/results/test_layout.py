@@ -14,7 +14,7 @@ import pytest
 
 from tests.documents import different
 from tests.eval.report.test_build import fake
-from xt.calibration import measures
+from xt.calibration.measuring import measures
 from xt.core.errors import XtError
 from xt.core.files.artifact import new_artifact, open_artifact, write_json
 from xt.core.results import layout

@@ -10,9 +10,9 @@ import pytest
 from scipy.special import softmax
 
 from tests.eval.ranked.test_search import Meaning, numbered
-from xt.calibration import measures
 from xt.calibration.apply.file import CalibrationTable, SearchCalibration
 from xt.calibration.apply.retrieval import Rescaled
+from xt.calibration.measuring import measures
 from xt.eval.ranked.calibration import DIRECTION, calibrate
 from xt.eval.ranked.search import Ranked, rank_collection
 

@@ -27,7 +27,7 @@ import pytest
 from scipy.stats import binom
 
 from tests.pages import Element, numbers, points, read
-from xt.calibration import measures
+from xt.calibration.measuring import measures
 from xt.core import languages
 from xt.core.pages import rows
 from xt.core.results.calibration import Bin

@@ -14,12 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, bdtrik
 
-from xt.calibration import resampling
-from xt.calibration.clusters import Ids, shared_draws
-from xt.calibration.level import cox, gap, gap_deviation
-from xt.calibration.means import average
-from xt.calibration.resampling import KEYS, MIN_ITEMS, Floats, Sample, interval
-from xt.calibration.selective import abstention_nauc, aurc, coverage_at_risk, eaurc, risk_at_coverage, risk_coverage
+from xt.calibration.measuring import resampling
+from xt.calibration.measuring.clusters import Ids, shared_draws
+from xt.calibration.measuring.level import cox, gap, gap_deviation
+from xt.calibration.measuring.means import average
+from xt.calibration.measuring.resampling import KEYS, MIN_ITEMS, Floats, Sample, interval
+from xt.calibration.measuring.selective import (
+    abstention_nauc,
+    aurc,
+    coverage_at_risk,
+    eaurc,
+    risk_at_coverage,
+    risk_coverage,
+)
 from xt.core.errors import XtError
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The measures of calibration agree with other libraries and with numbers worked out by hand.
 
-Tests `calibration/resampling.py` and `calibration/selective.py` as well.
+Tests `calibration/measuring/resampling.py` and `calibration/measuring/selective.py` as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binom, binomtest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from xt.calibration import measures, resampling
+from xt.calibration.measuring import measures, resampling
 from xt.core.errors import XtError
 
 

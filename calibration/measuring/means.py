@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xt.calibration.resampling import KEYS, POINTS, Floats, interval, lower, upper
+from xt.calibration.measuring.resampling import KEYS, POINTS, Floats, interval, lower, upper
 
 
 def average(
@@ -21,9 +21,9 @@ def average(
     interval leaves out 0, `gaps_outside`: of 20 calibrated languages one, on average.
 
     Args:
-        rows: language -> what `xt.calibration.measures.measure` gave.
-        boots: language -> what `xt.calibration.measures.bootstrap_rows` gave, under the same number of repeats, and
-            with the ids where languages share sentences.
+        rows: language -> what `xt.calibration.measuring.measures.measure` gave.
+        boots: language -> what `xt.calibration.measuring.measures.bootstrap_rows` gave, under the same number of
+            repeats, and with the ids where languages share sentences.
         members: the languages to average, each with the same weight; a measure that one of them lacks is averaged
             over the others.
     """

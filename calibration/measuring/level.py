@@ -11,10 +11,10 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from xt.calibration import resampling
-from xt.calibration.clusters import Ids
 from xt.calibration.fit.logistic import fit_logistic
-from xt.calibration.resampling import Floats
+from xt.calibration.measuring import resampling
+from xt.calibration.measuring.clusters import Ids
+from xt.calibration.measuring.resampling import Floats
 
 EDGE = 1e-6
 """Confidences are kept this far from 0 and 1 before the logit, or one that is sure and wrong would outweigh all."""

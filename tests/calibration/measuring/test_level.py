@@ -7,8 +7,8 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
-from xt.calibration import measures
-from xt.calibration.level import EDGE, Cox, cox, gap, gap_deviation
+from xt.calibration.measuring import measures
+from xt.calibration.measuring.level import EDGE, Cox, cox, gap, gap_deviation
 from xt.core.errors import XtError
 
 

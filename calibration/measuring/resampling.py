@@ -32,7 +32,7 @@ POINTS = (
     "risk_at_90",
     "coverage_at_risk_5",
 )
-"""What `xt.calibration.measures.measure` returns besides them, without intervals."""
+"""What `xt.calibration.measuring.measures.measure` returns besides them, without intervals."""
 Draw = Callable[[int], npt.NDArray[np.integer]]
 """Rows -> how often each item is in each of so many resamples, (rows, n), in the order that a `Sample` has them."""
 BLOCK = 20_000
@@ -89,7 +89,7 @@ def debiased(gap: Floats, rate: Floats, size: Floats, *, norm: str) -> Floats:
         gap: mean confidence less mean correctness of each bin.
         rate: mean correctness of each bin.
         size: items of each bin.
-        norm: "l1" or "l2"; see `xt.calibration.measures.ece_debiased`.
+        norm: "l1" or "l2"; see `xt.calibration.measuring.measures.ece_debiased`.
     """
     share = size / size.sum(-1, keepdims=True)
     spread = rate * (1 - rate)

@@ -10,8 +10,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from xt.calibration import resampling
-from xt.calibration.resampling import Floats, Sample
+from xt.calibration.measuring import resampling
+from xt.calibration.measuring.resampling import Floats, Sample
 from xt.core.errors import XtError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xt.calibration import measures
-from xt.calibration.clusters import shared_draws
+from xt.calibration.measuring import measures
+from xt.calibration.measuring.clusters import shared_draws
 from xt.core.errors import XtError
 
 
