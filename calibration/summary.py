@@ -27,8 +27,9 @@ def summary(
 
     The interval of a mean over languages comes from resampling the sentences, each with its translations
     (`xt.calibration.measuring.clusters`). `ece_excess` is the ECE less its null value, which a perfectly calibrated
-    model shows on average; where it is below 0 it counts as 0 in a mean, so that no language makes up for another. Slope and
-    intercepts of several languages (`xt.calibration.measuring.level.cox`) are those of all their predictions together.
+    model shows on average; where it is below 0 it counts as 0 in a mean, so that no language makes up for another.
+    Slope and intercepts of several languages (`xt.calibration.measuring.level.cox`) are those of all their predictions
+    together.
 
     Args:
         methods: what scored the predictions of some languages.
